@@ -1,0 +1,1 @@
+//! The TOML file: defaults, then the file, then the environment.

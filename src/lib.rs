@@ -1,0 +1,4 @@
+//! Linkspan: one address space for MQTT, AMQP 0-9-1 and HTTP clients.
+
+pub mod config;
+pub mod protocol;

@@ -1,0 +1,3 @@
+//! The `linkspan` binary.
+
+fn main() {}

@@ -1,0 +1,223 @@
+//! The three scopes of a back end: itself, a client's connection, and the lane.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+
+use crate::batch::{Batch, Kept};
+use crate::body::BodyWriter;
+use crate::capabilities::Capabilities;
+use crate::client::Client;
+use crate::credit::Credit;
+use crate::destination::Destination;
+use crate::events::LaneEvents;
+use crate::health::Health;
+use crate::message::TargetId;
+use crate::receipt::{Published, ReceiptSink};
+use crate::refusal::{BackendError, Lost, Refused};
+use crate::settlement::{DeliveryTag, Settled};
+use crate::sink::{DeliverySink, SubscriptionKey};
+use crate::source::{Source, Subscribe};
+use crate::topology::{Binding, ExchangeSpec, QueueCounts, QueueSpec};
+
+/// A broker behind Linkspan: one value per `[backends.*]` table. Its methods, and those of [`Connection`], are control
+/// plane: never called per message.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// What it can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Opens the scope of one client. `sink` is the client connection's outbound side.
+    ///
+    /// # Errors
+    /// When the broker is away or denies access.
+    async fn connect(
+        &self,
+        client: &Client,
+        sink: Arc<dyn DeliverySink>,
+    ) -> Result<Box<dyn Connection>, BackendError>;
+
+    /// Whether it can be used now.
+    async fn health(&self) -> Health;
+
+    /// Lets nothing in any more and returns when what was taken is safe.
+    async fn close(&self);
+}
+
+/// A client's scope: exclusive queues live and die with it. Dropping it closes it at once, which is what a client that
+/// vanishes does.
+#[async_trait]
+pub trait Connection: Send {
+    /// Another outbound side for the same client: an MQTT session that outlived its socket.
+    fn attach(&mut self, sink: Arc<dyn DeliverySink>);
+
+    /// Opens a lane: one per AMQP channel, one per MQTT session. `receipts` gets what
+    /// [`publish`](Lane::publish) did not answer at once.
+    ///
+    /// # Errors
+    /// When the broker is away or has no more lanes to give.
+    async fn lane(
+        &mut self,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Result<Box<dyn Lane>, BackendError>;
+
+    /// Closes the scope and returns when what belonged to it is gone.
+    async fn close(self: Box<Self>);
+}
+
+/// A message taken by [`Lane::fetch`].
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The message.
+    pub message: Kept,
+    /// Its number among those fetched under the same key.
+    pub tag: DeliveryTag,
+    /// Milliseconds that it waited.
+    pub age: u64,
+    /// How often it was given out before.
+    pub attempt: u32,
+    /// Messages still ready in the queue.
+    pub remaining: u64,
+}
+
+/// An ordered way through a back end, owned by one task. What is published on it keeps its order; its receipts,
+/// transaction and unsettled deliveries are its own: when it is dropped they are released.
+///
+/// The synchronous methods are the data plane: they never block. The asynchronous ones are the control plane, in order
+/// with the data plane.
+#[async_trait]
+pub trait Lane: Send {
+    /// A number for a destination; the door keeps it by the destination's bytes. It stays good when the topology
+    /// changes: the lane resolves it again on next use. A destination that does not exist is told by `publish`.
+    fn target(&mut self, to: &Destination<'_>) -> TargetId;
+
+    /// Numbers that the door's bounded cache has evicted: they may be given out anew.
+    fn forget(&mut self, targets: &[TargetId]);
+
+    /// Takes the messages of one read, in order; appends to sinks and queues, writes nothing.
+    fn publish(&mut self, batch: &Batch<'_>) -> Published;
+
+    /// Lets the sinks that were touched since the last call write. The door calls it after it has written its own
+    /// receipts: who waits for one is served first.
+    fn flush(&mut self);
+
+    /// Pending while a sink, queue or upstream that this lane published to is above its mark: the door stops reading.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>>;
+
+    /// Accepts, rejects or releases deliveries. Runs of unknown or settled deliveries are ignored.
+    fn settle(&mut self, runs: &[Settled]);
+
+    /// Gives this lane's subscriptions what waits for them: after [`Credit::grant`] said that the back end had run dry,
+    /// and after a sink above its mark has drained. Once per read, after `settle`; then `flush`.
+    fn resume(&mut self);
+
+    /// A body too large for memory: written once, where the route's plan keeps it. What this lane publishes later waits
+    /// until it is finished.
+    ///
+    /// # Errors
+    /// When a body of that size is not taken there.
+    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused>;
+
+    /// Makes a subscription of `source` under the door's own `key`. It gives nothing before [`Lane::start`], so that
+    /// the door can write its answer first. Without `credit` the sink's mark is the only bound.
+    ///
+    /// # Errors
+    /// When the source does not exist or is not for this client.
+    async fn subscribe(
+        &mut self,
+        source: &Source<'_>,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+    ) -> Result<(), Refused>;
+
+    /// From now on the subscription is given what comes, and what waits in its queue.
+    fn start(&mut self, key: SubscriptionKey);
+
+    /// Ends a subscription. What it was given and has not settled stays unsettled on this lane.
+    ///
+    /// # Errors
+    /// When the broker says no.
+    async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused>;
+
+    /// Takes one message of a queue (AMQP's `basic.get`), unsettled under `key` unless `settled`. One key serves all
+    /// fetches of a lane.
+    ///
+    /// # Errors
+    /// When the queue does not exist or is not for this client.
+    async fn fetch(
+        &mut self,
+        queue: &str,
+        key: SubscriptionKey,
+        settled: bool,
+    ) -> Result<Option<Fetched>, Refused>;
+
+    /// Gives all that this lane has unsettled back to the queues (`requeue`), or once more to the same consumers, under
+    /// the same tags (MQTT after a reconnection).
+    ///
+    /// # Errors
+    /// When the back end cannot give to the same consumers.
+    async fn recover(&mut self, requeue: bool) -> Result<(), Refused>;
+
+    /// Declares an exchange.
+    ///
+    /// # Errors
+    /// When it exists otherwise, or does not and is passive.
+    async fn declare_exchange(&mut self, exchange: &ExchangeSpec<'_>) -> Result<(), Refused>;
+
+    /// Deletes an exchange; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When it is in use and must not be, or is one of the standard's own.
+    async fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<(), Refused>;
+
+    /// Declares a queue and tells its name and counts.
+    ///
+    /// # Errors
+    /// When it exists otherwise, is another's, or does not exist and is passive.
+    async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused>;
+
+    /// Deletes a queue and tells how many messages went with it; one that is not there counts 0.
+    ///
+    /// # Errors
+    /// When it is in use or not empty and must not be, or is another's.
+    async fn delete_queue(&mut self, name: &str, if_unused: bool, if_empty: bool) -> Result<u64, Refused>;
+
+    /// Removes what is ready in a queue and tells how much.
+    ///
+    /// # Errors
+    /// When it does not exist or is another's.
+    async fn purge_queue(&mut self, name: &str) -> Result<u64, Refused>;
+
+    /// Makes a binding; one that is there is no error.
+    ///
+    /// # Errors
+    /// When an end does not exist, or a queue is another's.
+    async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused>;
+
+    /// Undoes a binding; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When a queue is another's.
+    async fn unbind(&mut self, binding: &Binding<'_>) -> Result<(), Refused>;
+
+    /// From now on publishes and settlements wait for [`Lane::commit`], which is one step, or [`Lane::rollback`].
+    ///
+    /// # Errors
+    /// When the back end has no transactions.
+    async fn begin(&mut self) -> Result<(), Refused>;
+
+    /// Carries out what waited, as one step; the next transaction begins.
+    ///
+    /// # Errors
+    /// When it could not be carried out: then nothing was.
+    async fn commit(&mut self) -> Result<(), Refused>;
+
+    /// Forgets what waited; the next transaction begins.
+    ///
+    /// # Errors
+    /// When there is no transaction.
+    async fn rollback(&mut self) -> Result<(), Refused>;
+}

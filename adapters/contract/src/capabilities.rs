@@ -1,0 +1,49 @@
+//! What a back end can do.
+
+use std::fmt;
+
+/// How a feature is had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Support {
+    /// By the broker itself.
+    Native,
+    /// By Linkspan on top of it; the text says how.
+    Emulated(&'static str),
+    /// Not at all; the text says why.
+    Absent(&'static str),
+}
+
+impl fmt::Display for Support {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Native => f.write_str("native"),
+            Self::Emulated(how) => write!(f, "emulated ({how})"),
+            Self::Absent(why) => write!(f, "refused ({why})"),
+        }
+    }
+}
+
+/// A back end's features, one by one; a route that needs an absent one is refused at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Copies of each message to every subscription.
+    pub publish_subscribe: Support,
+    /// Queues that consumers share.
+    pub competing_consumers: Support,
+    /// A queue with one consumer at a time.
+    pub exclusive_consumer: Support,
+    /// Higher priorities first.
+    pub priority_queue: Support,
+    /// Messages that end after a time.
+    pub expiry: Support,
+    /// What cannot be worked goes elsewhere.
+    pub dead_letter: Support,
+    /// An unsettled delivery comes back after a time.
+    pub ack_timeout: Support,
+    /// Direct, fanout and headers exchanges, exchange-to-exchange bindings.
+    pub exchanges: Support,
+    /// Publishes and settlements as one step.
+    pub transactions: Support,
+    /// What was acknowledged outlives a crash.
+    pub durable: Support,
+}

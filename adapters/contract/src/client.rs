@@ -1,0 +1,18 @@
+//! Who is behind a connection.
+
+use std::sync::Arc;
+
+/// A client's scope at a back end: what it declares exclusively lives and dies with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Unique in this process; no-local and exclusiveness go by it.
+    pub number: u64,
+    /// MQTT's client identifier, or the name that an AMQP client gave or got.
+    pub identifier: Arc<str>,
+    /// The user it authenticated as.
+    pub user: Arc<str>,
+    /// The namespace it works in.
+    pub vhost: Arc<str>,
+    /// Seconds that its unsettled deliveries and subscriptions outlive the connection; 0: not at all.
+    pub keep_session: u32,
+}

@@ -1,4 +1,6 @@
 //! Linkspan: one address space for MQTT, AMQP 0-9-1 and HTTP clients.
 
 pub mod config;
+pub mod doors;
 pub mod protocol;
+pub mod retained;

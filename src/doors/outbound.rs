@@ -1,0 +1,582 @@
+//! The bytes towards one client, and who writes them.
+//!
+//! Whoever has something for the client appends under the lock and, after it has let go of it, calls
+//! [`Outbound::flush`]: that writes in place when nobody else is writing. What the socket refuses, and what goes beyond
+//! a fair share, is left to the connection's own task ([`Outbound::poll_owner`]). A client above its high mark holds up
+//! who publishes to it ([`Outbound::poll_drained`]) only while it makes progress.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::time::{Instant, Sleep};
+
+use super::buffer;
+use super::listener::WriteHalf;
+
+/// A task that writes for another connection stops after this many bytes: the rest is the owner's.
+const FAIR_SHARE: usize = 256 * 1024;
+
+/// How many pieces one system call takes.
+const PIECES: usize = 16;
+
+/// When a client counts as congested, and when as slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Unsent bytes above which publishers wait.
+    pub high: usize,
+    /// Unsent bytes below which they go on.
+    pub low: usize,
+    /// A congested client that took nothing for this long holds up nobody any more.
+    pub slow_after: Duration,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self { high: 1024 * 1024, low: 512 * 1024, slow_after: Duration::from_secs(1) }
+    }
+}
+
+/// One client's outbound side: a door's own state `S` (packet identifiers, tags, subscriptions) and the unsent bytes
+/// under one lock.
+#[derive(Debug)]
+pub struct Outbound<S> {
+    inner: Mutex<Inner<S>>,
+    marks: Marks,
+}
+
+#[derive(Debug)]
+struct Inner<S> {
+    state: S,
+    /// Gone once the connection has ended: others may hold the outbound side for longer, but not the socket.
+    socket: Option<Arc<WriteHalf>>,
+    unsent: Unsent,
+    /// Bytes in the hands of who writes.
+    in_hand: usize,
+    writing: bool,
+    blocked: bool,
+    congested: bool,
+    slow: bool,
+    closed: Option<Closed>,
+    owner: Option<Waker>,
+    waiting: Vec<Waker>,
+}
+
+/// How an outbound side ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// By [`Outbound::close`].
+    Here,
+    /// The socket broke.
+    Broken(ErrorKind),
+}
+
+impl<S> Inner<S> {
+    fn backlog(&self) -> usize {
+        self.unsent.len + self.in_hand
+    }
+}
+
+/// What [`Outbound::poll_owner`] has to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// A congested client has room again: let queues that paused go on.
+    Drained,
+    /// Over.
+    Closed(Closed),
+}
+
+/// The owning task's part: its timer for a client that takes nothing.
+#[derive(Debug, Default)]
+pub struct Owner {
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Outbound<S> {
+    /// An outbound side over `socket`.
+    pub fn new(socket: WriteHalf, state: S, marks: Marks) -> Self {
+        let inner = Inner {
+            state,
+            socket: Some(Arc::new(socket)),
+            unsent: Unsent::default(),
+            in_hand: 0,
+            writing: false,
+            blocked: false,
+            congested: false,
+            slow: false,
+            closed: None,
+            owner: None,
+            waiting: Vec::new(),
+        };
+        Self { inner: Mutex::new(inner), marks }
+    }
+
+    /// The door's state and the unsent bytes. Never call a lane while holding this.
+    pub fn lock(&self) -> Guard<'_, S> {
+        Guard { inner: self.inner.lock(), high: self.marks.high }
+    }
+
+    /// Writes in place when nobody else does. What cannot be written now is left to the owner.
+    pub fn flush(&self) {
+        let inner = self.inner.lock();
+        // While blocked the owner waits for the socket already.
+        if !inner.blocked {
+            self.write(inner);
+        }
+    }
+
+    /// Writes up to a fair share and says how much it was.
+    fn write<'a>(&'a self, mut inner: MutexGuard<'a, Inner<S>>) -> usize {
+        if inner.unsent.is_empty() || inner.writing || inner.closed.is_some() {
+            return 0;
+        }
+        let Some(socket) = inner.socket.clone() else { return 0 };
+        let mut budget = FAIR_SHARE;
+        inner.writing = true;
+        loop {
+            let mut hand = std::mem::take(&mut inner.unsent);
+            inner.in_hand = hand.len;
+            drop(inner);
+            let before = hand.len;
+            let result = hand.write(&socket, budget);
+            let written = before.saturating_sub(hand.len);
+            budget = budget.saturating_sub(written);
+            inner = self.inner.lock();
+            inner.in_hand = 0;
+            if inner.closed.is_some() {
+                inner.writing = false;
+                return 0;
+            }
+            if !hand.is_empty() {
+                hand.append(std::mem::take(&mut inner.unsent));
+                inner.unsent = hand;
+            } else {
+                hand.recycle();
+            }
+            if written > 0 {
+                inner.slow = false;
+            }
+            match result {
+                Ok(()) if !inner.unsent.is_empty() && budget > 0 => {}
+                Ok(()) => {
+                    let rest = !inner.unsent.is_empty();
+                    self.let_go(inner, rest);
+                    break;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    inner.blocked = true;
+                    self.let_go(inner, true);
+                    break;
+                }
+                Err(error) => {
+                    inner.writing = false;
+                    self.end(inner, Closed::Broken(error.kind()));
+                    break;
+                }
+            }
+        }
+        FAIR_SHARE.saturating_sub(budget)
+    }
+
+    fn let_go(&self, mut inner: MutexGuard<'_, Inner<S>>, rest: bool) {
+        inner.writing = false;
+        let drained = inner.congested && inner.backlog() <= self.marks.low;
+        let waiting = if drained { std::mem::take(&mut inner.waiting) } else { Vec::new() };
+        let owner = if rest || drained { inner.owner.take() } else { None };
+        drop(inner);
+        waiting.into_iter().chain(owner).for_each(Waker::wake);
+    }
+
+    /// The connection task's turn: writes what was left, waits for the socket, keeps the time of a client that takes
+    /// nothing. Pending while all is well.
+    pub fn poll_owner(&self, cx: &mut Context<'_>, owner: &mut Owner) -> Poll<Turn> {
+        loop {
+            let mut inner = self.inner.lock();
+            if let Some(closed) = inner.closed {
+                return Poll::Ready(Turn::Closed(closed));
+            }
+            if inner.congested && inner.backlog() <= self.marks.low {
+                inner.congested = false;
+                inner.slow = false;
+                owner.patience = None;
+                return Poll::Ready(Turn::Drained);
+            }
+            if !inner.owner.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                inner.owner = Some(cx.waker().clone());
+            }
+            if inner.unsent.is_empty() || inner.writing {
+                owner.patience = None;
+                return Poll::Pending;
+            }
+            let Some(socket) = inner.socket.clone() else { return Poll::Pending };
+            drop(inner);
+            match socket.poll_writable(cx) {
+                Poll::Ready(Ok(())) => {
+                    owner.patience = None;
+                    let mut inner = self.inner.lock();
+                    inner.blocked = false;
+                    if self.write(inner) >= FAIR_SHARE {
+                        // Let the runtime look after others before the next share.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    // Else all is written, or the readiness was stale and is cleared now: look again.
+                }
+                Poll::Ready(Err(error)) => self.end(self.inner.lock(), Closed::Broken(error.kind())),
+                Poll::Pending => return self.wait_for_progress(cx, owner),
+            }
+        }
+    }
+
+    fn wait_for_progress(&self, cx: &mut Context<'_>, owner: &mut Owner) -> Poll<Turn> {
+        let mut inner = self.inner.lock();
+        if !inner.congested || inner.slow {
+            return Poll::Pending;
+        }
+        let deadline = self.marks.slow_after;
+        let sleep = owner.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+        if sleep.as_mut().poll(cx).is_ready() {
+            inner.slow = true;
+            let waiting = std::mem::take(&mut inner.waiting);
+            drop(inner);
+            waiting.into_iter().for_each(Waker::wake);
+        }
+        Poll::Pending
+    }
+
+    /// Ready below the low mark, when closed, and when the client is slow: then nobody may be held up by it.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() || inner.slow || inner.backlog() <= self.marks.low {
+            return Poll::Ready(());
+        }
+        if !inner.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            inner.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Unsent bytes.
+    pub fn backlog(&self) -> usize {
+        self.inner.lock().backlog()
+    }
+
+    /// Ends it at once: unsent bytes are thrown away, nothing more is taken.
+    pub fn close(&self) {
+        self.end(self.inner.lock(), Closed::Here);
+    }
+
+    fn end(&self, mut inner: MutexGuard<'_, Inner<S>>, how: Closed) {
+        inner.closed.get_or_insert(how);
+        inner.unsent = Unsent::default();
+        let waiting = std::mem::take(&mut inner.waiting);
+        let owner = inner.owner.take();
+        drop(inner);
+        waiting.into_iter().chain(owner).for_each(Waker::wake);
+    }
+
+    /// Writes what is left and says the farewell, for as long as `patience`. For the connection's own task, at its end.
+    pub async fn finish(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut owner = Owner::default();
+        let written = std::future::poll_fn(|cx| match self.poll_owner(cx, &mut owner) {
+            Poll::Ready(Turn::Closed(_)) => Poll::Ready(()),
+            Poll::Ready(Turn::Drained) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending if self.backlog() == 0 => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        });
+        let _ = tokio::time::timeout_at(until, written).await;
+        let mut inner = self.inner.lock();
+        let socket = inner.socket.take();
+        self.end(inner, Closed::Here);
+        if let Some(socket) = socket {
+            socket.shut_write();
+        }
+    }
+
+    /// Wakes the connection's own task.
+    pub fn wake_owner(&self) {
+        let owner = self.inner.lock().owner.take();
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+    }
+}
+
+/// The lock on an [`Outbound`].
+#[derive(Debug)]
+pub struct Guard<'a, S> {
+    inner: MutexGuard<'a, Inner<S>>,
+    high: usize,
+}
+
+impl<S> Guard<'_, S> {
+    /// The door's state.
+    pub fn state(&mut self) -> &mut S {
+        &mut self.inner.state
+    }
+
+    /// The door's state together with the end of the unsent bytes, to append to. Call [`Guard::appended`] after.
+    pub fn parts(&mut self) -> (&mut S, &mut Vec<u8>) {
+        let inner = &mut *self.inner;
+        if inner.unsent.tail.capacity() == 0 {
+            inner.unsent.tail = buffer::take();
+        }
+        (&mut inner.state, &mut inner.unsent.tail)
+    }
+
+    /// Counts what was appended to the bytes of [`Guard::parts`]. When the outbound side is closed it is thrown away.
+    /// True when the client is above its high mark now.
+    pub fn appended(&mut self) -> bool {
+        let inner = &mut *self.inner;
+        if inner.closed.is_some() {
+            inner.unsent = Unsent::default();
+            return false;
+        }
+        inner.unsent.count();
+        if inner.backlog() > self.high {
+            inner.congested = true;
+        }
+        inner.congested
+    }
+
+    /// Appends a large piece by reference, behind all that was appended before.
+    pub fn push_shared(&mut self, bytes: Bytes) {
+        self.inner.unsent.push_shared(bytes);
+    }
+
+    /// True when nothing more is taken.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.is_some()
+    }
+
+    /// True when the client is above its mark and has taken nothing for so long that nobody is held up by it: what it
+    /// need not have is dropped.
+    pub fn is_slow(&self) -> bool {
+        self.inner.slow
+    }
+
+    /// True when the client is above its high mark, or was and has not yet fallen below the low one.
+    pub fn is_congested(&self) -> bool {
+        self.inner.congested
+    }
+}
+
+/// Bytes in order: pieces, then a tail that grows.
+#[derive(Debug, Default)]
+struct Unsent {
+    pieces: VecDeque<Piece>,
+    tail: Vec<u8>,
+    /// Bytes of the first piece (or of the tail, when there is none) that are sent.
+    sent: usize,
+    /// All unsent bytes.
+    len: usize,
+    /// Bytes in `pieces`, sent ones of the first included.
+    pieced: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Own(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn count(&mut self) {
+        self.len = (self.pieced + self.tail.len()).saturating_sub(self.sent);
+    }
+
+    fn park_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieced += self.tail.len();
+            self.pieces.push_back(Piece::Own(std::mem::take(&mut self.tail)));
+        }
+    }
+
+    fn push_shared(&mut self, bytes: Bytes) {
+        self.park_tail();
+        self.pieced += bytes.len();
+        self.pieces.push_back(Piece::Shared(bytes));
+        self.count();
+    }
+
+    /// Puts `later` behind.
+    fn append(&mut self, mut later: Self) {
+        if later.is_empty() {
+            return;
+        }
+        if later.pieces.is_empty() && self.tail.len() + later.tail.len() <= buffer::KEPT {
+            self.tail.extend_from_slice(&later.tail);
+            buffer::give_back(std::mem::take(&mut later.tail));
+        } else {
+            self.park_tail();
+            self.pieced += later.pieced;
+            self.pieces.append(&mut later.pieces);
+            self.tail = std::mem::take(&mut later.tail);
+        }
+        self.count();
+    }
+
+    /// Writes up to `budget` bytes, or what the socket takes.
+    fn write(&mut self, socket: &WriteHalf, budget: usize) -> io::Result<()> {
+        let mut left = budget;
+        while self.len > 0 && left > 0 {
+            let mut slices = [IoSlice::new(&[]); PIECES];
+            let mut used = 0;
+            let mut skip = self.sent;
+            let all = self.pieces.iter().map(Piece::bytes).chain([self.tail.as_slice()]);
+            for (slice, bytes) in slices.iter_mut().zip(all) {
+                *slice = IoSlice::new(bytes.get(skip..).unwrap_or_default());
+                skip = 0;
+                used += 1;
+            }
+            let offered = slices.get(..used).unwrap_or_default();
+            match socket.try_write(offered) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    left = left.saturating_sub(n);
+                    self.forget(n);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the first `n` unsent bytes.
+    fn forget(&mut self, n: usize) {
+        self.len = self.len.saturating_sub(n);
+        self.sent += n;
+        while let Some(first) = self.pieces.front().map(|piece| piece.bytes().len()) {
+            if self.sent < first {
+                return;
+            }
+            self.sent -= first;
+            self.pieced -= first;
+            if let Some(Piece::Own(bytes)) = self.pieces.pop_front() {
+                buffer::give_back(bytes);
+            }
+        }
+        if self.len == 0 {
+            self.sent = 0;
+            self.tail.clear();
+        }
+    }
+
+    fn recycle(self) {
+        buffer::give_back(self.tail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::doors::listener::{ReadHalf, Stream};
+
+    async fn pair(marks: Marks) -> (Outbound<()>, ReadHalf, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (read, write) = Stream::from(listener.accept().await.unwrap().0).split();
+        (Outbound::new(write, (), marks), read, client)
+    }
+
+    fn append(outbound: &Outbound<()>, bytes: &[u8]) -> bool {
+        let mut guard = outbound.lock();
+        guard.parts().1.extend_from_slice(bytes);
+        guard.appended()
+    }
+
+    /// More than the sockets' own buffers hold.
+    const FLOOD: usize = 16 * 1024 * 1024;
+
+    #[tokio::test]
+    async fn whoever_appends_writes_in_place() {
+        let (outbound, _read, mut client) = pair(Marks::default()).await;
+        append(&outbound, b"ab");
+        outbound.lock().push_shared(Bytes::from_static(b"cd"));
+        append(&outbound, b"ef");
+        outbound.flush();
+        assert_eq!(outbound.backlog(), 0, "a few bytes fit into an idle socket");
+        let mut got = [0; 6];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"abcdef");
+    }
+
+    #[tokio::test]
+    async fn the_owner_writes_what_the_socket_refused_and_tells_when_it_drained() {
+        let (outbound, _read, mut client) = pair(Marks::default()).await;
+        let sent: Vec<u8> = (0..FLOOD).map(|i| (i % 251) as u8).collect();
+        assert!(append(&outbound, &sent), "that is above the high mark");
+        outbound.flush();
+        assert!(outbound.backlog() > 0);
+        let reader = tokio::spawn(async move {
+            let mut got = vec![0; FLOOD + 3];
+            client.read_exact(&mut got).await.unwrap();
+            got
+        });
+        let mut owner = Owner::default();
+        let turn = std::future::poll_fn(|cx| outbound.poll_owner(cx, &mut owner)).await;
+        assert_eq!(turn, Turn::Drained);
+        assert!(!outbound.lock().is_congested());
+        append(&outbound, b"end");
+        outbound.finish(Duration::from_secs(5)).await;
+        let got = reader.await.unwrap();
+        assert!(got[..FLOOD] == sent[..] && &got[FLOOD..] == b"end", "bytes were lost or out of order");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_holds_up_publishers_for_a_second_only() {
+        let (outbound, _read, _client) = pair(Marks::default()).await;
+        append(&outbound, &vec![0; FLOOD]);
+        outbound.flush();
+        let begin = Instant::now();
+        let mut owner = Owner::default();
+        tokio::select! {
+            turn = std::future::poll_fn(|cx| outbound.poll_owner(cx, &mut owner)) => panic!("{turn:?}"),
+            () = std::future::poll_fn(|cx| outbound.poll_drained(cx)) => {}
+        }
+        assert!(
+            begin.elapsed() >= Duration::from_secs(1),
+            "publishers wait while it may still make progress"
+        );
+        assert!(outbound.lock().is_slow());
+    }
+
+    #[tokio::test]
+    async fn after_close_nothing_is_kept_and_nobody_waits() {
+        let (outbound, _read, _client) = pair(Marks::default()).await;
+        append(&outbound, &vec![0; FLOOD]);
+        outbound.close();
+        assert_eq!(outbound.backlog(), 0);
+        assert!(!append(&outbound, b"late") && outbound.lock().is_closed());
+        std::future::poll_fn(|cx| outbound.poll_drained(cx)).await;
+        let mut owner = Owner::default();
+        let turn = std::future::poll_fn(|cx| outbound.poll_owner(cx, &mut owner)).await;
+        assert_eq!(turn, Turn::Closed(Closed::Here));
+    }
+}

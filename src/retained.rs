@@ -1,0 +1,200 @@
+//! The last retained message of each address of a vhost (MQTT 5 §3.3.1.3): kept by the hub for publish-subscribe
+//! routes, whatever door it came by, and read by the MQTT door for new subscribers.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use linkspan_contract::address::{Level, Pattern};
+use linkspan_contract::{Batch, Clock, Flags, Kept, Message, Millis};
+use parking_lot::RwLock;
+
+/// A retained message.
+#[derive(Debug, Clone)]
+pub struct RetainedMessage {
+    /// The message.
+    pub message: Kept,
+    /// Milliseconds since it was published: to be taken off its expiry.
+    pub age: u64,
+}
+
+/// The retained messages of one vhost, in the order of their addresses.
+pub struct Retained {
+    limit: usize,
+    clock: Arc<dyn Clock>,
+    slots: RwLock<BTreeMap<Box<[u8]>, Slot>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    message: Kept,
+    since: Millis,
+}
+
+impl Slot {
+    fn age(&self, now: Millis) -> Option<u64> {
+        let age = now.saturating_sub(self.since);
+        let message = self.message.message();
+        (!message.flags.has(Flags::EXPIRES) || message.expiry > age).then_some(age)
+    }
+}
+
+impl Retained {
+    /// An empty one that keeps at most `limit` messages.
+    pub fn new(limit: usize, clock: Arc<dyn Clock>) -> Self {
+        Self { limit, clock, slots: RwLock::default() }
+    }
+
+    /// Makes the message at `at` of `batch` the retained one of its address. One without payload removes what was
+    /// there and is not kept itself ([MQTT-3.3.1-6]).
+    pub fn store(&self, batch: &Batch<'_>, at: u32, message: &Message) {
+        let topic = batch.address(message).topic();
+        if batch.payload_len(message) == 0 {
+            self.slots.write().remove(&*topic);
+            return;
+        }
+        let Some(kept) = batch.keep(at..at.saturating_add(1)).kept(0) else { return };
+        let slot = Slot { message: kept, since: self.clock.now() };
+        let mut slots = self.slots.write();
+        if slots.len() >= self.limit && !slots.contains_key(&*topic) {
+            drop(slots);
+            metrics::counter!("linkspan_messages_dropped_total", "reason" => "retained-limit").increment(1);
+            return;
+        }
+        slots.insert(topic.into(), slot);
+    }
+
+    /// What an MQTT topic filter matches now, in the order of addresses; what has expired is left out.
+    pub fn matching(&self, filter: &str) -> Vec<RetainedMessage> {
+        let pattern = Pattern::from_filter(filter);
+        let now = self.clock.now();
+        let slots = self.slots.read();
+        let found =
+            |slot: &Slot| Some(RetainedMessage { message: slot.message.clone(), age: slot.age(now)? });
+        if pattern.levels.iter().all(|level| matches!(level, Level::Literal(_))) {
+            return slots.get(filter.as_bytes()).and_then(found).into_iter().collect();
+        }
+        let prefix = literal_prefix(&pattern);
+        slots
+            .range::<[u8], _>((Bound::Included(prefix.as_slice()), Bound::Unbounded))
+            .take_while(|(topic, _)| topic.starts_with(&prefix))
+            .filter(|(topic, _)| pattern.matches(topic))
+            .filter_map(|(_, slot)| found(slot))
+            .collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.read().len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets what has expired.
+    pub fn sweep(&self) {
+        let now = self.clock.now();
+        self.slots.write().retain(|_, slot| slot.age(now).is_some());
+    }
+}
+
+/// The bytes that every matched address begins with: the levels before the first wildcard. `a/#` matches `a` itself, so
+/// the last separator is not part of it.
+fn literal_prefix(pattern: &Pattern) -> Vec<u8> {
+    let literals: Vec<&[u8]> = pattern
+        .levels
+        .iter()
+        .map_while(|level| match level {
+            Level::Literal(literal) => Some(&**literal),
+            Level::One | Level::Rest => None,
+        })
+        .collect();
+    literals.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use linkspan_contract::neutral::Draft;
+    use linkspan_contract::{Body, Properties};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Set(AtomicU64);
+
+    impl Clock for Set {
+        fn now(&self) -> Millis {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn retain(retained: &Retained, topic: &str, payload: &'static str, expiry: Option<u64>) {
+        let flags = Flags::RETAIN | Flags::EXPIRES.when(expiry.is_some());
+        let head = Message { flags, expiry: expiry.unwrap_or(0), ..Message::default() };
+        let payload = Body::Shared(payload.into());
+        let owned = Draft {
+            exchange: None,
+            topic: topic.as_bytes(),
+            properties: &Properties::default(),
+            payload,
+            head,
+        }
+        .build();
+        let batch = owned.batch();
+        retained.store(&batch, 0, &batch.messages[0]);
+    }
+
+    fn topics(retained: &Retained, filter: &str) -> Vec<String> {
+        let topic =
+            |found: &RetainedMessage| String::from_utf8(found.message.address().topic().into()).unwrap();
+        retained.matching(filter).iter().map(topic).collect()
+    }
+
+    #[test]
+    fn a_filter_finds_what_it_matches_and_nothing_else() {
+        let retained = Retained::new(100, Arc::new(Set::default()));
+        for topic in ["a", "a/b", "a/b/c", "ab", "$SYS/x", "b"] {
+            retain(&retained, topic, "1", None);
+        }
+        assert_eq!(topics(&retained, "a/#"), ["a", "a/b", "a/b/c"]);
+        assert_eq!(topics(&retained, "a/+"), ["a/b"]);
+        assert_eq!(topics(&retained, "a/b"), ["a/b"]);
+        assert_eq!(topics(&retained, "#"), ["a", "a/b", "a/b/c", "ab", "b"], "[MQTT-4.7.2-1]");
+        assert_eq!(topics(&retained, "+/b/#"), ["a/b", "a/b/c"]);
+    }
+
+    #[test]
+    fn an_empty_payload_removes_and_is_not_kept() {
+        let retained = Retained::new(100, Arc::new(Set::default()));
+        retain(&retained, "a", "1", None);
+        retain(&retained, "a", "", None);
+        assert!(retained.is_empty(), "[MQTT-3.3.1-6], [MQTT-3.3.1-7]");
+    }
+
+    #[test]
+    fn an_expired_message_is_not_found_and_its_age_is_told() {
+        let clock = Arc::new(Set::default());
+        let retained = Retained::new(100, Arc::clone(&clock) as Arc<dyn Clock>);
+        retain(&retained, "a", "1", Some(1000));
+        clock.0.store(400, Ordering::Relaxed);
+        assert_eq!(retained.matching("a")[0].age, 400);
+        clock.0.store(1000, Ordering::Relaxed);
+        assert!(retained.matching("#").is_empty());
+        retained.sweep();
+        assert_eq!(retained.len(), 0);
+    }
+
+    #[test]
+    fn beyond_the_limit_only_addresses_that_are_there_change() {
+        let retained = Retained::new(1, Arc::new(Set::default()));
+        retain(&retained, "a", "1", None);
+        retain(&retained, "b", "1", None);
+        retain(&retained, "a", "22", None);
+        assert_eq!(topics(&retained, "#"), ["a"]);
+        assert_eq!(retained.matching("a")[0].message.payload().unwrap(), b"22");
+    }
+}

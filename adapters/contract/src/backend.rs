@@ -72,6 +72,8 @@ pub trait Connection: Send {
 pub struct Fetched {
     /// The message.
     pub message: Kept,
+    /// What it has to be settled under: the key that was asked with, its part filled in.
+    pub key: SubscriptionKey,
     /// Its number among those fetched under the same key.
     pub tag: DeliveryTag,
     /// Milliseconds that it waited.
@@ -135,6 +137,11 @@ pub trait Lane: Send {
 
     /// From now on the subscription is given what comes, and what waits in its queue.
     fn start(&mut self, key: SubscriptionKey);
+
+    /// Resolves this lane's subscriptions again, after [`LaneEvent::Changed`](crate::LaneEvent::Changed). What did not
+    /// change is not touched; what is not possible any more is told by
+    /// [`DeliverySink::ended`](crate::DeliverySink::ended).
+    async fn refresh(&mut self) {}
 
     /// Ends a subscription. What it was given and has not settled stays unsettled on this lane.
     ///

@@ -71,10 +71,15 @@ impl Credit {
     /// The door, once per read: `n` deliveries were settled. True when the back end had run dry: then call
     /// [`Lane::resume`](crate::Lane::resume).
     pub fn grant(&self, n: u32) -> bool {
-        self.available.fetch_add(n.into(), Ordering::SeqCst);
+        let starved = self.grant_own(n);
         let parent_starved = self.parent.as_ref().is_some_and(|parent| parent.grant(n));
-        let starved = self.starved.load(Ordering::SeqCst) && self.starved.swap(false, Ordering::SeqCst);
         starved || parent_starved
+    }
+
+    /// Like [`Credit::grant`], but for this window alone: its parent is granted by somebody else.
+    pub fn grant_own(&self, n: u32) -> bool {
+        self.available.fetch_add(n.into(), Ordering::SeqCst);
+        self.starved.load(Ordering::SeqCst) && self.starved.swap(false, Ordering::SeqCst)
     }
 
     /// Changes the window, at any time. A smaller one is paid off by later grants. True when the back end had run dry

@@ -28,6 +28,8 @@ pub enum LaneEvent {
     Blocked(Arc<str>),
     /// It does again.
     Unblocked,
+    /// Routes were changed: the lane's task should call [`Lane::refresh`](crate::Lane::refresh).
+    Changed,
 }
 
 /// The door's ear for [`LaneEvent`]s; called from any thread, never with a lock of the door's held by the caller.

@@ -52,7 +52,8 @@ pub struct Receipt {
 }
 
 /// The door's ear for receipts that [`publish`](crate::Lane::publish) did not know at once; called from any thread,
-/// runs come in any order.
+/// runs come in any order. One may come before the `publish` that it is for has returned: a door counts its messages
+/// flagged `RECEIPT` itself, from 0 on each lane, and knows their numbers before it publishes.
 pub trait ReceiptSink: Send + Sync {
     /// These are known now.
     fn receipts(&self, runs: &[Receipt]);

@@ -130,4 +130,7 @@ pub enum BackendError {
         /// What it said.
         why: String,
     },
+    /// There is no such vhost: the client's fault.
+    #[error("vhost '{0}' not found")]
+    UnknownVhost(String),
 }

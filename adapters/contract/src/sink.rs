@@ -51,6 +51,8 @@ pub enum Ended {
     QueueDeleted,
     /// Another consumer holds the queue now.
     Superseded,
+    /// The routes were changed so that this client may not have it any more.
+    RouteChanged,
     /// The back end is away.
     Away,
 }

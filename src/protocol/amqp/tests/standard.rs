@@ -2,7 +2,14 @@
 //! against it rather than against itself.
 
 /// A method: class, number, `content` if content follows, its fields as `name:type` in order.
-pub(super) struct Row(pub(super) u16, pub(super) u16, pub(super) &'static str, pub(super) bool, pub(super) &'static str);
+#[derive(Debug)]
+pub(super) struct Row(
+    pub(super) u16,
+    pub(super) u16,
+    pub(super) &'static str,
+    pub(super) bool,
+    pub(super) &'static str,
+);
 
 #[rustfmt::skip]
 pub(super) const METHODS: &[Row] = &[

@@ -4,3 +4,4 @@ pub mod config;
 pub mod doors;
 pub mod protocol;
 pub mod retained;
+pub mod routes;

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod doors;
+pub mod identity;
 pub mod protocol;
 pub mod retained;
 pub mod routes;

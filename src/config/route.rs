@@ -1,0 +1,245 @@
+//! `[[route]]`: which pattern an address follows, and which back end holds it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::Problem;
+use super::key::KeyPath;
+use super::report::Report;
+use super::vhosts::{self, Vhost};
+use crate::routes::{Filter, Pattern, Relation, Route};
+
+/// `[[route]]` as written.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(super) struct RouteTable {
+    /// The addresses, in MQTT topic form, with `+` and `#`.
+    r#match: Option<String>,
+    /// The pattern's name.
+    pattern: Option<String>,
+    /// The back end; the home of the vhost when not given.
+    backend: Option<String>,
+    /// The vhost; `/` when not given.
+    vhost: Option<String>,
+    /// The queue or queues that the route owns.
+    queue: Option<Queues>,
+    /// Messages that one MQTT consumer has unsettled at most.
+    window: Option<NonZeroU16>,
+}
+
+/// `"jobs"` or `["inventory", "payment"]`.
+enum Queues {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// So that the first consumer to come does not take everything.
+const DEFAULT_WINDOW: NonZeroU16 = NonZeroU16::MIN.saturating_add(19);
+
+/// Patterns of later versions.
+const LATER_PATTERNS: [&str; 3] = ["exclusive-consumer", "priority-queue", "request-reply"];
+
+/// Queue names that the back ends use themselves.
+const RESERVED: [&str; 2] = ["amq.", "linkspan."];
+
+/// A queue's name is a short string (AMQP 0-9-1 §1.7.2.1).
+const MAX_QUEUE_NAME: usize = 255;
+
+/// The routes, each correct and no two at odds.
+pub(super) fn check(
+    tables: &[RouteTable],
+    vhosts: &BTreeMap<Arc<str>, Vhost>,
+    backends: &[&str],
+    report: &mut Report<'_>,
+) -> Vec<Arc<Route>> {
+    let mut routes: Vec<(KeyPath, Arc<Route>)> = Vec::with_capacity(tables.len());
+    for (at, table) in tables.iter().enumerate() {
+        let key = KeyPath::of(["route"]).index(at);
+        if let Some(route) = table.check(&key, vhosts, backends, report) {
+            report_conflicts(&key, &route, &routes, report);
+            routes.push((key, Arc::new(route)));
+        }
+    }
+    routes.into_iter().map(|(_, route)| route).collect()
+}
+
+fn report_conflicts(
+    key: &KeyPath,
+    route: &Route,
+    earlier: &[(KeyPath, Arc<Route>)],
+    report: &mut Report<'_>,
+) {
+    for (other_key, other) in earlier.iter().filter(|(_, other)| other.vhost == route.vhost) {
+        if route.filter.relation(other.filter.as_str()) == Relation::Equal {
+            let other_place = report.line(&other_key.key("match"));
+            let (filter, other) = (route.filter.as_str().into(), other.filter.as_str().into());
+            let problem = Problem::EqualMatch { filter, other, other_key: other_key.clone(), other_place };
+            report.wrong(&key.key("match"), problem);
+        }
+        if let Some(queue) = route.queues.iter().find(|queue| other.queues.contains(queue)) {
+            let other_place = report.line(&other_key.key("queue"));
+            let problem =
+                Problem::SharedQueue { queue: (**queue).into(), other_key: other_key.clone(), other_place };
+            report.wrong(&key.key("queue"), problem);
+        }
+    }
+}
+
+impl RouteTable {
+    fn check(
+        &self,
+        key: &KeyPath,
+        vhosts: &BTreeMap<Arc<str>, Vhost>,
+        backends: &[&str],
+        report: &mut Report<'_>,
+    ) -> Option<Route> {
+        let filter = self.check_match(key, report);
+        let pattern = self.check_pattern(key, report);
+        let queues = self.check_queues(key, pattern, report);
+        if self.window.is_some() && pattern == Some(Pattern::PublishSubscribe) {
+            report.bad_value(&key.key("window"), "a publish-subscribe route has no window; it has no queue");
+        }
+        let vhost = self.vhost.as_deref().unwrap_or(vhosts::DEFAULT_NAME);
+        let home = match vhosts.get(vhost) {
+            Some(vhost) => Some(vhost.backend.clone()),
+            None => {
+                report.unknown(&key.key("vhost"), "vhost", vhost, vhosts.keys().map(|name| &**name));
+                None
+            }
+        };
+        let backend = match self.backend.as_deref() {
+            Some(backend) if !backends.contains(&backend) => {
+                report.unknown(&key.key("backend"), "back end", backend, backends.iter().copied());
+                None
+            }
+            Some(backend) => Some(backend.into()),
+            None => home,
+        };
+        Some(Route {
+            vhost: vhost.into(),
+            filter: filter?,
+            pattern: pattern?,
+            backend: backend?,
+            queues,
+            window: self.window.unwrap_or(DEFAULT_WINDOW),
+        })
+    }
+
+    fn check_match(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Filter> {
+        let key = key.key("match");
+        let Some(text) = self.r#match.as_deref() else {
+            report.missing(
+                &key,
+                "the addresses of the route, such as \"orders/placed\" or \"sensors/+/temperature\"",
+            );
+            return None;
+        };
+        Filter::parse(text).map_err(|error| report.bad_value(&key, error.to_string())).ok()
+    }
+
+    fn check_pattern(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Pattern> {
+        let key = key.key("pattern");
+        let names = || Pattern::ALL.iter().map(|pattern| pattern.name());
+        let Some(name) = self.pattern.as_deref() else {
+            report.missing(&key, names().collect::<Vec<_>>().join(" or "));
+            return None;
+        };
+        let pattern = Pattern::ALL.into_iter().find(|pattern| pattern.name() == name);
+        if pattern.is_none() && LATER_PATTERNS.contains(&name) {
+            let available = names().collect::<Vec<_>>().join(", ").into();
+            report.wrong(&key, Problem::PatternUnavailable { pattern: name.into(), available });
+        } else if pattern.is_none() {
+            report.unknown(&key, "pattern", name, names());
+        }
+        pattern
+    }
+
+    fn check_queues(
+        &self,
+        key: &KeyPath,
+        pattern: Option<Pattern>,
+        report: &mut Report<'_>,
+    ) -> Vec<Arc<str>> {
+        let list_key = key.key("queue");
+        let names: &[String] = match &self.queue {
+            Some(Queues::One(name)) => std::slice::from_ref(name),
+            Some(Queues::Several(names)) => names,
+            None => &[],
+        };
+        match pattern {
+            Some(Pattern::PublishSubscribe) if self.queue.is_some() => {
+                report.bad_value(
+                    &list_key,
+                    "a publish-subscribe route has no queue; did you mean pattern `competing-consumers`?",
+                );
+            }
+            Some(pattern) if pattern.is_work() && names.is_empty() => {
+                report.missing(
+                    &list_key,
+                    format!("pattern `{pattern}` needs the name of a queue, or several in a list"),
+                );
+            }
+            _ => {}
+        }
+        let mut queues: Vec<Arc<str>> = Vec::with_capacity(names.len());
+        for (at, name) in names.iter().enumerate() {
+            let key = match &self.queue {
+                Some(Queues::Several(_)) => list_key.index(at),
+                _ => list_key.clone(),
+            };
+            if let Err(text) = check_queue_name(name) {
+                report.bad_value(&key, text);
+            } else if queues.iter().any(|earlier| **earlier == **name) {
+                report.bad_value(&key, format!("`{name}` is named twice"));
+            } else {
+                queues.push(name.as_str().into());
+            }
+        }
+        queues
+    }
+}
+
+/// A queue is `$queue/NAME` for MQTT clients, and a name of AMQP.
+fn check_queue_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_QUEUE_NAME {
+        return Err("a queue's name has 1 to 255 bytes".to_owned());
+    }
+    if let Some(prefix) = RESERVED.iter().find(|prefix| name.starts_with(**prefix)) {
+        return Err(format!("`{name}` begins with `{prefix}`, which is reserved"));
+    }
+    match name.chars().find(|c| matches!(c, '+' | '#') || c.is_control()) {
+        Some(c) => Err(format!("{name:?} contains {c:?}, which no MQTT client could subscribe to")),
+        None => Ok(()),
+    }
+}
+
+impl<'de> Deserialize<'de> for Queues {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Queues;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a queue, or a list of names")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Queues, E> {
+                Ok(Queues::One(name.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Queues, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = list.next_element()? {
+                    names.push(name);
+                }
+                Ok(Queues::Several(names))
+            }
+        }
+        from.deserialize_any(Names)
+    }
+}

@@ -1,0 +1,537 @@
+//! What a user of the configuration sees.
+
+use super::*;
+use crate::routes::Pattern;
+use std::time::Duration;
+
+const HASH: &str = "argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$JrU8Tqtic8yGdZFcoZ0mt8EDW4ao54m3Pb1uL0p2ueY";
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(Some(("linkspan.toml", text)), [])
+}
+
+fn from_environment(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::parse(Some(("linkspan.toml", text)), variables)
+}
+
+/// The lines that a user is shown.
+fn errors(text: &str) -> Vec<String> {
+    match parse(text) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+#[track_caller]
+fn told(text: &str, expected: &[&str]) {
+    assert_eq!(errors(text), expected, "\n--- of ---\n{text}");
+}
+
+const JOBS: &str = "[[route]]\nmatch = \"jobs\"\npattern = \"competing-consumers\"\nqueue = \"jobs\"\n";
+
+mod defaults {
+    use super::*;
+
+    #[test]
+    fn without_a_file_three_doors_on_loopback_lead_to_one_embedded_back_end() {
+        let config = Config::parse(None, []).unwrap();
+        let open: Vec<String> = config.doors.open().map(|(name, at)| format!("{name} {at}")).collect();
+        assert_eq!(open, ["mqtt 127.0.0.1:1883", "amqp 127.0.0.1:5672", "http 127.0.0.1:8080"]);
+        let local = Backend::Embedded { path: "linkspan-data".into() };
+        assert_eq!(config.backends, BTreeMap::from([("local".into(), local)]));
+        assert_eq!(config.vhosts, BTreeMap::from([("/".into(), Vhost { backend: "local".into() })]));
+        assert!(config.users.is_empty() && config.routes.is_empty());
+        assert_eq!(config, parse("").unwrap(), "an empty file changes nothing");
+    }
+
+    #[test]
+    fn a_door_is_turned_off_with_enabled_false() {
+        let config = parse("[doors.amqp]\nenabled = false\n[doors.http]\nenabled = false").unwrap();
+        assert_eq!(config.doors.open().map(|(name, _)| name).collect::<Vec<_>>(), ["mqtt"]);
+        told(
+            "[doors.amqp]\nlisten = \"\"",
+            &[
+                "linkspan.toml:2: doors.amqp.listen: \"\" is no address; to turn a door off, write `enabled = false`",
+            ],
+        );
+    }
+}
+
+mod values {
+    use super::*;
+
+    #[test]
+    fn the_environment_wins_against_the_file_and_the_file_against_the_defaults() {
+        let file = "[doors.mqtt]\nlisten = \"127.0.0.1:2883\"\nmax-packet-size = \"2 MiB\"\n";
+        let variables = [
+            ("LINKSPAN_DOORS__MQTT__LISTEN", "[::1]:3883"),
+            ("LINKSPAN_DOORS__MQTT__MAX_CONNECTIONS", "7"),
+            ("LINKSPAN_DOORS__AMQP__ENABLED", "false"),
+            ("LINKSPAN_DOORS__AMQP__HEARTBEAT", "5s"),
+            ("LINKSPAN_LOG", "warn,linkspan::doors=debug"),
+            ("PATH", "/usr/bin"),
+        ];
+        let config = from_environment(file, &variables).unwrap();
+        assert_eq!(config.doors.mqtt.listen.to_string(), "[::1]:3883");
+        assert_eq!(config.doors.mqtt.max_packet_size, 2 << 20);
+        assert_eq!(config.doors.mqtt.max_connections.get(), 7);
+        assert_eq!(config.doors.amqp.heartbeat, Duration::from_secs(5));
+        assert!(!config.doors.amqp.enabled);
+        assert!(!config.log.level.targets().would_enable("linkspan::hub", &tracing::Level::INFO));
+    }
+
+    #[test]
+    fn a_variable_means_the_key_of_the_file_whatever_its_letters() {
+        let hash = format!("${HASH}");
+        let file = format!("[users.My_Sensor]\npassword = \"{HASH}\"\n");
+        let config = from_environment(&file, &[("LINKSPAN_USERS__MY_SENSOR__PASSWORD", &hash)]).unwrap();
+        assert_eq!(config.users.keys().map(|name| &**name).collect::<Vec<_>>(), ["My_Sensor"]);
+        let config = from_environment("", &[("LINKSPAN_USERS__MY_SENSOR__PASSWORD", HASH)]).unwrap();
+        assert_eq!(config.users.keys().map(|name| &**name).collect::<Vec<_>>(), ["my-sensor"]);
+    }
+
+    #[test]
+    fn what_kubernetes_sets_for_a_service_called_linkspan_is_not_ours() {
+        let variables = [
+            ("LINKSPAN_SERVICE_HOST", "10.0.0.1"),
+            ("LINKSPAN_SERVICE_PORT_MQTT", "1883"),
+            ("LINKSPAN_PORT", "tcp://10.0.0.1:1883"),
+            ("LINKSPAN_PORT_1883_TCP", "tcp://10.0.0.1:1883"),
+            ("LINKSPAN_PORT_1883_TCP_PROTO", "tcp"),
+        ];
+        assert_eq!(from_environment("", &variables), parse(""));
+    }
+
+    #[test]
+    fn a_route_names_its_queues_one_or_several() {
+        let config = parse(&format!(
+            "{JOBS}window = 5\n[[route]]\nmatch = \"orders/+\"\npattern = \"competing-consumers\"\n\
+             queue = [\"inventory\", \"payment\"]\n[[route]]\nmatch = \"news/#\"\npattern = \"publish-subscribe\"\n"
+        ))
+        .unwrap();
+        let [jobs, orders, news] = config.routes.as_slice() else { panic!("three routes") };
+        assert_eq!(
+            (jobs.queues.len(), jobs.window.get(), &*jobs.backend, &*jobs.vhost),
+            (1, 5, "local", "/")
+        );
+        assert_eq!((orders.queues.len(), orders.window.get()), (2, 20));
+        assert_eq!((news.queues.len(), news.pattern), (0, Pattern::PublishSubscribe));
+        let routes = config.routes().unwrap();
+        let orders = routes.vhost("/").unwrap().find(b"orders/placed").unwrap();
+        assert_eq!(orders.filter.as_str(), "orders/+");
+    }
+
+    #[test]
+    fn a_route_without_a_back_end_lies_on_the_home_of_its_vhost() {
+        let config = parse(
+            "[backends.one]\nkind = \"embedded\"\npath = \"1\"\n[backends.two]\nkind = \"embedded\"\npath = \"2\"\n\
+             [vhosts.\"/\"]\nbackend = \"one\"\n[vhosts.lab]\nbackend = \"two\"\n\
+             [[route]]\nmatch = \"a\"\npattern = \"publish-subscribe\"\nvhost = \"lab\"\n\
+             [[route]]\nmatch = \"a\"\npattern = \"publish-subscribe\"\nbackend = \"two\"\n\
+             [[route]]\nmatch = \"b\"\npattern = \"publish-subscribe\"\n",
+        )
+        .unwrap();
+        let backends: Vec<&str> = config.routes.iter().map(|route| &*route.backend).collect();
+        assert_eq!(backends, ["two", "two", "one"]);
+    }
+}
+
+mod mistakes {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_what_was_meant() {
+        told(
+            "[[route]]\nmatch = \"a\"\npatern = \"publish-subscribe\"\n",
+            &["linkspan.toml:3: route[0].patern: unknown key; did you mean `pattern`?"],
+        );
+        told("[door.mqtt]\n", &["linkspan.toml:1: door: unknown key; did you mean `doors`?"]);
+        told("[log]\ncolour = 1", &["linkspan.toml:2: log.colour: unknown key; there is `level`"]);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_in_the_order_of_the_file() {
+        told(
+            "[doors.mqtt]\nlisten = 1883\nmax_connections = 5\nreceive-maximum = 70000\n\n[limits]\nmemory = \"lots\"\n\
+             \n[[route]]\nmatch = \"a/#/b\"\npattern = \"broadcast\"\n\n[[route]]\nvhost = \"lab\"\n",
+            &[
+                "linkspan.toml:2: doors.mqtt.listen: expected an IP address and a port such as \"127.0.0.1:1883\" or \
+                 \"[::]:1883\", found a number",
+                "linkspan.toml:3: doors.mqtt.max_connections: unknown key; did you mean `max-connections`?",
+                "linkspan.toml:4: doors.mqtt.receive-maximum: 70000 is out of range; expected a whole number from 1 to 65535",
+                "linkspan.toml:7: limits.memory: \"lots\" is no size; expected a size such as \"256 KiB\" (B, kB, KiB, \
+                 MB, MiB, GB, GiB)",
+                "linkspan.toml:10: route[0].match: `#`: `#` stands for all that follows; write it alone, as the last level",
+                "linkspan.toml:11: route[0].pattern: there is no pattern `broadcast`; there is `publish-subscribe`, \
+                 `competing-consumers`",
+                "linkspan.toml:13: route[1].match: is missing; the addresses of the route, such as \"orders/placed\" or \
+                 \"sensors/+/temperature\"",
+                "linkspan.toml:13: route[1].pattern: is missing; publish-subscribe or competing-consumers",
+                "linkspan.toml:14: route[1].vhost: there is no vhost `lab`; there is `/`",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_wrong_type_says_what_is_needed() {
+        told(
+            "[doors]\nmqtt = true\n[doors.amqp]\nenabled = \"yes\"\nheartbeat = 60\nchannel-max = 0\n",
+            &[
+                "linkspan.toml:2: doors.mqtt: expected a table, found true or false",
+                "linkspan.toml:4: doors.amqp.enabled: expected true or false, found a text",
+                "linkspan.toml:5: doors.amqp.heartbeat: 60 has no unit; expected a duration such as \"30s\" (ms, s, m, h, d)",
+                "linkspan.toml:6: doors.amqp.channel-max: 0 is out of range; expected a whole number from 1 to 65535",
+            ],
+        );
+        told(
+            "[route]\nmatch = \"a\"",
+            &[
+                "linkspan.toml:1: route: expected a list of routes: write [[route]] with two brackets, found a table",
+            ],
+        );
+        told(
+            "[[route]]\nmatch = \"a\"\npattern = \"competing-consumers\"\nqueue = [\"a\", 3]",
+            &["linkspan.toml:4: route[0].queue[1]: expected a text in quotes, found a number"],
+        );
+    }
+
+    #[test]
+    fn a_mistake_in_the_environment_names_the_variable() {
+        let told =
+            |variables: &[(&str, &str)]| from_environment("[log]\n", variables).unwrap_err().to_string();
+        assert_eq!(
+            told(&[("LINKSPAN_DOORS__MQTT__LISTEN", "here"), ("LINKSPAN_LOG", "loud")]),
+            "LINKSPAN_DOORS__MQTT__LISTEN: doors.mqtt.listen: \"here\" is no address; expected an IP address and a port \
+             such as \"127.0.0.1:1883\" or \"[::]:1883\"\n\
+             LINKSPAN_LOG: log.level: \"loud\" is no level; expected off, error, warn, info, debug or trace, or levels of \
+             parts such as \"info,linkspan::doors=debug\""
+        );
+        assert_eq!(
+            told(&[("LINKSPAN_DOORS__MQTT__LISTN", "127.0.0.1:1")]),
+            "LINKSPAN_DOORS__MQTT__LISTN: doors.mqtt.listn: unknown key; did you mean `listen`?"
+        );
+        assert_eq!(
+            told(&[("LINKSPAN_DOORS_MQTT_LISTEN", "127.0.0.1:1")]),
+            "LINKSPAN_DOORS_MQTT_LISTEN: unknown variable; section and key are joined by two underscores, as in \
+             LINKSPAN_DOORS__MQTT__LISTEN"
+        );
+        assert_eq!(
+            told(&[("LINKSPAN_ROUTE__0__QUEUE", "jobs")]),
+            "LINKSPAN_ROUTE__0__QUEUE: routes can be given in the file only"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = Config::load(Some(Path::new("no/such/file.toml")), []).unwrap_err().to_string();
+        assert!(error.starts_with("no/such/file.toml: cannot be read: "), "{error}");
+    }
+}
+
+mod routes {
+    use super::*;
+
+    #[test]
+    fn two_equal_matches_name_each_other() {
+        told(
+            &format!("{JOBS}\n[[route]]\nmatch = \"jobs\"\npattern = \"publish-subscribe\"\n"),
+            &[
+                "linkspan.toml:7: route[1].match: `jobs` matches the same addresses as `jobs` of route[0] (line 2); keep one \
+               of them",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_queue_has_one_route() {
+        told(
+            &format!(
+                "{JOBS}\n[[route]]\nmatch = \"x\"\npattern = \"competing-consumers\"\nqueue = [\"a\", \"jobs\"]\n"
+            ),
+            &[
+                "linkspan.toml:9: route[1].queue: queue `jobs` already belongs to route[0] (line 4); each queue has one route",
+            ],
+        );
+        told(
+            "[[route]]\nmatch = \"x\"\npattern = \"competing-consumers\"\nqueue = [\"a\", \"a\"]\n",
+            &["linkspan.toml:4: route[0].queue[1]: `a` is named twice"],
+        );
+    }
+
+    #[test]
+    fn a_pattern_and_its_queue_go_together() {
+        told(
+            "[[route]]\nmatch = \"x\"\npattern = \"competing-consumers\"\n",
+            &[
+                "linkspan.toml:1: route[0].queue: is missing; pattern `competing-consumers` needs the name of a queue, or \
+               several in a list",
+            ],
+        );
+        told(
+            "[[route]]\nmatch = \"x\"\npattern = \"publish-subscribe\"\nqueue = \"q\"\nwindow = 3\n",
+            &[
+                "linkspan.toml:4: route[0].queue: a publish-subscribe route has no queue; did you mean pattern \
+                 `competing-consumers`?",
+                "linkspan.toml:5: route[0].window: a publish-subscribe route has no window; it has no queue",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_queue_name_has_to_suit_all_protocols() {
+        let route = |queue: &str| errors(&JOBS.replace("queue = \"jobs\"", &format!("queue = \"{queue}\"")));
+        assert_eq!(route(""), ["linkspan.toml:4: route[0].queue: a queue's name has 1 to 255 bytes"]);
+        assert_eq!(
+            route("amq.x"),
+            ["linkspan.toml:4: route[0].queue: `amq.x` begins with `amq.`, which is reserved"]
+        );
+        assert_eq!(
+            route("a+b"),
+            [
+                "linkspan.toml:4: route[0].queue: \"a+b\" contains '+', which no MQTT client could subscribe to"
+            ]
+        );
+        assert!(route("images/resize ü").is_empty());
+    }
+
+    #[test]
+    fn an_unknown_back_end_is_named_with_the_one_that_was_meant() {
+        told(
+            "[backends.rabbit]\nkind = \"embedded\"\n[[route]]\nmatch = \"x\"\npattern = \"publish-subscribe\"\nbackend = \
+             \"rabit\"\n",
+            &["linkspan.toml:6: route[0].backend: there is no back end `rabit`; did you mean `rabbit`?"],
+        );
+    }
+}
+
+mod this_version {
+    use super::*;
+
+    #[test]
+    fn patterns_of_later_versions_are_refused_with_those_there_are() {
+        told(
+            "[[route]]\nmatch = \"x\"\npattern = \"priority-queue\"\nqueue = \"q\"\nlevels = 10\n",
+            &[
+                "linkspan.toml:3: route[0].pattern: pattern `priority-queue` is not available in this version; available: \
+                 publish-subscribe, competing-consumers",
+                "linkspan.toml:5: route[0].levels: this key is not available in this version; remove it",
+            ],
+        );
+    }
+
+    #[test]
+    fn keys_of_later_versions_are_refused_not_ignored() {
+        for key in [
+            "queue-type",
+            "ack-timeout",
+            "max-deliveries",
+            "dead-letter",
+            "claim-check",
+            "levels",
+            "others",
+            "timeout",
+            "spool",
+            "drain",
+            "as",
+        ] {
+            told(
+                &format!("{JOBS}{key} = 1\n"),
+                &[&format!(
+                    "linkspan.toml:5: route[0].{key}: this key is not available in this version; remove it"
+                )],
+            );
+        }
+        told(
+            "[claims]\nstore = \"file://x\"",
+            &["linkspan.toml:1: claims: this key is not available in this version; remove it"],
+        );
+    }
+
+    #[test]
+    fn back_ends_of_other_kinds_are_checked_and_then_refused() {
+        told(
+            "[backends.rabbit]\nkind = \"amqp\"\nurl = \"amqp://127.0.0.1\"\n[[route]]\nmatch = \"x\"\npattern = \
+             \"publish-subscribe\"\nbackend = \"rabbit\"\n",
+            &[
+                "linkspan.toml:2: backends.rabbit.kind: back end kind `amqp` is not built into this version; available: \
+               `embedded`",
+            ],
+        );
+        told(
+            "[backends.m]\nkind = \"mqtt\"\nurl = \"http://127.0.0.1\"\npath = \"x\"\n",
+            &[
+                "linkspan.toml:2: backends.m.kind: back end kind `mqtt` is not built into this version; available: `embedded`",
+                "linkspan.toml:3: backends.m.url: has the scheme `http`; expected `mqtt` or `mqtts`",
+                "linkspan.toml:4: backends.m.path: a back end of kind `mqtt` has no path; it has a `url`",
+            ],
+        );
+    }
+}
+
+mod sections {
+    use super::*;
+
+    #[test]
+    fn a_door_beyond_loopback_needs_users() {
+        told(
+            "[doors.mqtt]\nlisten = \"0.0.0.0:1883\"\n",
+            &[
+                "linkspan.toml:2: doors.mqtt.listen: 0.0.0.0:1883 can be reached from other machines, but there are no users; \
+               add [users.NAME] with a password from `linkspan hash-password`, or listen on 127.0.0.1",
+            ],
+        );
+        let users = format!("[users.a]\npassword = \"{HASH}\"\n");
+        assert!(parse(&format!("[doors.mqtt]\nlisten = \"0.0.0.0:1883\"\n{users}")).is_ok());
+        assert!(parse("[doors.mqtt]\nlisten = \"0.0.0.0:1883\"\nenabled = false\n").is_ok());
+        assert!(parse("[doors.mqtt]\nlisten = \"[::1]:1883\"\n").is_ok());
+    }
+
+    #[test]
+    fn two_doors_cannot_share_an_address() {
+        told(
+            "[doors.mqtt]\nlisten = \"127.0.0.1:5672\"\n",
+            &["linkspan.toml:2: doors.mqtt.listen: 127.0.0.1:5672 is taken by doors.amqp.listen already"],
+        );
+        let free = "[doors.mqtt]\nlisten = \"127.0.0.1:0\"\n[doors.amqp]\nlisten = \"127.0.0.1:0\"\n";
+        assert!(parse(free).is_ok(), "port 0 is another free port each time");
+    }
+
+    #[test]
+    fn limits_that_a_standard_sets_are_held() {
+        told(
+            "[doors.mqtt]\nmax-packet-size = \"1 GiB\"\nmax-keep-alive = \"1d\"\nconnect-timeout = \"0s\"\n[doors.amqp]\n\
+             max-frame-size = 1000\nheartbeat = \"1500ms\"\n",
+            &[
+                "linkspan.toml:2: doors.mqtt.max-packet-size: 1 GiB is out of range; expected 1 KiB to 268435460 B",
+                "linkspan.toml:3: doors.mqtt.max-keep-alive: 1d is out of range; expected whole seconds, \"0s\" to \"65535s\"",
+                "linkspan.toml:4: doors.mqtt.connect-timeout: 0s leaves no time to connect; expected \"1s\" or more",
+                "linkspan.toml:6: doors.amqp.max-frame-size: 1000 B is out of range; expected 4 KiB to 1 GiB",
+                "linkspan.toml:7: doors.amqp.heartbeat: 1500ms is out of range; expected whole seconds, \"0s\" to \"65535s\"",
+            ],
+        );
+        told(
+            "[limits]\noutbound-low = \"2 MiB\"\n",
+            &[
+                "linkspan.toml:2: limits.outbound-low: outbound-low (2 MiB) has to be less than outbound-high (1 MiB)",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_password_has_to_be_a_hash_and_is_never_shown() {
+        told(
+            "[users.a]\npassword = \"secret\"\n[users.b]\n[users.c]\npassword = 5\n",
+            &[
+                "linkspan.toml:2: users.a.password: is no argon2id hash; make one with `linkspan hash-password`",
+                "linkspan.toml:3: users.b.password: is missing; make a hash with `linkspan hash-password`",
+                "linkspan.toml:5: users.c.password: expected a text in quotes, found a number",
+            ],
+        );
+        let config = parse(&format!("[users.a]\npassword = \"{HASH}\"\n")).unwrap();
+        assert!(!format!("{config:?}").contains("c29tZXNhbHQ"));
+    }
+
+    #[test]
+    fn users_and_doors_name_vhosts_that_exist() {
+        told(
+            &format!(
+                "[users.a]\npassword = \"{HASH}\"\nvhosts = [\n  \"/\",\n  \"lab\"]\n[doors.http]\nvhost = \"lab\"\n"
+            ),
+            &[
+                "linkspan.toml:5: users.a.vhosts[1]: there is no vhost `lab`; there is `/`",
+                "linkspan.toml:7: doors.http.vhost: there is no vhost `lab`; there is `/`",
+            ],
+        );
+    }
+
+    #[test]
+    fn with_several_back_ends_a_vhost_names_its_home() {
+        let two = "[backends.a]\nkind = \"embedded\"\n[backends.b]\nkind = \"embedded\"\npath = \"b\"\n";
+        told(two, &["linkspan.toml: vhosts.\"/\".backend: is missing; which of a, b is the home?"]);
+        told(
+            &format!("{two}[vhosts.\"/\"]\nbackend = \"c\""),
+            &["linkspan.toml:7: vhosts.\"/\".backend: there is no back end `c`; there is `a`, `b`"],
+        );
+        told(
+            "[backends.a]\nkind = \"embedded\"\n[backends.b]\nkind = \"embedded\"\n[vhosts.\"/\"]\nbackend = \"a\"\n",
+            &["linkspan.toml:3: backends.b.path: \"linkspan-data\" belongs to back end `a` already"],
+        );
+    }
+}
+
+mod reload {
+    use super::*;
+
+    #[test]
+    fn routes_and_users_can_be_reloaded_all_else_is_named() {
+        let old = parse(JOBS).unwrap();
+        let users = format!("[users.a]\npassword = \"{HASH}\"\n");
+        assert!(old.beyond_reload(&parse(&users).unwrap()).is_empty());
+        let new = parse(
+            "[doors.mqtt]\nlisten = \"127.0.0.1:2883\"\nmax-packet-size = \"1 MiB\"\n[backends.other]\nkind = \"embedded\"\n\
+             [limits]\nslow-after = \"2s\"\n",
+        )
+        .unwrap();
+        assert_eq!(
+            old.beyond_reload(&new),
+            [
+                "backends.local",
+                "backends.other",
+                "doors.mqtt.listen",
+                "doors.mqtt.max-packet-size",
+                "limits.slow-after",
+                "vhosts.\"/\".backend",
+            ]
+        );
+    }
+}
+
+mod examples {
+    use super::*;
+
+    fn examples() -> Vec<(String, String)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let read = |path: std::path::PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(&path).unwrap())
+        };
+        files.filter(|path| path.extension().is_some_and(|end| end == "toml")).map(read).collect()
+    }
+
+    #[test]
+    fn every_file_in_config_is_a_correct_configuration() {
+        let examples = examples();
+        assert!(examples.len() >= 4, "the annotated file and three examples");
+        for (name, text) in examples {
+            let config = Config::parse(Some((&name, &text)), []).unwrap_or_else(|errors| panic!("{errors}"));
+            config.routes().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_annotated_file_gives_every_key_with_its_default() {
+        let (_, text) = examples().into_iter().find(|(name, _)| name == "linkspan.toml").unwrap();
+        assert_eq!(parse(&text).unwrap(), parse("").unwrap(), "what it sets are the defaults");
+        for (section, value) in [
+            ("doors", Value::serialize(Doors::default()).unwrap()),
+            ("limits", Value::serialize(Limits::default()).unwrap()),
+            ("log", Value::serialize(Log::default()).unwrap()),
+        ] {
+            let lines = lines::Lines::parse("linkspan.toml", &text).unwrap();
+            for key in leaves(&KeyPath::of([section]), &value) {
+                assert!(lines.has(&key), "{key} is not in config/linkspan.toml");
+            }
+        }
+    }
+
+    fn leaves(key: &KeyPath, value: &Value) -> Vec<KeyPath> {
+        match value {
+            Value::Dict(_, table) => {
+                table.iter().flat_map(|(name, value)| leaves(&key.key(name), value)).collect()
+            }
+            _ => vec![key.clone()],
+        }
+    }
+}

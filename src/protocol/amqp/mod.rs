@@ -9,7 +9,7 @@
 //! | methods, a file per class | [`method`]: [`connection`], [`channel`], [`access`], [`exchange`], [`queue`], [`basic`], [`confirm`], [`tx`] |
 //! | content headers and bodies | [`content_header`], [`content`], [`assembly`] |
 //! | the properties of `basic` | [`properties`], [`summary`] |
-//! | what fields are made of | [`short_string`], [`short_bytes`], [`table`], [`array`], [`value`] |
+//! | what fields are made of | [`short_string`], [`short_bytes`], [`table`], [`array`](mod@array), [`value`] |
 //! | errors, as `connection.close` and `channel.close` name them | [`error`], [`reply`] |
 //!
 //! Messages have a short way in and a short way out, without allocation: [`publish`] recognises a whole

@@ -1,0 +1,63 @@
+//! Which crate of the workspace may depend on which.
+
+use toml_edit::{DocumentMut, Item};
+
+/// The packages below the root package, and what of the workspace each may depend on, tests included.
+const MAY_DEPEND: [(&str, &[&str]); 5] = [
+    ("contract", &[]),
+    ("queues", &["linkspan-contract"]),
+    ("embedded", &["linkspan-contract", "linkspan-queues"]),
+    ("amqp", &["linkspan-contract", "linkspan-queues"]),
+    ("mqtt", &["linkspan-contract", "linkspan-queues"]),
+];
+
+/// Where the manifest of `adapters/<name>` breaks the directions.
+pub fn violations(name: &str, manifest: &str) -> Vec<String> {
+    let path = format!("adapters/{name}/Cargo.toml");
+    let Some((_, allowed)) = MAY_DEPEND.iter().find(|(n, _)| *n == name) else {
+        return vec![format!("{path}: the crate has no line in MAY_DEPEND of manifest.rs")];
+    };
+    let of_ours = |d: &String| d.starts_with("linkspan");
+    let wrong = dependencies(manifest).into_iter().filter(|d| of_ours(d) && !allowed.contains(&d.as_str()));
+    wrong.map(|d| format!("{path}: {name} must not depend on {d}")).collect()
+}
+
+/// The names of all dependencies, for whatever use and target.
+pub fn dependencies(manifest: &str) -> Vec<String> {
+    let doc: DocumentMut = manifest.parse().unwrap_or_else(|e| panic!("Cargo.toml: {e}"));
+    let mut tables: Vec<&Item> = vec![doc.as_item()];
+    if let Some(targets) = doc.get("target").and_then(Item::as_table_like) {
+        tables.extend(targets.iter().map(|(_, t)| t));
+    }
+    let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let lists = tables.iter().flat_map(|t| kinds.iter().filter_map(|k| t.get(k)?.as_table_like()));
+    lists.flat_map(|l| l.iter().map(|(name, _)| name.to_string())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_depends_neither_on_the_server_nor_on_another() {
+        assert_eq!(violations("embedded", "[dependencies]\nlinkspan.workspace = true").len(), 1);
+        assert_eq!(
+            violations("embedded", "[dev-dependencies]\nlinkspan-mqtt = { path = \"../mqtt\" }").len(),
+            1
+        );
+        assert_eq!(violations("amqp", "[target.'cfg(unix)'.dependencies]\nlinkspan-mqtt = \"1\"").len(), 1);
+        assert!(violations("embedded", "[dependencies]\nlinkspan-queues.workspace = true").is_empty());
+    }
+
+    #[test]
+    fn the_contract_and_the_queues_lie_below() {
+        assert_eq!(violations("contract", "[dependencies]\nlinkspan-queues.workspace = true").len(), 1);
+        assert_eq!(violations("queues", "[dependencies]\nlinkspan-embedded.workspace = true").len(), 1);
+        assert!(violations("queues", "[dependencies]\nlinkspan-contract.workspace = true").is_empty());
+    }
+
+    #[test]
+    fn a_new_adapter_is_a_decision() {
+        assert_eq!(violations("kafka", "[dependencies]").len(), 1);
+    }
+}

@@ -83,7 +83,7 @@ impl<'a> Batch<'a> {
                 ..*message
             })
             .collect();
-        Arc::new(OwnedBatch { bytes: bytes.into(), messages, body: self.body.cloned(), form: self.form })
+        OwnedBatch::new(bytes.into(), messages, self.body.cloned(), self.form)
     }
 }
 
@@ -99,6 +99,7 @@ pub struct OwnedBatch {
     messages: Box<[Message]>,
     body: Option<Body>,
     form: &'static dyn WireForm,
+    any: Flags,
 }
 
 impl OwnedBatch {
@@ -109,17 +110,30 @@ impl OwnedBatch {
         body: Option<Body>,
         form: &'static dyn WireForm,
     ) -> Arc<Self> {
-        Arc::new(Self { bytes, messages, body, form })
+        let any = messages.iter().fold(Flags::NONE, |any, message| any | message.flags);
+        Arc::new(Self { bytes, messages, body, form, any })
     }
 
     /// All messages, lent.
     pub fn batch(&self) -> Batch<'_> {
-        Batch { body: self.body.as_ref(), ..Batch::new(&self.bytes, &self.messages, self.form) }
+        Batch {
+            bytes: &self.bytes,
+            messages: &self.messages,
+            body: self.body.as_ref(),
+            form: self.form,
+            any: self.any,
+        }
     }
 
     /// The messages.
     pub fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// Number of bytes that the message at `at` takes, all in all; 0 when there is none.
+    pub fn size(&self, at: u32) -> u64 {
+        let wire = self.messages.get(at as usize).map_or(0, |message| u64::from(message.wire.len));
+        wire.saturating_add(self.body.as_ref().map_or(0, Body::len))
     }
 
     /// The handle of the message at `at`, when there is one.

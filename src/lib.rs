@@ -6,6 +6,7 @@
 //! - [`retained`]: the last message of each topic, for who subscribes later
 //! - [`config`]: what the TOML file says
 
+pub mod cli;
 pub mod config;
 pub mod doors;
 pub mod identity;

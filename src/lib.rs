@@ -1,15 +1,24 @@
 //! Linkspan: one address space for MQTT, AMQP 0-9-1 and HTTP clients.
 //!
-//! The rooms, from the street inwards; `integration-tests/tests/house` holds what may know what:
+//! # The map
 //!
-//! - [`doors`]: the servers that clients connect to; over [`protocol`], which turns bytes into packets and back
-//! - [`retained`]: the last message of each topic, for who subscribes later
+//! A message comes in by a door, passes the hub, and lies at a back end until a door takes it out again. The rooms,
+//! from the street inwards; `integration-tests/tests/house` holds what may know what:
+//!
+//! - [`doors`]: the servers that clients connect to; over [`protocol`], which turns bytes into packets and back, and
+//!   [`identity`], which knows who may come in
+//! - [`hub`]: the one place that every message passes; it asks [`routes`] which route an address has and [`patterns`]
+//!   what that route's pattern means, and keeps the [`retained`] messages, because every door may publish one
 //! - [`config`]: what the TOML file says
+//!
+//! Back ends lie below, in `adapters/`: `contract` says what one is, `queues` is the queue engine, `embedded` the
+//! in-process broker.
 
-pub mod cli;
 pub mod config;
 pub mod doors;
+pub mod hub;
 pub mod identity;
+pub mod patterns;
 pub mod protocol;
 pub mod retained;
 pub mod routes;

@@ -1,0 +1,124 @@
+//! A client's scope at the hub: its connections to the back ends that it has come to use.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use linkspan_contract::{
+    BackendError, Client, Connection, DeliverySink, Ended, Lane, LaneEvents, ReceiptSink, SubscriptionKey,
+};
+use parking_lot::RwLock;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::Hub;
+use super::lane::HubLane;
+use super::part::{Numbers, Part};
+
+type Connections = Vec<(Arc<str>, Box<dyn Connection>)>;
+
+/// What [`Hub::connect`](linkspan_contract::Backend::connect) gives.
+pub struct HubConnection {
+    scope: Arc<Scope>,
+}
+
+/// What a client's lanes share.
+pub struct Scope {
+    pub hub: Arc<Hub>,
+    pub client: Client,
+    sink: RwLock<Arc<dyn DeliverySink>>,
+    connections: Mutex<Connections>,
+}
+
+impl HubConnection {
+    /// A scope that uses no back end yet.
+    pub fn new(hub: Arc<Hub>, client: Client, sink: Arc<dyn DeliverySink>) -> Self {
+        let scope = Scope { hub, client, sink: RwLock::new(sink), connections: Mutex::default() };
+        Self { scope: Arc::new(scope) }
+    }
+
+    /// Connects to a back end, unless the client is connected to it already.
+    ///
+    /// # Errors
+    /// When it is away or denies access.
+    pub async fn reach(&self, backend: &Arc<str>) -> Result<(), BackendError> {
+        self.scope.with_connection(backend).await.map(drop)
+    }
+}
+
+impl Scope {
+    /// The client's connections, with that to `backend` among them, and its place.
+    async fn with_connection(
+        &self,
+        backend: &Arc<str>,
+    ) -> Result<(MutexGuard<'_, Connections>, usize), BackendError> {
+        let mut connections = self.connections.lock().await;
+        if let Some(at) = connections.iter().position(|(name, _)| name == backend) {
+            return Ok((connections, at));
+        }
+        let sink = Arc::clone(&self.sink.read());
+        let connection = self.hub.backend(backend)?.connect(&self.client, sink).await?;
+        connections.push((Arc::clone(backend), connection));
+        let at = connections.len().saturating_sub(1);
+        Ok((connections, at))
+    }
+
+    /// A lane through `backend`.
+    ///
+    /// # Errors
+    /// When it is away or denies access.
+    pub async fn part(
+        &self,
+        backend: &Arc<str>,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Result<Part, BackendError> {
+        let (mut connections, at) = self.with_connection(backend).await?;
+        let numbers = Arc::new(Numbers::same(receipts));
+        let Some((_, connection)) = connections.get_mut(at) else {
+            return Err(BackendError::Away {
+                name: backend.to_string(),
+                why: "its connection is gone".into(),
+            });
+        };
+        let lane = connection.lane(Arc::clone(&numbers) as Arc<dyn ReceiptSink>, events).await?;
+        Ok(Part { backend: Arc::clone(backend), lane, next: 0, numbers })
+    }
+
+    /// Tells the client that a subscription has ended.
+    pub fn ended(&self, key: SubscriptionKey, why: Ended) {
+        let sink = Arc::clone(&self.sink.read());
+        sink.ended(key, why);
+    }
+}
+
+#[async_trait]
+impl Connection for HubConnection {
+    fn attach(&mut self, sink: Arc<dyn DeliverySink>) {
+        if let Ok(mut connections) = self.scope.connections.try_lock() {
+            for (_, connection) in connections.iter_mut() {
+                connection.attach(Arc::clone(&sink));
+            }
+        }
+        *self.scope.sink.write() = sink;
+    }
+
+    async fn lane(
+        &mut self,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Result<Box<dyn Lane>, BackendError> {
+        let home = match self.scope.hub.routes().vhost(&self.scope.client.vhost) {
+            Some(table) => Arc::clone(table.home()),
+            None => return Err(BackendError::UnknownVhost(self.scope.client.vhost.to_string())),
+        };
+        let part = self.scope.part(&home, Arc::clone(&receipts), Arc::clone(&events)).await?;
+        self.scope.hub.listen(&events);
+        Ok(Box::new(HubLane::new(Arc::clone(&self.scope), part, receipts, events)))
+    }
+
+    async fn close(self: Box<Self>) {
+        let connections = std::mem::take(&mut *self.scope.connections.lock().await);
+        for (_, connection) in connections {
+            connection.close().await;
+        }
+    }
+}

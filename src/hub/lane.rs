@@ -1,0 +1,346 @@
+//! An ordered way through the hub: plans, and the back ends' lanes behind it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use hashbrown::HashMap;
+use linkspan_contract::backend::Fetched;
+use linkspan_contract::{
+    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvents, Lost, Published,
+    QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Settlement, Source, Subscribe,
+    SubscriptionKey, TargetId,
+};
+use slab::Slab;
+
+use super::connection::Scope;
+use super::part::Part;
+use super::plan::{Plan, Wanted};
+use super::subscription::Subscription;
+use crate::retained::Retained;
+
+/// A lane of a client through the hub.
+pub struct HubLane {
+    pub(super) scope: Arc<Scope>,
+    pub(super) receipts: Arc<dyn ReceiptSink>,
+    events: Arc<dyn LaneEvents>,
+    pub(super) retained: Option<Arc<Retained>>,
+    /// The home back end's first, others in the order in which they came into use.
+    pub(super) parts: Vec<Part>,
+    pub(super) plans: Slab<Plan>,
+    pub(super) epoch: u64,
+    /// All targets are the home back end's own: batches are passed on untouched.
+    pub(super) straight: bool,
+    pub(super) next: Seq,
+    /// Receipts known already, for messages behind others whose are not.
+    pub(super) late: Vec<Receipt>,
+    pub(super) subscriptions: HashMap<u32, Subscription, foldhash::fast::RandomState>,
+    pub(super) windows: u32,
+    turn: usize,
+}
+
+impl HubLane {
+    /// A lane that begins with its home back end.
+    pub fn new(
+        scope: Arc<Scope>,
+        home: Part,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Self {
+        let epoch = scope.hub.epoch();
+        let retained = scope.hub.retained(&scope.client.vhost);
+        Self {
+            scope,
+            receipts,
+            events,
+            retained,
+            parts: vec![home],
+            plans: Slab::new(),
+            epoch,
+            straight: true,
+            next: 0,
+            late: Vec::new(),
+            subscriptions: HashMap::default(),
+            windows: 0,
+            turn: 0,
+        }
+    }
+
+    fn home(&mut self) -> Result<&mut Box<dyn Lane>, Refused> {
+        self.part(0)
+    }
+
+    pub(super) fn part(&mut self, at: u16) -> Result<&mut Box<dyn Lane>, Refused> {
+        self.parts
+            .get_mut(usize::from(at))
+            .map(|part| &mut part.lane)
+            .ok_or_else(|| Refused::Away("unknown".into()))
+    }
+
+    /// The part of `backend`, opened at first use.
+    pub(super) async fn reach(&mut self, backend: &Arc<str>) -> Result<u16, Refused> {
+        let known = self.parts.iter().position(|part| part.backend == *backend);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let part = self
+                    .scope
+                    .part(backend, Arc::clone(&self.receipts), Arc::clone(&self.events))
+                    .await
+                    .map_err(|error| {
+                        tracing::debug!(%backend, %error, "a back end was not reached");
+                        Refused::Away(backend.to_string())
+                    })?;
+                self.part_ways();
+                part.numbers.part_ways(0);
+                self.parts.push(part);
+                self.parts.len().saturating_sub(1)
+            }
+        };
+        u16::try_from(at).map_err(|_| Refused::Full("a client uses 65,536 back ends at most".into()))
+    }
+
+    /// From now on batches are taken apart.
+    pub(super) fn part_ways(&mut self) {
+        if std::mem::replace(&mut self.straight, false) {
+            for part in &self.parts {
+                part.numbers.part_ways(part.next);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Lane for HubLane {
+    fn target(&mut self, to: &Destination<'_>) -> TargetId {
+        self.follow_routes();
+        let wanted = Wanted::from(to);
+        let (retains, course) = self.course(&wanted);
+        let same = matches!(course, Ok((0, TargetId(target))) if target as usize == self.plans.vacant_key());
+        let at = self.plans.insert(Plan { wanted, epoch: self.epoch, retains, course });
+        if !same {
+            self.part_ways();
+        }
+        TargetId(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+
+    fn forget(&mut self, targets: &[TargetId]) {
+        for target in targets {
+            if let Some(plan) = self.plans.try_remove(target.0 as usize)
+                && let Ok((part, target)) = plan.course
+                && let Ok(lane) = self.part(part)
+            {
+                lane.forget(&[target]);
+            }
+        }
+    }
+
+    fn publish(&mut self, batch: &Batch<'_>) -> Published {
+        self.follow_routes();
+        if batch.any.has(Flags::RETAIN) {
+            self.retain(batch);
+        }
+        match self.parts.first_mut() {
+            Some(home) if self.straight => {
+                let published = home.lane.publish(batch);
+                home.next = home.next.saturating_add(published.wanting.into());
+                self.next = home.next;
+                published
+            }
+            _ => self.publish_by_part(batch),
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.late.is_empty() {
+            self.receipts.receipts(&std::mem::take(&mut self.late));
+        }
+        self.parts.iter_mut().for_each(|part| part.lane.flush());
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        let mut ready = Poll::Ready(Ok(()));
+        for part in &mut self.parts {
+            match part.lane.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost)),
+                Poll::Pending => ready = Poll::Pending,
+            }
+        }
+        ready
+    }
+
+    fn settle(&mut self, runs: &[Settled]) {
+        if let [only] = self.parts.as_mut_slice() {
+            only.lane.settle(runs);
+        } else {
+            for of_one in runs.chunk_by(|one, next| one.key.part == next.key.part) {
+                let Some(part) = of_one.first().map(|run| run.key.part) else { continue };
+                if let Ok(lane) = self.part(part) {
+                    lane.settle(of_one);
+                }
+            }
+        }
+        if self.windows == 0 {
+            return;
+        }
+        for run in runs.iter().filter(|run| !matches!(run.outcome, Settlement::Extend(_))) {
+            let window =
+                self.subscriptions.get(&run.key.subscription).and_then(|taken| taken.window.as_ref());
+            if window.is_some_and(|window| window.grant_own(run.count))
+                && let Ok(lane) = self.part(run.key.part)
+            {
+                lane.resume();
+            }
+        }
+    }
+
+    fn resume(&mut self) {
+        // Each time another back end comes first, so that a shared credit starves none.
+        self.turn = self.turn.wrapping_add(1);
+        let parts = self.parts.len().max(1);
+        for at in 0..parts {
+            if let Some(part) = self.parts.get_mut((at + self.turn) % parts) {
+                part.lane.resume();
+            }
+        }
+    }
+
+    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
+        self.follow_routes();
+        let (part, target) = self.current(target)?;
+        self.part(part)?.body(target, size).await
+    }
+
+    async fn subscribe(
+        &mut self,
+        source: &Source<'_>,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+    ) -> Result<(), Refused> {
+        let routes = self.scope.hub.routes();
+        let Some(table) = routes.vhost(&self.scope.client.vhost) else {
+            return Err(Refused::AccessRefused("the vhost is gone".into()));
+        };
+        let mut subscription = Subscription::new(source, key, how, credit, table)?;
+        self.make(&mut subscription).await?;
+        self.subscriptions.insert(key.subscription, subscription);
+        Ok(())
+    }
+
+    fn start(&mut self, key: SubscriptionKey) {
+        let Some(subscription) = self.subscriptions.get_mut(&key.subscription) else { return };
+        subscription.started = true;
+        for at in subscription.parts.clone() {
+            if let Ok(lane) = self.part(at) {
+                lane.start(SubscriptionKey { part: at, ..key });
+            }
+        }
+    }
+
+    async fn refresh(&mut self) {
+        self.resolve_again().await;
+        self.flush();
+    }
+
+    async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
+        let Some(subscription) = self.subscriptions.remove(&key.subscription) else { return Ok(()) };
+        self.windows -= u32::from(subscription.window.is_some());
+        let mut result = Ok(());
+        for part in subscription.parts {
+            let ended = self.part(part)?.unsubscribe(SubscriptionKey { part, ..key }).await;
+            result = result.and(ended);
+        }
+        result
+    }
+
+    async fn fetch(
+        &mut self,
+        queue: &str,
+        key: SubscriptionKey,
+        settled: bool,
+    ) -> Result<Option<Fetched>, Refused> {
+        let part = self.holder(queue).await?;
+        self.part(part)?.fetch(queue, SubscriptionKey { part, ..key }, settled).await
+    }
+
+    async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
+        for part in &mut self.parts {
+            part.lane.recover(requeue).await?;
+        }
+        Ok(())
+    }
+
+    async fn declare_exchange(&mut self, exchange: &ExchangeSpec<'_>) -> Result<(), Refused> {
+        self.home()?.declare_exchange(exchange).await
+    }
+
+    async fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<(), Refused> {
+        self.home()?.delete_exchange(name, if_unused).await
+    }
+
+    async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused> {
+        if self.owner(queue.name).is_none() {
+            return self.home()?.declare_queue(queue).await;
+        }
+        if queue.exclusive {
+            return Err(Refused::Locked(queue.name.into()));
+        }
+        // Whatever an unmodified worker asks for, the route's queue is what it gets.
+        let part = self.holder(queue.name).await?;
+        self.part(part)?.declare_queue(&QueueSpec { passive: true, arguments: &[], ..*queue }).await
+    }
+
+    async fn delete_queue(&mut self, name: &str, if_unused: bool, if_empty: bool) -> Result<u64, Refused> {
+        match self.owner(name) {
+            Some(filter) => Err(Refused::AccessRefused(format!(
+                "queue '{name}' belongs to the route '{filter}' of the configuration and cannot be deleted"
+            ))),
+            None => self.home()?.delete_queue(name, if_unused, if_empty).await,
+        }
+    }
+
+    async fn purge_queue(&mut self, name: &str) -> Result<u64, Refused> {
+        let part = self.holder(name).await?;
+        self.part(part)?.purge_queue(name).await
+    }
+
+    async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
+        self.home()?.bind(binding).await
+    }
+
+    async fn unbind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
+        self.home()?.unbind(binding).await
+    }
+
+    async fn begin(&mut self) -> Result<(), Refused> {
+        self.home()?.begin().await
+    }
+
+    async fn commit(&mut self) -> Result<(), Refused> {
+        self.home()?.commit().await
+    }
+
+    async fn rollback(&mut self) -> Result<(), Refused> {
+        self.home()?.rollback().await
+    }
+}
+
+impl HubLane {
+    /// The match of the work route that owns a queue.
+    fn owner(&self, queue: &str) -> Option<String> {
+        let routes = self.scope.hub.routes();
+        Some(routes.vhost(&self.scope.client.vhost)?.owner(queue)?.filter.as_str().to_owned())
+    }
+
+    /// The part of the back end that has a queue.
+    async fn holder(&mut self, queue: &str) -> Result<u16, Refused> {
+        let routes = self.scope.hub.routes();
+        let route = routes.vhost(&self.scope.client.vhost).and_then(|table| table.owner(queue));
+        match route {
+            Some(route) => self.reach(&Arc::clone(&route.backend)).await,
+            None => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What happens to messages of one destination: made once per lane and destination, not per message.
+
+use std::sync::Arc;
+
+use linkspan_contract::address::{Syntax, respelled};
+use linkspan_contract::{Destination, Refused, TargetId};
+
+use crate::routes::{Pattern, RouteTable};
+
+/// What was planned for a destination, and by which routes.
+pub struct Plan {
+    /// What was asked for.
+    pub wanted: Wanted,
+    /// The routes' epoch.
+    pub epoch: u64,
+    /// Whether messages flagged so are retained.
+    pub retains: bool,
+    /// The part that it goes to, and its number there.
+    pub course: Result<(u16, TargetId), Refused>,
+}
+
+/// A [`Destination`] that owns its bytes, so that it can be planned again after a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    kind: Kind,
+    more: Box<[Box<[u8]>]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Address { path: Box<[u8]>, syntax: Syntax },
+    Exchange { name: Box<str>, key: Box<[u8]> },
+    Queue { name: Box<str> },
+}
+
+impl From<&Destination<'_>> for Wanted {
+    fn from(to: &Destination<'_>) -> Self {
+        let (kind, more) = match *to {
+            Destination::Address { path, syntax, more, .. } => {
+                (Kind::Address { path: path.into(), syntax }, more)
+            }
+            Destination::Exchange { name, key, more } => {
+                (Kind::Exchange { name: name.into(), key: key.into() }, more)
+            }
+            Destination::Queue { name, more } => (Kind::Queue { name: name.into() }, more),
+        };
+        Self { kind, more: more.iter().map(|key| Box::from(*key)).collect() }
+    }
+}
+
+impl Wanted {
+    /// Calls `with` with the destination that a back end is given: the route's queues filled in.
+    pub fn with_queues<R>(&self, queues: &[Arc<str>], with: impl FnOnce(&Destination<'_>) -> R) -> R {
+        let more: Vec<&[u8]> = self.more.iter().map(|key| &**key).collect();
+        match &self.kind {
+            Kind::Address { path, syntax } => {
+                with(&Destination::Address { path, syntax: *syntax, more: &more, queues })
+            }
+            Kind::Exchange { name, key } => with(&Destination::Exchange { name, key, more: &more }),
+            Kind::Queue { name } => with(&Destination::Queue { name, more: &more }),
+        }
+    }
+
+    /// What the routes of the vhost say about it.
+    ///
+    /// # Errors
+    /// When nothing may be published there.
+    pub fn course(&self, table: &RouteTable) -> Result<Course, Refused> {
+        let home = Course { backend: Arc::clone(table.home()), queues: Vec::new(), retains: false };
+        match &self.kind {
+            Kind::Exchange { .. } => Ok(home),
+            Kind::Queue { name } => match table.owner(name) {
+                Some(route) => Ok(Course { backend: Arc::clone(&route.backend), ..home }),
+                None => Ok(home),
+            },
+            Kind::Address { path, syntax } => {
+                let mut course = Course { retains: true, ..home };
+                for (at, path) in std::iter::once(path).chain(&self.more).enumerate() {
+                    let topic = respelled(path, *syntax, Syntax::Topic);
+                    if topic.first() == Some(&b'$') {
+                        return Err(Refused::AccessRefused(format!(
+                            "nothing can be published to '{}': addresses that begin with '$' are the server's own",
+                            String::from_utf8_lossy(&topic)
+                        )));
+                    }
+                    let Some(route) = table.find(&topic) else { continue };
+                    if at == 0 {
+                        course.backend = Arc::clone(&route.backend);
+                    }
+                    if route.pattern != Pattern::PublishSubscribe {
+                        course.retains = false;
+                    }
+                    if route.backend == course.backend {
+                        course.queues.extend(route.queues.iter().cloned());
+                    }
+                }
+                Ok(course)
+            }
+        }
+    }
+}
+
+/// Where messages of a destination go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Course {
+    /// The back end that holds the address.
+    pub backend: Arc<str>,
+    /// The route's queues there.
+    pub queues: Vec<Arc<str>>,
+    /// Whether a message flagged so is retained: never on work routes.
+    pub retains: bool,
+}

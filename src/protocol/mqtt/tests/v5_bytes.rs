@@ -277,7 +277,8 @@ fn publish_with_every_property() {
 
 #[test]
 fn acknowledgements_have_a_short_and_a_long_form() {
-    let make: [(u8, fn(Ack<'static>) -> Packet<'static>, ReasonCode); 4] = [
+    type Make = fn(Ack<'static>) -> Packet<'static>;
+    let make: [(u8, Make, ReasonCode); 4] = [
         (0x40, Packet::Puback, ReasonCode::NoMatchingSubscribers),
         (0x50, Packet::Pubrec, ReasonCode::QuotaExceeded),
         (0x62, Packet::Pubrel, ReasonCode::PacketIdentifierNotFound),

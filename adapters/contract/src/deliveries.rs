@@ -26,6 +26,7 @@ pub struct Deliveries {
 struct Inner {
     mark: u64,
     credit: Option<Arc<Credit>>,
+    watches: bool,
     state: Mutex<State>,
 }
 
@@ -35,6 +36,7 @@ struct State {
     bytes: u64,
     settled: Vec<Settled>,
     ended: VecDeque<(SubscriptionKey, Ended)>,
+    dropped: u64,
     closed: bool,
     reader: Option<Waker>,
     publishers: Vec<Waker>,
@@ -66,13 +68,21 @@ pub enum Next {
     Delivery(Delivery),
     /// The back end ended a subscription.
     Ended(SubscriptionKey, Ended),
+    /// So many messages were dropped since the last call because nobody asked for them in time.
+    Dropped(u64),
 }
 
 impl Deliveries {
-    /// An empty one that counts as congested above `mark` bytes. `credit` is what its subscriptions were made with:
-    /// settling grants it again.
-    pub fn new(mark: u64, credit: Option<Arc<Credit>>) -> Self {
-        Self { inner: Arc::new(Inner { mark, credit, state: Mutex::default() }) }
+    /// For a worker: holds all that it is given, and counts as congested above `mark` bytes. `credit` is what its
+    /// subscriptions were made with: settling grants it again.
+    pub fn working(mark: u64, credit: Option<Arc<Credit>>) -> Self {
+        Self { inner: Arc::new(Inner { mark, credit, watches: false, state: Mutex::default() }) }
+    }
+
+    /// For a watcher, who must hold up nobody: what nobody settles is dropped above `mark` bytes, and told by
+    /// [`Next::Dropped`].
+    pub fn watching(mark: u64) -> Self {
+        Self { inner: Arc::new(Inner { mark, credit: None, watches: true, state: Mutex::default() }) }
     }
 
     /// The side that is handed to [`Backend::connect`](crate::Backend::connect).
@@ -96,6 +106,9 @@ impl Deliveries {
         let mut state = self.inner.state.lock();
         if !state.settled.is_empty() {
             return Poll::Ready(None);
+        }
+        if state.waiting.is_empty() && state.dropped > 0 {
+            return Poll::Ready(Some(Next::Dropped(std::mem::take(&mut state.dropped))));
         }
         if let Some(item) = state.waiting.pop_front() {
             state.bytes = state.bytes.saturating_sub(item.size());
@@ -150,6 +163,10 @@ impl DeliverySink for Inner {
             return Delivered::Closed;
         }
         for pick in picks {
+            if self.watches && pick.settled && state.bytes > self.mark {
+                state.dropped = state.dropped.saturating_add(pick.at.len() as u64);
+                continue;
+            }
             let owned = batch.keep(pick.at.clone());
             for at in 0..u32::try_from(owned.messages().len()).unwrap_or(u32::MAX) {
                 let Some(message) = owned.kept(at) else { continue };
@@ -165,7 +182,7 @@ impl DeliverySink for Inner {
                 state.waiting.push_back(item);
             }
         }
-        if state.bytes > self.mark { Delivered::Congested } else { Delivered::Taken }
+        if state.bytes > self.mark && !self.watches { Delivered::Congested } else { Delivered::Taken }
     }
 
     fn flush(&self) {
@@ -177,7 +194,7 @@ impl DeliverySink for Inner {
 
     fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.closed || state.bytes <= self.mark / 2 {
+        if state.closed || self.watches || state.bytes <= self.mark / 2 {
             return Poll::Ready(());
         }
         if !state.publishers.iter().any(|waker| waker.will_wake(cx.waker())) {

@@ -1,1 +1,3 @@
 //! The test harness as a library.
+
+pub mod clients;

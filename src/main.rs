@@ -1,3 +1,50 @@
-//! The `linkspan` binary.
+//! The `linkspan` binary: arguments, configuration, logging, exit code.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use linkspan::cli::{self, Cli, CliError, Command};
+use linkspan::config::{Config, ConfigErrors, Log};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The configuration or the arguments are wrong: trying again is useless.
+const WRONG_USE: u8 = 2;
+
+fn main() -> ExitCode {
+    match answer(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mine = error.is::<ConfigErrors>() || error.is::<CliError>();
+            // Standard error may be closed; there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "{error:#}");
+            ExitCode::from(if mine { WRONG_USE } else { 1 })
+        }
+    }
+}
+
+fn answer(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Some(Command::Check { file }) => say(&cli::check(file, cli::environment())?),
+        Some(Command::HashPassword) => say(&format!("{}\n", cli::ask_and_hash()?)),
+        None => {
+            let config = Config::load(cli.config.as_deref(), cli::environment())?;
+            start_logging(&config.log);
+            anyhow::bail!("this build has no broker; it can `check` and `hash-password`")
+        }
+    }
+}
+
+/// To standard error, as `[log]` or LINKSPAN_LOG says.
+fn start_logging(log: &Log) {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines).with(log.level.targets()).init();
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context("standard output")
+}

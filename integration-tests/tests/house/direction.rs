@@ -4,7 +4,7 @@ use crate::source::Source;
 
 /// What each room may name of the others; itself always. A room that is missing here is a decision still to be made:
 /// add it, with what it needs and no more.
-const MAY_KNOW: [(&str, &[&str]); 13] = [
+const MAY_KNOW: [(&str, &[&str]); 14] = [
     (
         "broker",
         &[
@@ -13,12 +13,13 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
         ],
     ),
     ("claims", &["config"]),
+    ("cli", &["config", "identity"]),
     ("config", &["identity", "routes"]),
     ("doors", &["config", "hub", "identity", "protocol", "retained"]),
     ("hub", &["claims", "config", "identity", "ledger", "patterns", "retained", "routes"]),
     ("identity", &[]),
     ("ledger", &["config"]),
-    ("main", &["broker", "config", "identity"]),
+    ("main", &["broker", "cli", "config", "identity"]),
     ("mover", &["config", "hub", "routes"]),
     ("patterns", &["claims", "config", "ledger"]),
     ("protocol", &[]),

@@ -21,7 +21,7 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("ledger", &["config"]),
     ("main", &["broker", "cli", "config", "identity"]),
     ("mover", &["config", "hub", "routes"]),
-    ("patterns", &["claims", "config", "ledger"]),
+    ("patterns", &["claims", "config", "ledger", "routes"]),
     ("protocol", &[]),
     ("retained", &[]),
     ("routes", &[]),

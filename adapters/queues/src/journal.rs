@@ -1,0 +1,111 @@
+//! What a durable log is told.
+
+use std::ops::Range;
+
+use linkspan_contract::Millis;
+
+use crate::offer::{Position, Queued};
+
+/// Told of every change that outlives a restart, in order, while the owner's lock is held: an implementation appends to
+/// a buffer and writes elsewhere.
+///
+/// # Rebuilding a queue
+///
+/// A message is in the queue when it was [`queued`](Journal::queued) and not [`gone`](Journal::gone) since. Its
+/// position, priority, time of arrival and deadline are those of `queued`; its attempts those of the last `queued` or
+/// [`returned`](Journal::returned), and one more for each [`given`](Journal::given) behind that; it is delayed until
+/// the `not_before` of the last `returned` when no `given` is behind it.
+/// [`Queue::restore`](crate::Queue::restore) takes them in any order. Positions of messages that the log does not keep
+/// (those that are not durable) are told, too, so that ranges stay whole: it ignores what it does not know.
+///
+/// A [`Gone::Dead`] and what the owner makes of the [`Effect::Dead`](crate::Effect::Dead) belong in one commit, or the
+/// dead letter can be lost between the two.
+pub trait Journal<B> {
+    /// False when nothing is recorded: then nothing is prepared for it either.
+    const RECORDS: bool = true;
+
+    /// The queue has taken this message, or taken it back.
+    fn queued(&mut self, message: &Queued<B>);
+
+    /// These were given to consumers that will settle them.
+    fn given(&mut self, positions: Range<Position>);
+
+    /// This one came back, with its attempts counted, and is ready from `not_before` on.
+    fn returned(&mut self, message: &Queued<B>, not_before: Millis);
+
+    /// These have left the queue.
+    fn gone(&mut self, positions: Range<Position>, how: Gone);
+}
+
+/// How messages left a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gone {
+    /// A consumer accepted them, or did not have to.
+    Accepted,
+    /// As dead letters.
+    Dead,
+    /// By [`Queue::purge`](crate::Queue::purge).
+    Purged,
+    /// They were given back to the publisher as refused.
+    Refused,
+}
+
+/// Records nothing and costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NoJournal;
+
+impl<B> Journal<B> for NoJournal {
+    const RECORDS: bool = false;
+
+    #[inline]
+    fn queued(&mut self, _message: &Queued<B>) {}
+
+    #[inline]
+    fn given(&mut self, _positions: Range<Position>) {}
+
+    #[inline]
+    fn returned(&mut self, _message: &Queued<B>, _not_before: Millis) {}
+
+    #[inline]
+    fn gone(&mut self, _positions: Range<Position>, _how: Gone) {}
+}
+
+/// Positions that follow each other, gathered so that the journal is told once.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    range: Range<Position>,
+}
+
+impl Run {
+    /// Adds a position; yields the run before it when it does not continue that.
+    pub(crate) fn join(&mut self, position: Position) -> Option<Range<Position>> {
+        let next = position.saturating_add(1);
+        if self.range.end == position && !self.range.is_empty() {
+            self.range.end = next;
+            return None;
+        }
+        let before = std::mem::replace(&mut self.range, position..next);
+        (!before.is_empty()).then_some(before)
+    }
+
+    /// What is left.
+    pub(crate) fn end(self) -> Option<Range<Position>> {
+        (!self.range.is_empty()).then_some(self.range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_that_follow_each_other_make_one_run() {
+        let mut run = Run::default();
+        assert_eq!(run.join(0), None);
+        assert_eq!(run.join(1), None);
+        assert_eq!(run.join(5), Some(0..2));
+        assert_eq!(run.join(4), Some(5..6));
+        assert_eq!(run.end(), Some(4..5));
+        assert_eq!(Run::default().end(), None);
+    }
+}

@@ -1,0 +1,301 @@
+//! The queue.
+
+mod dispatch;
+mod membership;
+mod settle;
+mod tick;
+
+use std::vec::Drain;
+
+use linkspan_contract::Millis;
+
+use crate::assignment::Assignment;
+use crate::consumer::ConsumerId;
+use crate::delayed::Delayed;
+use crate::effect::{DeadReason, Effect};
+use crate::holder::Holders;
+use crate::journal::{Gone, Journal, NoJournal, Run};
+use crate::limits::{Limits, Overflow};
+use crate::offer::{NEVER, Offer, Position, Pushed, Queued};
+use crate::ready::Ready;
+use crate::rotation::Rotation;
+
+pub use settle::Tally;
+
+/// A queue of messages with handles `B`. See the [crate] for how it is driven.
+#[derive(Debug)]
+pub struct Queue<B: Clone, J: Journal<B> = NoJournal> {
+    limits: Limits,
+    ready: Ready<B>,
+    delayed: Delayed<B>,
+    holders: Holders<B>,
+    rotation: Rotation,
+    /// The place of the single active consumer.
+    active: Option<usize>,
+    consumers: usize,
+    /// Who tolerates no other.
+    exclusive: Option<ConsumerId>,
+    arrivals: u64,
+    next: Position,
+    unsettled: u64,
+    /// Nothing is due before this.
+    wake: Millis,
+    last_used: Millis,
+    effects: Vec<Effect<B>>,
+    /// Room for what comes back.
+    coming_back: Vec<Queued<B>>,
+    journal: J,
+}
+
+impl<B: Clone> Queue<B> {
+    /// An empty queue that keeps no log.
+    pub fn new(now: Millis, limits: Limits) -> Self {
+        Self::with_journal(now, limits, NoJournal)
+    }
+}
+
+impl<B: Clone, J: Journal<B>> Queue<B, J> {
+    /// An empty queue whose changes `journal` is told.
+    pub fn with_journal(now: Millis, limits: Limits, journal: J) -> Self {
+        let mut queue = Self {
+            ready: Ready::new(limits.max_priority),
+            limits,
+            delayed: Delayed::new(),
+            holders: Holders::new(),
+            rotation: Rotation::default(),
+            active: None,
+            consumers: 0,
+            exclusive: None,
+            arrivals: 0,
+            next: 0,
+            unsettled: 0,
+            wake: NEVER,
+            last_used: now,
+            effects: Vec::new(),
+            coming_back: Vec::new(),
+            journal,
+        };
+        queue.note_expires();
+        queue
+    }
+
+    /// Takes a message. Where its fate hangs on who can take it now (the queue is full, or it must not wait), what is
+    /// ready is given out first, as by [`Queue::dispatch`]: `out` gets that. What the limits cost others, or it, comes
+    /// as an effect.
+    #[inline]
+    pub fn push(&mut self, now: Millis, offer: Offer<B>, out: &mut Vec<Assignment<B>>) -> Pushed {
+        let expiry = match (offer.expiry, self.limits.message_ttl) {
+            (Some(own), Some(ttl)) => Some(own.min(ttl)),
+            (own, ttl) => own.or(ttl),
+        };
+        let message = Queued {
+            body: offer.body,
+            position: self.next,
+            size: offer.size,
+            since: now,
+            // What must not wait lives for this very millisecond.
+            deadline: expiry.map_or(NEVER, |expiry| now.saturating_add(expiry.max(1))),
+            attempts: 0,
+            priority: offer.priority.min(self.limits.max_priority),
+            durable: offer.durable,
+        };
+        if expiry == Some(0) || self.exceeds(1, message.size) {
+            return self.push_if_possible(now, message, expiry == Some(0), out);
+        }
+        self.accept(message);
+        Pushed::Queued
+    }
+
+    /// Takes a message into a full queue, or one that must not wait.
+    fn push_if_possible(
+        &mut self,
+        now: Millis,
+        message: Queued<B>,
+        at_once: bool,
+        out: &mut Vec<Assignment<B>>,
+    ) -> Pushed {
+        self.dispatch(now, out);
+        let refused = self.limits.overflow != Overflow::DropHead && self.exceeds(1, message.size);
+        if !refused && !at_once {
+            self.accept(message);
+            self.dispatch(now, out);
+            return Pushed::Queued;
+        }
+        let mut message = Some(message);
+        // What is still ready, nobody can take; nobody takes this before.
+        if self.ready.is_empty() && !self.rotation.is_empty() {
+            let Some(offered) = message.take() else { return Pushed::Refused };
+            let (priority, position) = (offered.priority, offered.position);
+            self.accept(offered);
+            self.give_out(now, out);
+            message = self.ready.pop_last(priority, position);
+            if message.is_some() && J::RECORDS {
+                let how = if refused { Gone::Refused } else { Gone::Dead };
+                self.journal.gone(position..position.saturating_add(1), how);
+            }
+        }
+        let Some(message) = message else { return Pushed::Queued };
+        if !refused {
+            self.effects.push(Effect::Dead { message, reason: DeadReason::Expired });
+            return Pushed::Queued;
+        }
+        if self.limits.overflow == Overflow::RejectDeadLetter {
+            self.effects.push(Effect::Dead { message, reason: DeadReason::MaxLength });
+        }
+        Pushed::Refused
+    }
+
+    /// Lets the head go until the queue is within its limits.
+    fn drop_head(&mut self) {
+        while self.limits.overflow == Overflow::DropHead
+            && self.exceeds(0, 0)
+            && let Some(message) = self.ready.pop()
+        {
+            self.bury(message, DeadReason::MaxLength);
+        }
+    }
+
+    #[inline]
+    fn accept(&mut self, message: Queued<B>) {
+        self.next = self.next.max(message.position.saturating_add(1));
+        if J::RECORDS {
+            self.journal.queued(&message);
+        }
+        self.make_ready(message);
+    }
+
+    /// Puts a message to its place.
+    #[inline]
+    fn make_ready(&mut self, message: Queued<B>) {
+        let deadline = message.deadline;
+        if self.ready.put(message) && deadline < self.wake {
+            self.wake = deadline;
+        }
+    }
+
+    /// True when this much more would be too much.
+    #[inline]
+    fn exceeds(&self, messages: u64, bytes: u64) -> bool {
+        self.limits.max_length.is_some_and(|max| self.ready.len().saturating_add(messages) > max)
+            || self.limits.max_bytes.is_some_and(|max| self.ready.bytes().saturating_add(bytes) > max)
+    }
+
+    /// A message is dead.
+    fn bury(&mut self, message: Queued<B>, reason: DeadReason) {
+        if J::RECORDS {
+            self.journal.gone(message.position..message.position.saturating_add(1), Gone::Dead);
+        }
+        self.effects.push(Effect::Dead { message, reason });
+    }
+
+    /// Puts a message back that a journal has kept; ready from `not_before` on. Not for messages that came otherwise.
+    pub fn restore(&mut self, now: Millis, message: Queued<B>, not_before: Millis) {
+        self.next = self.next.max(message.position.saturating_add(1));
+        let message = Queued { priority: message.priority.min(self.limits.max_priority), ..message };
+        self.stand_by(now, message, not_before);
+    }
+
+    /// Makes a message ready at `not_before`.
+    fn stand_by(&mut self, now: Millis, message: Queued<B>, not_before: Millis) {
+        if not_before > now {
+            self.delayed.put(message, not_before);
+            self.wake = self.wake.min(not_before);
+        } else {
+            self.make_ready(message);
+        }
+    }
+
+    /// Removes what is ready or delayed, and says how many; they do not become dead letters.
+    pub fn purge(&mut self) -> u64 {
+        let mut purged = 0;
+        let mut run = Run::default();
+        for message in std::iter::from_fn(|| self.ready.pop()).chain(self.delayed.drain()) {
+            purged += 1;
+            if J::RECORDS
+                && let Some(range) = run.join(message.position)
+            {
+                self.journal.gone(range, Gone::Purged);
+            }
+        }
+        if let Some(range) = run.end() {
+            self.journal.gone(range, Gone::Purged);
+        }
+        purged
+    }
+
+    /// What is to be carried out, in the order in which it happened.
+    pub fn effects(&mut self) -> Drain<'_, Effect<B>> {
+        self.effects.drain(..)
+    }
+
+    /// True when [`Queue::effects`] has something.
+    pub const fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// True when [`Queue::dispatch`] might give something out.
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty() && !self.rotation.is_empty()
+    }
+
+    /// Messages that are ready.
+    pub const fn len(&self) -> u64 {
+        self.ready.len()
+    }
+
+    /// True when nothing is ready.
+    pub const fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Bytes that are ready.
+    pub const fn bytes(&self) -> u64 {
+        self.ready.bytes()
+    }
+
+    /// Messages of one priority that are ready.
+    pub fn level_len(&self, priority: u8) -> usize {
+        self.ready.level_len(priority)
+    }
+
+    /// Messages that were released with a delay and wait for its end.
+    pub fn delayed(&self) -> usize {
+        self.delayed.len()
+    }
+
+    /// Messages that were given out and not settled.
+    pub const fn unsettled(&self) -> u64 {
+        self.unsettled
+    }
+
+    /// Messages that one consumer has not settled.
+    pub fn unsettled_by(&self, consumer: ConsumerId) -> usize {
+        let holder = self.holders.find(consumer).and_then(|at| self.holders.get(at));
+        holder.map_or(0, |holder| holder.unsettled.len())
+    }
+
+    /// How many consume.
+    pub const fn consumers(&self) -> usize {
+        self.consumers
+    }
+
+    /// The single active consumer.
+    pub fn active(&self) -> Option<ConsumerId> {
+        self.active.and_then(|at| self.holders.get(at)).map(|holder| holder.id)
+    }
+
+    /// Its limits.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The log.
+    pub const fn journal(&self) -> &J {
+        &self.journal
+    }
+
+    /// The log, to write what it gathered.
+    pub const fn journal_mut(&mut self) -> &mut J {
+        &mut self.journal
+    }
+}

@@ -1,0 +1,196 @@
+//! Giving out.
+
+use linkspan_contract::{Millis, Settle};
+
+use super::Queue;
+use crate::assignment::{Assignment, Direct};
+use crate::consumer::{ConsumerId, LaneId};
+use crate::effect::DeadReason;
+use crate::journal::{Gone, Journal, Run};
+
+/// Credit that was taken for a consumer in advance.
+#[derive(Clone, Copy)]
+struct Lot {
+    at: usize,
+    left: u32,
+}
+
+impl<B: Clone, J: Journal<B>> Queue<B, J> {
+    /// Gives `count` messages that are about to be published straight to consumers, in turns, without their entering
+    /// the queue: when nothing is ready, and none of those whose turn it is would have to settle anything. `durable`
+    /// says whether any of the messages is. Answers `count` when it did, and the messages are the caller's to deliver;
+    /// otherwise 0, and nothing happened. A single consumer gets one range.
+    ///
+    /// What a sink then refuses as closed was never in the queue: push it.
+    #[inline]
+    pub fn direct(&mut self, count: u32, durable: bool, out: &mut Vec<Direct>) -> u32 {
+        if count == 0 || !self.ready.is_empty() {
+            return 0;
+        }
+        let Some(equals) = self.rotation.equals() else { return 0 };
+        let id = |at: &usize| self.holders.get(*at).map(|holder| holder.id);
+        let takes = |at: &usize| {
+            self.holders.get(*at).and_then(|holder| holder.wants.as_ref()).is_some_and(|wants| {
+                match wants.settle {
+                    Settle::OnDelivery => true,
+                    Settle::AsPublished => !durable,
+                    Settle::ByConsumer => false,
+                }
+            })
+        };
+        if !equals.iter().all(takes) {
+            return 0;
+        }
+        if equals.len() == 1 {
+            out.extend(equals.iter().filter_map(id).map(|consumer| Direct { consumer, at: 0..count }));
+            return count;
+        }
+        let turns = equals.iter().filter_map(id).cycle().zip(0..count);
+        out.extend(turns.map(|(consumer, at)| Direct { consumer, at: at..at.saturating_add(1) }));
+        self.rotation.turn(count as usize);
+        count
+    }
+
+    /// Gives what is ready to who can take it, message by message; then lets go what is beyond the limits.
+    pub fn dispatch(&mut self, now: Millis, out: &mut Vec<Assignment<B>>) {
+        self.give_out(now, out);
+        self.drop_head();
+        self.note_head();
+    }
+
+    pub(super) fn give_out(&mut self, now: Millis, out: &mut Vec<Assignment<B>>) {
+        let (mut given, mut gone) = (Run::default(), Run::default());
+        let mut lot = Lot { at: 0, left: 0 };
+        while let Some(head) = self.ready.first() {
+            let durable = head.durable;
+            if head.is_expired(now) {
+                self.drop_expired(now);
+                continue;
+            }
+            let Some(at) = self.rotation.first() else { break };
+            let alone = self.rotation.is_alone();
+            let Some(holder) = self.holders.get_mut(at) else { break };
+            let Some(wants) = holder.wants.as_mut() else { break };
+            let settled = match wants.settle {
+                Settle::OnDelivery => true,
+                Settle::AsPublished => !durable,
+                Settle::ByConsumer => false,
+            };
+            if let Some(credit) = wants.credit.as_ref().filter(|_| !settled) {
+                if lot.left == 0 {
+                    // Never in advance of somebody else's turn, and never without using at least one: who shares the
+                    // window and saw it dry meanwhile is woken by that one's settlement.
+                    let most = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
+                    lot = Lot { at, left: credit.take(if alone { most } else { 1 }) };
+                }
+                if lot.left == 0 {
+                    wants.listed = false;
+                    self.rotation.leave();
+                    continue;
+                }
+                lot.left -= 1;
+            }
+            let Some(message) = self.ready.pop() else { break };
+            let tag = if settled {
+                0
+            } else {
+                self.unsettled += 1;
+                let due = holder.due(now);
+                self.wake = self.wake.min(due);
+                holder.unsettled.add(message.clone(), due)
+            };
+            if J::RECORDS {
+                let (run, position) = (if settled { &mut gone } else { &mut given }, message.position);
+                match run.join(position) {
+                    Some(range) if settled => self.journal.gone(range, Gone::Accepted),
+                    Some(range) => self.journal.given(range),
+                    None => {}
+                }
+            }
+            out.push(Assignment { consumer: holder.id, tag, settled, age: message.age(now), message });
+            if !alone {
+                self.rotation.turn(1);
+            }
+        }
+        if lot.left > 0
+            && let Some(wants) = self.holders.get(lot.at).and_then(|holder| holder.wants.as_ref())
+            && let Some(credit) = &wants.credit
+        {
+            credit.give_back(lot.left);
+        }
+        if let Some(range) = given.end() {
+            self.journal.given(range);
+        }
+        if let Some(range) = gone.end() {
+            self.journal.gone(range, Gone::Accepted);
+        }
+    }
+
+    /// Takes the next message for somebody who asks (AMQP's `basic.get`): unsettled under `key` on `lane` unless
+    /// `settled`. One key serves all fetches of a lane and counts its tags on until the lane goes.
+    pub fn fetch(
+        &mut self,
+        now: Millis,
+        key: ConsumerId,
+        lane: LaneId,
+        settled: bool,
+    ) -> Option<Assignment<B>> {
+        self.last_used = now;
+        self.drop_expired(now);
+        let message = self.ready.pop();
+        self.note_head();
+        let message = message?;
+        let positions = message.position..message.position.saturating_add(1);
+        let mut tag = 0;
+        if settled {
+            self.journal.gone(positions, Gone::Accepted);
+        } else {
+            self.journal.given(positions);
+            let at = self.holders.hold(key, lane, self.limits.ack_timeout);
+            let holder = self.holders.get_mut(at)?;
+            holder.fetches = true;
+            let due = holder.due(now);
+            tag = holder.unsettled.add(message.clone(), due);
+            self.unsettled += 1;
+            self.wake = self.wake.min(due);
+        }
+        Some(Assignment { consumer: key, tag, settled, age: message.age(now), message })
+    }
+
+    /// Gives a consumer all that it has not settled once more, with the same tags and in order, and begins their
+    /// deadlines anew (an MQTT session that is resumed). No credit is taken for them.
+    pub fn redeliver(&mut self, now: Millis, consumer: ConsumerId, out: &mut Vec<Assignment<B>>) {
+        let Some(holder) = self.holders.find(consumer).and_then(|at| self.holders.get_mut(at)) else {
+            return;
+        };
+        let due = holder.due(now);
+        let mut run = Run::default();
+        holder.unsettled.repeat(due, |tag, message| {
+            if let Some(range) = run.join(message.position) {
+                self.journal.given(range);
+            }
+            let age = message.age(now);
+            out.push(Assignment { consumer, tag, settled: false, age, message: message.clone() });
+        });
+        if let Some(range) = run.end() {
+            self.journal.given(range);
+        }
+        self.wake = self.wake.min(due);
+    }
+
+    /// Lets go the messages at the head whose time is over.
+    pub(super) fn drop_expired(&mut self, now: Millis) {
+        while self.ready.first().is_some_and(|head| head.is_expired(now)) {
+            let Some(message) = self.ready.pop() else { break };
+            self.bury(message, DeadReason::Expired);
+        }
+    }
+
+    /// The head may be another one now.
+    #[inline]
+    pub(super) fn note_head(&mut self) {
+        if let Some(head) = self.ready.first() {
+            self.wake = self.wake.min(head.deadline);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Settling, and coming back.
+
+use linkspan_contract::{DeliveryTag, Millis, Settlement};
+
+use super::Queue;
+use crate::assignment::Assignment;
+use crate::consumer::ConsumerId;
+use crate::effect::DeadReason;
+use crate::journal::{Gone, Journal, Run};
+use crate::offer::Queued;
+use crate::ready::ROOM_KEPT;
+
+/// How many of a run were there to be settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Unsettled until now.
+    pub known: u32,
+    /// Never given out, settled already, or too late: ignored.
+    pub unknown: u32,
+}
+
+impl<B: Clone, J: Journal<B>> Queue<B, J> {
+    /// Carries out what a consumer, or who fetched under that number, says about `count` deliveries from `first` on.
+    pub fn settle(
+        &mut self,
+        now: Millis,
+        consumer: ConsumerId,
+        first: DeliveryTag,
+        count: u32,
+        outcome: &Settlement,
+    ) -> Tally {
+        let Some(at) = self.holders.find(consumer) else { return Tally { known: 0, unknown: count } };
+        let Some(holder) = self.holders.get_mut(at) else { return Tally { known: 0, unknown: count } };
+        if let Settlement::Extend(by) = outcome {
+            let due = now.saturating_add(*by);
+            let known = if holder.ack_timeout.is_some() {
+                self.wake = self.wake.min(due);
+                holder.unsettled.extend(first, count, due)
+            } else {
+                holder.unsettled.count(first, count)
+            };
+            return Tally { known, unknown: count.saturating_sub(known) };
+        }
+        let known = if *outcome == Settlement::Accept {
+            let mut run = Run::default();
+            let known = holder.unsettled.take(first, count, |message| {
+                if J::RECORDS
+                    && let Some(range) = run.join(message.position)
+                {
+                    self.journal.gone(range, Gone::Accepted);
+                }
+            });
+            if let Some(range) = run.end() {
+                self.journal.gone(range, Gone::Accepted);
+            }
+            known
+        } else {
+            holder.unsettled.take(first, count, |message| self.coming_back.push(message))
+        };
+        self.unsettled = self.unsettled.saturating_sub(known.into());
+        if holder.unsettled.len() == 0 {
+            self.holders.tidy(at);
+        }
+        match outcome {
+            Settlement::Reject(why) => {
+                let mut rejected = std::mem::take(&mut self.coming_back);
+                for message in rejected.drain(..) {
+                    self.bury(message, DeadReason::Rejected(why.clone()));
+                }
+                self.keep_room(rejected);
+            }
+            Settlement::Release { delay } => self.come_back(now, now.saturating_add(*delay)),
+            Settlement::Accept | Settlement::Extend(_) => {}
+        }
+        Tally { known, unknown: count.saturating_sub(known) }
+    }
+
+    /// Takes back an assignment that nobody was told of, because the sink was closed: it is as if it had not been given
+    /// out.
+    pub fn take_back(&mut self, assignment: Assignment<B>) {
+        let Assignment { consumer, tag, settled, message, .. } = assignment;
+        if settled {
+            self.accept(message);
+            return;
+        }
+        let Some(at) = self.holders.find(consumer) else { return };
+        let Some(holder) = self.holders.get_mut(at) else { return };
+        let mut own = None;
+        holder.unsettled.take(tag, 1, |message| own = Some(message));
+        if let Some(credit) = holder.wants.as_ref().and_then(|wants| wants.credit.as_ref())
+            && own.is_some()
+        {
+            credit.give_back(1);
+        }
+        self.holders.tidy(at);
+        if let Some(message) = own {
+            self.unsettled = self.unsettled.saturating_sub(1);
+            self.journal.returned(&message, 0);
+            self.make_ready(message);
+        }
+    }
+
+    /// Counts an attempt of each message in `coming_back` and puts it to its place, from `not_before` on, or buries it.
+    pub(super) fn come_back(&mut self, now: Millis, not_before: Millis) {
+        if self.coming_back.is_empty() {
+            return;
+        }
+        let mut back = std::mem::take(&mut self.coming_back);
+        back.sort_unstable_by_key(|message| message.position);
+        for message in &mut back {
+            message.attempts = message.attempts.saturating_add(1);
+        }
+        if let Some(limit) = self.limits.delivery_limit {
+            for message in back.extract_if(.., |message| message.attempts > limit) {
+                self.bury(message, DeadReason::DeliveryLimit);
+            }
+        }
+        // The last first: then each goes to the front of its line.
+        while let Some(message) = back.pop() {
+            self.journal.returned(&message, not_before);
+            self.stand_by(now, message, not_before);
+        }
+        self.keep_room(back);
+    }
+
+    fn keep_room(&mut self, mut room: Vec<Queued<B>>) {
+        room.shrink_to(ROOM_KEPT);
+        self.coming_back = room;
+    }
+}

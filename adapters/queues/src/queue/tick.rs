@@ -1,0 +1,71 @@
+//! Time passes.
+
+use linkspan_contract::Millis;
+
+use super::Queue;
+use crate::effect::{DeadReason, Effect};
+use crate::journal::Journal;
+use crate::offer::NEVER;
+
+impl<B: Clone, J: Journal<B>> Queue<B, J> {
+    /// When [`Queue::tick`] has something to do, or a little before; costs nothing.
+    #[inline]
+    pub fn next_tick(&self) -> Option<Millis> {
+        (self.wake != NEVER).then_some(self.wake)
+    }
+
+    /// Carries out what is due: messages at the head of their level expire, delayed ones become ready, deliveries past
+    /// their deadline come back, an unused queue asks to be deleted. Says when to call it next; `dispatch` comes
+    /// between.
+    pub fn tick(&mut self, now: Millis) -> Option<Millis> {
+        if now < self.wake {
+            return self.next_tick();
+        }
+        while let Some(message) = self.delayed.pop(now) {
+            self.make_ready(message);
+        }
+        for holder in self.holders.iter_mut() {
+            let count = holder.unsettled.take_due(now, |message| self.coming_back.push(message));
+            if count > 0 {
+                self.unsettled = self.unsettled.saturating_sub(count.into());
+                self.effects.push(Effect::Overdue { consumer: holder.id, count });
+            }
+        }
+        if !self.coming_back.is_empty() {
+            self.come_back(now, now);
+            self.holders.tidy_all();
+        }
+        self.wake = NEVER;
+        for level in 0..self.ready.levels() {
+            while self.ready.first_of(level).is_some_and(|first| first.is_expired(now)) {
+                let Some(message) = self.ready.pop_of(level) else { break };
+                self.bury(message, DeadReason::Expired);
+            }
+            if let Some(first) = self.ready.first_of(level) {
+                self.wake = self.wake.min(first.deadline);
+            }
+        }
+        let due = self.holders.iter().map(|(_, holder)| holder.unsettled.next_due()).min();
+        self.wake = self.wake.min(due.unwrap_or(NEVER)).min(self.delayed.next().unwrap_or(NEVER));
+        if self.is_unused(now) {
+            self.effects.push(Effect::Unused);
+        } else {
+            self.note_expires();
+        }
+        self.next_tick()
+    }
+
+    fn is_unused(&self, now: Millis) -> bool {
+        let since = |expires: Millis| now >= self.last_used.saturating_add(expires);
+        self.consumers == 0 && self.limits.expires.is_some_and(since)
+    }
+
+    /// Has the queue look at whether it is in use when that may be over.
+    pub(super) fn note_expires(&mut self) {
+        if let Some(expires) = self.limits.expires
+            && self.consumers == 0
+        {
+            self.wake = self.wake.min(self.last_used.saturating_add(expires));
+        }
+    }
+}

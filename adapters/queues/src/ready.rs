@@ -1,0 +1,203 @@
+//! What can be given out, in order.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, VecDeque};
+
+use smallvec::SmallVec;
+
+use crate::offer::Queued;
+
+/// An empty list keeps this much room, what it had beyond goes back.
+pub(crate) const ROOM_KEPT: usize = 1024;
+
+/// Ready messages by (level descending, position).
+#[derive(Debug)]
+pub(crate) struct Ready<B> {
+    levels: SmallVec<[Level<B>; 1]>,
+    occupied: Occupied,
+    len: u64,
+    bytes: u64,
+}
+
+/// One priority's messages.
+#[derive(Debug)]
+struct Level<B> {
+    /// Ascending positions: what came, and what came back to either end.
+    line: VecDeque<Queued<B>>,
+    /// What came back between those.
+    between: BinaryHeap<Between<B>>,
+}
+
+#[derive(Debug)]
+struct Between<B>(Queued<B>);
+
+/// Which levels hold something.
+#[derive(Debug, Default)]
+struct Occupied([u64; 4]);
+
+impl Occupied {
+    fn set(&mut self, level: usize, yes: bool) {
+        if let Some(word) = self.0.get_mut(level / 64) {
+            let bit = 1 << (level % 64);
+            *word = if yes { *word | bit } else { *word & !bit };
+        }
+    }
+
+    #[inline]
+    fn highest(&self) -> Option<usize> {
+        let (at, word) = self.0.iter().enumerate().rev().find(|(_, word)| **word != 0)?;
+        Some(at * 64 + word.ilog2() as usize)
+    }
+}
+
+impl<B> Ready<B> {
+    /// Levels `0..=max_priority`.
+    pub(crate) fn new(max_priority: u8) -> Self {
+        let levels = (0..=max_priority).map(|_| Level { line: VecDeque::new(), between: BinaryHeap::new() });
+        Self { levels: levels.collect(), occupied: Occupied::default(), len: 0, bytes: 0 }
+    }
+
+    pub(crate) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    #[inline]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many of one priority.
+    pub(crate) fn level_len(&self, priority: u8) -> usize {
+        self.levels.get(usize::from(priority)).map_or(0, |level| level.line.len() + level.between.len())
+    }
+
+    /// The place in the order decides where it goes. True when it is the first of its level now.
+    #[inline]
+    pub(crate) fn put(&mut self, message: Queued<B>) -> bool {
+        let (at, size, position) = (usize::from(message.priority), message.size, message.position);
+        let Some(level) = self.levels.get_mut(at) else { return false };
+        level.put(message);
+        self.occupied.set(at, true);
+        self.len += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        level.first().is_some_and(|first| first.position == position)
+    }
+
+    /// What is given out next.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<&Queued<B>> {
+        self.first_of(self.occupied.highest()?)
+    }
+
+    /// Takes it.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Queued<B>> {
+        self.pop_of(self.occupied.highest()?)
+    }
+
+    /// The first of the level `at`.
+    #[inline]
+    pub(crate) fn first_of(&self, at: usize) -> Option<&Queued<B>> {
+        self.levels.get(at)?.first()
+    }
+
+    /// Takes it.
+    #[inline]
+    pub(crate) fn pop_of(&mut self, at: usize) -> Option<Queued<B>> {
+        let level = self.levels.get_mut(at)?;
+        let message = level.pop()?;
+        if level.first().is_none() {
+            self.occupied.set(at, false);
+            level.shrink();
+        }
+        self.took(&message);
+        Some(message)
+    }
+
+    /// Takes the last of the level when it stands at `position`: what was pushed a moment ago, if nobody has it yet.
+    pub(crate) fn pop_last(&mut self, priority: u8, position: u64) -> Option<Queued<B>> {
+        let at = usize::from(priority);
+        let level = self.levels.get_mut(at)?;
+        let message = level.line.pop_back_if(|last| last.position == position)?;
+        if level.first().is_none() {
+            self.occupied.set(at, false);
+        }
+        self.took(&message);
+        Some(message)
+    }
+
+    /// How many levels there are.
+    pub(crate) fn levels(&self) -> usize {
+        self.levels.len()
+    }
+
+    fn took(&mut self, message: &Queued<B>) {
+        self.len = self.len.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.size);
+    }
+}
+
+impl<B> Level<B> {
+    #[inline]
+    fn put(&mut self, message: Queued<B>) {
+        let position = message.position;
+        if self.line.back().is_none_or(|last| last.position < position) {
+            self.line.push_back(message);
+        } else if self.line.front().is_some_and(|first| position < first.position) {
+            self.line.push_front(message);
+        } else {
+            self.between.push(Between(message));
+        }
+    }
+
+    #[inline]
+    fn first(&self) -> Option<&Queued<B>> {
+        match (self.line.front(), self.between.peek()) {
+            (Some(line), Some(Between(between))) if between.position < line.position => Some(between),
+            (None, between) => between.map(|Between(message)| message),
+            (line, _) => line,
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Queued<B>> {
+        match (self.line.front(), self.between.peek()) {
+            (Some(line), Some(Between(between))) if between.position > line.position => self.line.pop_front(),
+            (_, Some(_)) => self.between.pop().map(|Between(message)| message),
+            (_, None) => self.line.pop_front(),
+        }
+    }
+
+    fn shrink(&mut self) {
+        if self.line.capacity() > ROOM_KEPT {
+            self.line.shrink_to(ROOM_KEPT);
+        }
+        if self.between.capacity() > ROOM_KEPT {
+            self.between.shrink_to(ROOM_KEPT);
+        }
+    }
+}
+
+impl<B> Ord for Between<B> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.0.position.cmp(&self.0.position)
+    }
+}
+
+impl<B> PartialOrd for Between<B> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<B> PartialEq for Between<B> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.position == other.0.position
+    }
+}
+
+impl<B> Eq for Between<B> {}

@@ -55,3 +55,24 @@ fn installed(part: &str) -> Result<PathBuf> {
         None => bail!("no clients/{part} in the target directory: {INSTALL}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_client_says_how_to_get_it() {
+        for missing in [mosquitto("mosquitto_none").err(), installed("none").err()] {
+            let text = missing.unwrap().to_string();
+            assert!(text.contains("none") && text.contains(INSTALL), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_installed_clients_start() {
+        let python = python("import paho.mqtt.client, pika").unwrap().status().await.unwrap();
+        assert!(python.success(), "python: {python}: {INSTALL}");
+        let node = node("require('mqtt'); require('amqplib')").unwrap().status().await.unwrap();
+        assert!(node.success(), "node: {node}: {INSTALL}");
+    }
+}

@@ -233,6 +233,15 @@ impl Hub {
         healths
     }
 
+    /// Sets the figures that are counted only when somebody looks.
+    pub fn publish_gauges(&self) {
+        for (vhost, retained) in &self.retained {
+            retained.sweep();
+            metrics::gauge!("linkspan_retained_messages", "vhost" => vhost.to_string())
+                .set(retained.len() as f64);
+        }
+    }
+
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }

@@ -59,11 +59,6 @@ impl Listener {
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
         Ok((Stream { tcp: stream }, peer))
     }
-
-    /// The socket itself, for a server that accepts by itself.
-    pub fn into_tcp(self) -> TcpListener {
-        self.socket
-    }
 }
 
 /// One connection's bytes.
@@ -73,6 +68,11 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// The socket itself, for a protocol library that reads and writes by itself.
+    pub fn into_tcp(self) -> TcpStream {
+        self.tcp
+    }
+
     /// The two directions, to be used apart.
     pub fn split(self) -> (ReadHalf, WriteHalf) {
         let (read, write) = self.tcp.into_split();

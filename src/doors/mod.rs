@@ -4,6 +4,7 @@
 //! connections write through, [`buffer`] the memory that idle connections do not hold.
 
 pub mod buffer;
+pub mod http;
 pub mod listener;
 pub mod outbound;
 
@@ -11,6 +12,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -19,6 +21,12 @@ use self::listener::{Listener, Stream};
 
 /// Pause after the system could not give a connection: file descriptors do not come back faster.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A number for a client that no other client of this process has.
+pub fn client_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// A protocol server.
 pub trait Door: Send + Sync + 'static {

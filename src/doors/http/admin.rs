@@ -1,0 +1,43 @@
+//! How the server is: for load balancers, orchestrators and Prometheus.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use linkspan_contract::Health;
+use serde_json::json;
+
+use super::Shared;
+
+/// 200 while the process serves requests at all.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// 200 when every back end can be used and the server is not going down, else 503; says which cannot and why.
+pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let stopping = shared.stop.is_wanted();
+    let mut ready = !stopping;
+    let mut backends = serde_json::Map::new();
+    for (name, health) in shared.hub.healths().await {
+        let state = match health {
+            Health::Up => json!({ "state": "up" }),
+            Health::Away(why) => {
+                ready = false;
+                json!({ "state": "away", "why": why })
+            }
+        };
+        backends.insert(name.to_string(), state);
+    }
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "stopping": stopping, "backends": backends }))).into_response()
+}
+
+/// All figures in Prometheus' text form.
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    shared.hub.publish_gauges();
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (content_type, shared.figures.render()).into_response()
+}

@@ -1,0 +1,170 @@
+//! The HTTP door: publish with a POST, watch with Server-Sent Events, and see how the server is.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /v1/messages/{address}` | 204 when the message is where it has to be |
+//! | `GET /v1/subscriptions/{filter}` | an event stream of what is published |
+//! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its back ends do, and figures |
+
+mod admin;
+mod connection;
+mod publish;
+mod publisher;
+mod subscribe;
+mod translate;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Request};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::routing::{get, post};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::Stop;
+use crate::hub::Hub;
+use crate::identity::{Credentials, Denied, Identity, Users};
+use publisher::Publishers;
+use translate::Problem;
+
+/// What a watcher may have waiting before messages are dropped for it, in bytes.
+const WATCHER_MARK: u64 = 1024 * 1024;
+
+/// What the HTTP door is made with.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// The vhost whose addresses it shows.
+    pub vhost: Arc<str>,
+    /// Bytes of a request body; above it is 413.
+    pub max_body: usize,
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Duration,
+}
+
+/// The HTTP door.
+pub struct HttpDoor {
+    router: Router,
+    header_timeout: Duration,
+}
+
+/// What all requests share.
+pub(crate) struct Shared {
+    hub: Arc<Hub>,
+    users: Arc<Users>,
+    vhost: Arc<str>,
+    publishers: Publishers,
+    figures: PrometheusHandle,
+    stop: Stop,
+}
+
+impl HttpDoor {
+    /// A door to `hub`; `figures` renders `/metrics`. Event streams end with `stop`.
+    pub fn new(
+        hub: Arc<Hub>,
+        users: Arc<Users>,
+        options: HttpOptions,
+        figures: PrometheusHandle,
+        stop: Stop,
+    ) -> Self {
+        let HttpOptions { vhost, max_body, header_timeout } = options;
+        let publishers = Publishers::new(Arc::clone(&hub), Arc::clone(&vhost));
+        let shared = Arc::new(Shared { hub, users, vhost, publishers, figures, stop });
+        let router = Router::new()
+            .route("/v1/messages/{*address}", post(publish::publish))
+            .route("/v1/subscriptions/{*filter}", get(subscribe::subscribe))
+            .route("/metrics", get(admin::metrics))
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), admit))
+            .route("/healthz", get(admin::healthz))
+            .route("/readyz", get(admin::readyz))
+            .fallback(translate::no_such_resource)
+            .layer(DefaultBodyLimit::max(max_body))
+            .with_state(shared);
+        Self { router, header_timeout }
+    }
+}
+
+/// Who a request comes from.
+#[derive(Debug, Clone, Copy)]
+struct Peer(IpAddr);
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.ip())
+    }
+}
+
+/// Lets a request in when its `Authorization: Basic …` is right, or none is needed.
+async fn admit(
+    axum::extract::State(shared): axum::extract::State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() else {
+        return Err(Problem::denied(Denied::NotLocal));
+    };
+    let basic = request.headers().get(AUTHORIZATION).map(|value| basic(value.as_bytes()));
+    let given = match basic {
+        Some(Some(given)) => Some(given),
+        Some(None) => return Err(Problem::denied(Denied::BadCredentials)),
+        None => None,
+    };
+    let answer = match shared.users.recall(credentials(given.as_ref()), peer) {
+        Some(answer) => answer,
+        None => verify(&shared.users, given, peer).await,
+    };
+    let identity = answer.map_err(Problem::denied)?;
+    if !identity.may_enter(&shared.vhost) {
+        return Err(Problem::no_vhost(&identity.user, &shared.vhost));
+    }
+    request.extensions_mut().insert(identity);
+    Ok(next.run(request).await)
+}
+
+async fn verify(
+    users: &Arc<Users>,
+    given: Option<(String, String)>,
+    peer: IpAddr,
+) -> Result<Identity, Denied> {
+    let _permit = users.verifying().acquire().await.map_err(|_| Denied::BadCredentials)?;
+    let users = Arc::clone(users);
+    let verified = tokio::task::spawn_blocking(move || users.verify(credentials(given.as_ref()), peer));
+    verified.await.unwrap_or(Err(Denied::BadCredentials))
+}
+
+fn credentials(given: Option<&(String, String)>) -> Credentials<'_> {
+    match given {
+        Some((user, password)) => Credentials::Password { user, password: password.as_bytes() },
+        None => Credentials::Anonymous,
+    }
+}
+
+/// Reads `Basic base64(user:password)` (RFC 7617).
+fn basic(value: &[u8]) -> Option<(String, String)> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (scheme, encoded) = text.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (user, password) = decoded.split_once(':')?;
+    Some((user.into(), password.into()))
+}
+
+/// The user of a request that was let in.
+struct User(Identity);
+
+impl<S: Sync> FromRequestParts<S> for User {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let identity = parts.extensions.get::<Identity>().cloned();
+        identity.map(User).ok_or_else(|| Problem::denied(Denied::NoCredentials))
+    }
+}

@@ -1,0 +1,40 @@
+//! `POST /v1/messages/{address}`.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use linkspan_contract::Body;
+use linkspan_contract::neutral::Draft;
+
+use super::translate::{self, Problem};
+use super::{Shared, User};
+
+/// Publishes the body. 204 when it is where it has to be; `Linkspan-Routed: false` when nobody took it.
+pub(super) async fn publish(
+    State(shared): State<Arc<Shared>>,
+    User(identity): User,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let address = translate::address(&path)?;
+    let (mut properties, head) = translate::message(&headers)?;
+    properties.user_id = Some(identity.user.as_ref().into());
+    let size = body.len();
+    let message = Draft {
+        exchange: None,
+        topic: address.as_bytes(),
+        properties: &properties,
+        payload: Body::Shared(body),
+        head,
+    }
+    .build();
+    let routed = shared.publishers.publish(address, &message).await?;
+    metrics::counter!("linkspan_messages_in_total", "door" => "http").increment(1);
+    metrics::counter!("linkspan_bytes_in_total", "door" => "http").increment(size as u64);
+    let header = translate::routed(routed);
+    Ok((StatusCode::NO_CONTENT, [header]).into_response())
+}

@@ -1,0 +1,159 @@
+//! Lanes for HTTP publishes: a few, kept for the next request, so that none opens one of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use linkspan_contract::{
+    Backend, Batch, Client, Connection, Delivered, DeliverySink, Destination, Ended, Flags, Lane, LaneEvent,
+    LaneEvents, Message, Outcome, OwnedBatch, Pick, Receipt, ReceiptSink, Refused, Seq, SubscriptionKey,
+    Syntax,
+};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::translate::Problem;
+use crate::hub::Hub;
+
+/// Idle lanes that are kept.
+const KEPT: usize = 16;
+
+/// HTTP's lanes to one vhost.
+pub(super) struct Publishers {
+    hub: Arc<Hub>,
+    vhost: Arc<str>,
+    idle: Mutex<Vec<Publisher>>,
+    opened: AtomicU64,
+}
+
+impl Publishers {
+    /// None yet.
+    pub(super) fn new(hub: Arc<Hub>, vhost: Arc<str>) -> Self {
+        Self { hub, vhost, idle: Mutex::default(), opened: AtomicU64::new(0) }
+    }
+
+    /// Publishes one message and returns when it is where it has to be. False: nobody takes it.
+    pub(super) async fn publish(&self, address: &str, message: &OwnedBatch) -> Result<bool, Problem> {
+        let idle = self.idle.lock().pop();
+        let mut publisher = match idle {
+            Some(publisher) => publisher,
+            None => self.open().await?,
+        };
+        let outcome = publisher.publish(address, message).await?;
+        let mut idle = self.idle.lock();
+        if idle.len() < KEPT {
+            idle.push(publisher);
+        }
+        drop(idle);
+        match outcome {
+            Outcome::Accepted => Ok(true),
+            Outcome::Unroutable => Ok(false),
+            Outcome::Refused(why) | Outcome::Failed(why) => Err(why.into()),
+        }
+    }
+
+    async fn open(&self) -> Result<Publisher, Problem> {
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let client = Client {
+            number: crate::doors::client_number(),
+            identifier: format!("http-publisher-{number}").into(),
+            user: "http".into(),
+            vhost: Arc::clone(&self.vhost),
+            keep_session: 0,
+        };
+        let ear = Arc::new(Ear::default());
+        let mut connection = self.hub.connect(&client, Arc::clone(&ear) as Arc<dyn DeliverySink>).await?;
+        let lane = connection.lane(Arc::clone(&ear) as _, Arc::clone(&ear) as _).await?;
+        Ok(Publisher { lane, _connection: connection, ear, next: 0 })
+    }
+}
+
+/// One lane that publishes one message at a time.
+struct Publisher {
+    lane: Box<dyn Lane>,
+    _connection: Box<dyn Connection>,
+    ear: Arc<Ear>,
+    next: Seq,
+}
+
+impl Publisher {
+    async fn publish(&mut self, address: &str, message: &OwnedBatch) -> Result<Outcome, Problem> {
+        let target = self.lane.target(&Destination::Address {
+            path: address.as_bytes(),
+            syntax: Syntax::Topic,
+            more: &[],
+            queues: &[],
+        });
+        let (told, outcome) = oneshot::channel();
+        self.ear.0.lock().insert(self.next, told);
+        let lent = message.batch();
+        let Some(first) = lent.message(0) else { return Err(Problem::bad("nothing to publish")) };
+        let head = Message { target, flags: first.flags | Flags::RECEIPT, ..*first };
+        let batch = Batch { messages: std::slice::from_ref(&head), any: head.flags, ..lent };
+        let published = self.lane.publish(&batch);
+        if published.done > 0 {
+            let known =
+                published.exceptions.into_iter().next().map_or(Outcome::Accepted, |(_, outcome)| outcome);
+            self.ear.tell(self.next, known);
+        }
+        self.next += 1;
+        self.lane.flush();
+        self.lane.forget(&[target]);
+        let lost = Refused::Away("unknown".into());
+        let outcome = outcome.await.map_err(|_| Problem::from(lost))?;
+        if published.congested {
+            // Who floods by HTTP waits as everybody does.
+            let ready = std::future::poll_fn(|cx| self.lane.poll_ready(cx)).await;
+            if let Err(lost) = ready {
+                return Err(Refused::Away(lost.backend).into());
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Hears receipts; is never given a message.
+#[derive(Default)]
+struct Ear(Mutex<HashMap<Seq, oneshot::Sender<Outcome>>>);
+
+impl Ear {
+    fn tell(&self, seq: Seq, outcome: Outcome) {
+        let waiting = self.0.lock().remove(&seq);
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(outcome);
+        }
+    }
+}
+
+impl ReceiptSink for Ear {
+    fn receipts(&self, runs: &[Receipt]) {
+        for run in runs {
+            for seq in run.first..run.first.saturating_add(run.count.into()) {
+                self.tell(seq, run.outcome.clone());
+            }
+        }
+    }
+}
+
+impl LaneEvents for Ear {
+    fn event(&self, event: LaneEvent) {
+        if let LaneEvent::Closed { .. } = event {
+            // Dropping the senders tells who waits.
+            self.0.lock().clear();
+        }
+    }
+}
+
+impl DeliverySink for Ear {
+    fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {
+        Delivered::Closed
+    }
+
+    fn flush(&self) {}
+
+    fn poll_drained(&self, _: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        std::task::Poll::Ready(())
+    }
+
+    fn ended(&self, _: SubscriptionKey, _: Ended) {}
+}

@@ -1,0 +1,195 @@
+//! `GET /v1/subscriptions/{filter}`: Server-Sent Events.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_core::Stream;
+use linkspan_contract::deliveries::Next;
+use linkspan_contract::{
+    Backend, Client, Connection, Deliveries, Kept, Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink, Settle,
+    Source, Subscribe, SubscriptionKey,
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::translate::{self, Problem};
+use super::{Shared, User, WATCHER_MARK};
+use crate::retained::RetainedMessage;
+use crate::routes::Filter;
+
+/// A comment is sent this often while nothing happens, so that proxies keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Events in the hands of the connection.
+const AHEAD: usize = 16;
+
+/// The request's query.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Whether retained messages come first.
+    #[serde(default = "yes")]
+    retained: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// Watches a filter: each message is an event `message` with a JSON object; `dropped` says how many were lost because
+/// the client did not keep up; `ended` says why there will be no more.
+pub(super) async fn subscribe(
+    State(shared): State<Arc<Shared>>,
+    User(identity): User,
+    Path(filter): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Sse<KeepAliveStream>, Problem> {
+    Filter::parse(&filter).map_err(|error| Problem::bad(format!("filter {error}")))?;
+    let number = crate::doors::client_number();
+    let client = Client {
+        number,
+        identifier: format!("http-{number}").into(),
+        user: identity.user,
+        vhost: Arc::clone(&shared.vhost),
+        keep_session: 0,
+    };
+    let deliveries = Deliveries::watching(WATCHER_MARK);
+    let mut connection = shared.hub.connect(&client, deliveries.sink()).await?;
+    let (changed, changes) = mpsc::channel(1);
+    let ear = Arc::new(Ear { changed });
+    let mut lane = connection.lane(Arc::clone(&ear) as _, Arc::clone(&ear) as _).await?;
+    let key = SubscriptionKey { subscription: 1, part: 0 };
+    lane.subscribe(&Source::Filter(&filter), key, &Subscribe::new(Settle::OnDelivery), None).await?;
+    lane.start(key);
+    let retained = match shared.hub.retained(&shared.vhost) {
+        Some(retained) if wanted.retained => retained.matching(&filter),
+        _ => Vec::new(),
+    };
+    let (events, stream) = mpsc::channel(AHEAD);
+    let watcher = Watcher { deliveries, lane, _connection: connection, changes, _ear: ear, events };
+    let work = Box::pin(watcher.run(retained, shared.stop.wanted()));
+    Ok(Sse::new(EventStream { work: Some(work), stream }).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+type KeepAliveStream = axum::response::sse::KeepAliveStream<EventStream>;
+
+/// From the back end's deliveries to the connection's events.
+struct Watcher {
+    deliveries: Deliveries,
+    lane: Box<dyn Lane>,
+    _connection: Box<dyn Connection>,
+    changes: mpsc::Receiver<()>,
+    _ear: Arc<Ear>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Watcher {
+    async fn run(mut self, retained: Vec<RetainedMessage>, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        for message in retained {
+            if self.events.send(message_event(&message.message, true)).await.is_err() {
+                return;
+            }
+        }
+        loop {
+            let next = tokio::select! {
+                next = self.deliveries.next(self.lane.as_mut()) => next,
+                _ = self.changes.recv() => {
+                    self.lane.refresh().await;
+                    continue;
+                }
+                () = &mut stop => return,
+            };
+            let (event, last) = match next {
+                Next::Delivery(delivery) => (message_event(&delivery.message, false), false),
+                Next::Dropped(count) => {
+                    metrics::counter!("linkspan_messages_dropped_total", "reason" => "slow-watcher")
+                        .increment(count);
+                    (Event::default().event("dropped").data(json!({ "count": count }).to_string()), false)
+                }
+                Next::Ended(_, why) => (
+                    Event::default().event("ended").data(json!({ "why": format!("{why:?}") }).to_string()),
+                    true,
+                ),
+            };
+            metrics::counter!("linkspan_messages_out_total", "door" => "http").increment(1);
+            if self.events.send(event).await.is_err() || last {
+                return;
+            }
+        }
+    }
+}
+
+/// One message as an event. Text payloads are text; all others are base64.
+fn message_event(message: &Kept, retained: bool) -> Event {
+    let address = String::from_utf8_lossy(&message.address().topic()).into_owned();
+    let mut object = serde_json::Map::new();
+    let mut put = |name: &str, value: serde_json::Value| object.insert(name.into(), value);
+    put("address", json!(address));
+    if retained {
+        put("retained", json!(true));
+    }
+    if let Some(payload) = message.payload() {
+        match std::str::from_utf8(payload) {
+            Ok(text) => put("payload", json!(text)),
+            Err(_) => put("payload_base64", json!(STANDARD.encode(payload))),
+        };
+    }
+    if let Ok(properties) = message.properties() {
+        if let Some(content_type) = &properties.content_type {
+            put("content_type", json!(content_type));
+        }
+        if let Some(id) = &properties.message_id {
+            put("message_id", json!(id));
+        }
+        if !properties.headers.is_empty() {
+            let header = |(name, value): &(Cow<'_, str>, _)| (name.to_string(), translate::json_value(value));
+            put("properties", properties.headers.iter().map(header).collect());
+        }
+    }
+    Event::default().event("message").data(serde_json::Value::Object(object).to_string())
+}
+
+/// Hears that routes changed; an HTTP watcher publishes nothing.
+struct Ear {
+    changed: mpsc::Sender<()>,
+}
+
+impl ReceiptSink for Ear {
+    fn receipts(&self, _: &[Receipt]) {}
+}
+
+impl LaneEvents for Ear {
+    fn event(&self, event: LaneEvent) {
+        if matches!(event, LaneEvent::Changed) {
+            // One that is on its way already does for this one too.
+            let _ = self.changed.try_send(());
+        }
+    }
+}
+
+/// The events as a stream that does the watcher's work while it is polled: when the client goes, the watcher goes.
+pub(super) struct EventStream {
+    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    stream: mpsc::Receiver<Event>,
+}
+
+impl Stream for EventStream {
+    type Item = Result<Event, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.work.as_mut().is_some_and(|work| work.as_mut().poll(cx).is_ready()) {
+            self.work = None;
+        }
+        self.stream.poll_recv(cx).map(|event| event.map(Ok))
+    }
+}

@@ -25,14 +25,15 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    #[inline]
+    // Always inlined, like array below: over bytes of known number the checks fold away.
+    #[inline(always)]
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Truncated)?;
         self.rest = rest;

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 
+use arc_swap::ArcSwap;
 use argon2::password_hash::phc::{PasswordHash, Salt};
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params};
@@ -81,7 +82,7 @@ pub struct HashFailed(Box<str>);
 
 /// Everybody who may come in.
 pub struct Users {
-    accounts: BTreeMap<Arc<str>, Known>,
+    accounts: ArcSwap<BTreeMap<Arc<str>, Known>>,
     remembering: [u8; 64],
     verifying: Semaphore,
 }
@@ -107,28 +108,25 @@ impl Identity {
 impl Users {
     /// The accounts of a configuration; with none, `guest`/`guest` and anonymous clients come in from loopback.
     pub fn new<'a>(accounts: impl IntoIterator<Item = (&'a Arc<str>, &'a Account)>) -> Self {
-        let known = |account: &Account, user: &Arc<str>| Known {
-            identity: Identity { user: user.clone(), vhosts: account.vhosts.as_deref().map(Arc::from) },
-            password: account.password.0.clone(),
-            remembered: OnceLock::new(),
-        };
         let mut remembering = [0; 64];
         for part in remembering.chunks_mut(Salt::RECOMMENDED_LENGTH) {
             part.copy_from_slice(Salt::generate().as_ref());
         }
         Self {
-            accounts: accounts
-                .into_iter()
-                .map(|(user, account)| (user.clone(), known(account, user)))
-                .collect(),
+            accounts: ArcSwap::from_pointee(known(accounts)),
             remembering,
             verifying: Semaphore::new(available_parallelism().map_or(1, usize::from)),
         }
     }
 
+    /// From now on lets these accounts in, and no others; who is in already stays.
+    pub fn replace<'a>(&self, accounts: impl IntoIterator<Item = (&'a Arc<str>, &'a Account)>) {
+        self.accounts.store(Arc::new(known(accounts)));
+    }
+
     /// Whether no account is configured, so that only loopback is let in.
     pub fn is_open(&self) -> bool {
-        self.accounts.is_empty()
+        self.accounts.load().is_empty()
     }
 
     /// Answers without the cost of [`Users::verify`] where that is possible: when there are no accounts, no
@@ -140,7 +138,8 @@ impl Users {
         let Credentials::Password { user, password } = who else {
             return Some(Err(Denied::NoCredentials));
         };
-        let known = self.accounts.get(user)?;
+        let accounts = self.accounts.load();
+        let known = accounts.get(user)?;
         let remembered = known.remembered.get()?;
         self.keyed(known, password).verify_slice(remembered).ok()?;
         Some(Ok(known.identity.clone()))
@@ -158,9 +157,10 @@ impl Users {
         let Credentials::Password { user, password } = who else {
             return Err(Denied::NoCredentials);
         };
-        let known = self.accounts.get(user);
+        let accounts = self.accounts.load_full();
+        let known = accounts.get(user);
         // An unknown user is verified against somebody else's hash, and refused whatever comes out.
-        let hash = known.or_else(|| self.accounts.values().next()).ok_or(Denied::BadCredentials)?;
+        let hash = known.or_else(|| accounts.values().next()).ok_or(Denied::BadCredentials)?;
         let right = Argon2::default().verify_password(password, &hash.password).is_ok();
         let known = known.filter(|_| right).ok_or(Denied::BadCredentials)?;
         known.remembered.get_or_init(|| self.keyed(known, password).finalize().into_bytes().into());
@@ -180,6 +180,15 @@ impl Users {
         mac.update(password);
         mac
     }
+}
+
+fn known<'a>(accounts: impl IntoIterator<Item = (&'a Arc<str>, &'a Account)>) -> BTreeMap<Arc<str>, Known> {
+    let known = |(user, account): (&Arc<str>, &Account)| {
+        let identity = Identity { user: user.clone(), vhosts: account.vhosts.as_deref().map(Arc::from) };
+        let known = Known { identity, password: account.password.0.clone(), remembered: OnceLock::new() };
+        (user.clone(), known)
+    };
+    accounts.into_iter().map(known).collect()
 }
 
 /// Without accounts: guest/guest and anonymous clients, from this machine only.
@@ -222,7 +231,7 @@ impl fmt::Debug for PasswordText {
 
 impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.accounts.keys()).finish()
+        f.debug_set().entries(self.accounts.load().keys()).finish()
     }
 }
 

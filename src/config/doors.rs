@@ -95,6 +95,9 @@ pub struct HttpDoor {
     /// Bytes of the largest request body; more is answered with 413.
     #[serde(with = "size")]
     pub max_body_size: u64,
+    /// How long a client may take to send a request's head.
+    #[serde(with = "duration")]
+    pub head_timeout: Duration,
 }
 
 const fn nonzero(number: u32) -> NonZeroU32 {
@@ -148,6 +151,7 @@ impl Default for HttpDoor {
             vhost: "/".into(),
             max_connections: nonzero(10_000),
             max_body_size: 16 << 20,
+            head_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Limits {
     pub slow_after: Duration,
     /// Messages that wait in the queue of one MQTT session; a session that exceeds it is disconnected (0x97).
     pub session_queue: NonZeroU32,
+    /// Retained messages of one vhost; beyond, only addresses that have one already get a new one.
+    pub retained: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -38,6 +40,7 @@ impl Default for Limits {
             outbound_low: 256 << 10,
             slow_after: Duration::from_secs(1),
             session_queue: NonZeroU32::MIN.saturating_add(99_999),
+            retained: NonZeroU32::MIN.saturating_add(999_999),
         }
     }
 }

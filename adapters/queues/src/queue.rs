@@ -5,6 +5,9 @@ mod membership;
 mod settle;
 mod tick;
 
+#[cfg(test)]
+mod tests;
+
 use std::vec::Drain;
 
 use linkspan_contract::Millis;
@@ -40,7 +43,8 @@ pub struct Queue<B: Clone, J: Journal<B> = NoJournal> {
     unsettled: u64,
     /// Nothing is due before this.
     wake: Millis,
-    last_used: Millis,
+    /// Since when nobody uses it; nothing when somebody does, or when that was told.
+    idle: Option<Millis>,
     effects: Vec<Effect<B>>,
     /// Room for what comes back.
     coming_back: Vec<Queued<B>>,
@@ -70,12 +74,12 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             next: 0,
             unsettled: 0,
             wake: NEVER,
-            last_used: now,
+            idle: None,
             effects: Vec::new(),
             coming_back: Vec::new(),
             journal,
         };
-        queue.note_expires();
+        queue.touch(now);
         queue
     }
 

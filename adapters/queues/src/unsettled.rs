@@ -176,6 +176,18 @@ impl<B> Unsettled<B> {
         }
     }
 
+    /// How many slots there are.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many deadlines are kept beside the slots.
+    #[cfg(test)]
+    pub(crate) fn deadlines(&self) -> usize {
+        self.extended.len()
+    }
+
     /// The place of the first slot that is not before `tag`.
     #[inline]
     fn place(&self, tag: DeliveryTag) -> usize {

@@ -135,7 +135,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         lane: LaneId,
         settled: bool,
     ) -> Option<Assignment<B>> {
-        self.last_used = now;
+        self.touch(now);
         self.drop_expired(now);
         let message = self.ready.pop();
         self.note_head();

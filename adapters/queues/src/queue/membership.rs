@@ -32,6 +32,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             holder.ack_timeout = ack_timeout;
             holder.wants = Some(Wants { priority, settle, credit, arrival, paused: true, listed: false });
             self.consumers += 1;
+            self.idle = None;
             self.exclusive = exclusive.then_some(id);
         }
         self.hand_over();
@@ -98,18 +99,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     fn after_removal(&mut self, now: Millis, removed: u32) -> Removed {
         if removed > 0 {
-            self.last_used = now;
             self.rotation.tidy();
             self.hand_over();
-            self.note_expires();
+            self.touch(now);
         }
         Removed { removed, was_last: removed > 0 && self.consumers == 0 }
-    }
-
-    /// The queue was declared again: it is in use.
-    pub fn touch(&mut self, now: Millis) {
-        self.last_used = now;
-        self.note_expires();
     }
 
     /// Lets the holder `at` consume no more. True when it did.

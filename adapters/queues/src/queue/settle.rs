@@ -76,7 +76,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     }
 
     /// Takes back an assignment that nobody was told of, because the sink was closed: it is as if it had not been given
-    /// out.
+    /// out. The consumer is to be removed then; others who share its window, and ran dry, to be resumed.
     pub fn take_back(&mut self, assignment: Assignment<B>) {
         let Assignment { consumer, tag, settled, message, .. } = assignment;
         if settled {

@@ -36,7 +36,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.holders.tidy_all();
         }
         self.wake = NEVER;
-        for level in 0..self.ready.levels() {
+        for level in (0..self.ready.levels()).rev() {
             while self.ready.first_of(level).is_some_and(|first| first.is_expired(now)) {
                 let Some(message) = self.ready.pop_of(level) else { break };
                 self.bury(message, DeadReason::Expired);
@@ -47,25 +47,27 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         let due = self.holders.iter().map(|(_, holder)| holder.unsettled.next_due()).min();
         self.wake = self.wake.min(due.unwrap_or(NEVER)).min(self.delayed.next().unwrap_or(NEVER));
-        if self.is_unused(now) {
-            self.effects.push(Effect::Unused);
-        } else {
-            self.note_expires();
+        if let Some(end) = self.end_of_idleness() {
+            if end <= now {
+                self.idle = None;
+                self.effects.push(Effect::Unused);
+            } else {
+                self.wake = self.wake.min(end);
+            }
         }
         self.next_tick()
     }
 
-    fn is_unused(&self, now: Millis) -> bool {
-        let since = |expires: Millis| now >= self.last_used.saturating_add(expires);
-        self.consumers == 0 && self.limits.expires.is_some_and(since)
+    /// The queue was declared again: its idleness begins anew.
+    pub fn touch(&mut self, now: Millis) {
+        self.idle = (self.consumers == 0).then_some(now);
+        if let Some(end) = self.end_of_idleness() {
+            self.wake = self.wake.min(end);
+        }
     }
 
-    /// Has the queue look at whether it is in use when that may be over.
-    pub(super) fn note_expires(&mut self) {
-        if let Some(expires) = self.limits.expires
-            && self.consumers == 0
-        {
-            self.wake = self.wake.min(self.last_used.saturating_add(expires));
-        }
+    /// When the queue will have been unused for too long.
+    fn end_of_idleness(&self) -> Option<Millis> {
+        Some(self.idle?.saturating_add(self.limits.expires?))
     }
 }

@@ -1,0 +1,560 @@
+use std::sync::Arc;
+
+use linkspan_contract::{Credit, Settle, Settlement};
+
+use super::*;
+use crate::assignment::Direct;
+use crate::consumer::{Consumer, ExclusiveUse};
+
+type Texts = Queue<&'static str>;
+
+fn queue(limits: Limits) -> Texts {
+    Queue::new(0, limits)
+}
+
+fn offer(body: &'static str) -> Offer<&'static str> {
+    Offer { body, size: 10, priority: 0, expiry: None, durable: true }
+}
+
+fn push(queue: &mut Texts, bodies: &[&'static str]) {
+    for body in bodies {
+        assert_eq!(queue.push(0, offer(body), &mut Vec::new()), Pushed::Queued);
+    }
+}
+
+fn consume(queue: &mut Texts, consumer: Consumer) {
+    let id = consumer.id;
+    queue.add_consumer(consumer).unwrap();
+    queue.set_paused(id, false);
+}
+
+fn settling(id: u64) -> Consumer {
+    Consumer::new(id, id, Settle::ByConsumer)
+}
+
+fn windowed(id: u64, window: u32) -> (Consumer, Arc<Credit>) {
+    let credit = Arc::new(Credit::new(window));
+    (Consumer { credit: Some(Arc::clone(&credit)), ..settling(id) }, credit)
+}
+
+fn assignments(queue: &mut Texts, now: Millis) -> Vec<Assignment<&'static str>> {
+    let mut out = Vec::new();
+    queue.dispatch(now, &mut out);
+    out
+}
+
+/// Who got what.
+fn dispatch(queue: &mut Texts, now: Millis) -> Vec<(u64, &'static str)> {
+    assignments(queue, now).into_iter().map(|got| (got.consumer, got.message.body)).collect()
+}
+
+/// What died of what.
+fn dead(queue: &mut Texts) -> Vec<(&'static str, &'static str)> {
+    let dead = |effect| match effect {
+        Effect::Dead { message, reason } => Some((message.body, reason.name())),
+        _ => None,
+    };
+    queue.effects().filter_map(dead).collect()
+}
+
+fn accept(queue: &mut Texts, consumer: u64, first: u64, count: u32) -> Tally {
+    queue.settle(0, consumer, first, count, &Settlement::Accept)
+}
+
+const RELEASE: Settlement = Settlement::Release { delay: 0 };
+
+#[test]
+fn messages_wait_until_somebody_comes() {
+    let mut queue = queue(Limits::default());
+    push(&mut queue, &["a", "b"]);
+    assert!(dispatch(&mut queue, 0).is_empty());
+    assert_eq!((queue.len(), queue.bytes()), (2, 20));
+    queue.add_consumer(settling(1)).unwrap();
+    assert!(dispatch(&mut queue, 0).is_empty(), "it has not been started");
+    queue.set_paused(1, false);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a"), (1, "b")]);
+    assert_eq!((queue.len(), queue.bytes(), queue.unsettled()), (0, 0, 2));
+}
+
+#[test]
+fn a_burst_is_shared_message_by_message() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, windowed(1, 10).0);
+    consume(&mut queue, windowed(2, 10).0);
+    push(&mut queue, &["a", "b", "c", "d"]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a"), (2, "b"), (1, "c"), (2, "d")]);
+    push(&mut queue, &["e"]);
+    push(&mut queue, &["f"]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "e"), (2, "f")], "the turns go on between calls");
+}
+
+#[test]
+fn tags_count_from_one_on_each_consumer() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    consume(&mut queue, settling(2));
+    push(&mut queue, &["a", "b", "c"]);
+    let tags: Vec<_> = assignments(&mut queue, 0).iter().map(|got| (got.consumer, got.tag)).collect();
+    assert_eq!(tags, [(1, 1), (2, 1), (1, 2)]);
+}
+
+#[test]
+fn a_consumer_gets_no_more_than_its_window() {
+    let mut queue = queue(Limits::default());
+    let (consumer, credit) = windowed(1, 2);
+    consume(&mut queue, consumer);
+    push(&mut queue, &["a", "b", "c"]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a"), (1, "b")]);
+    assert_eq!(accept(&mut queue, 1, 1, 2), Tally { known: 2, unknown: 0 });
+    assert!(credit.grant(2), "it had run dry");
+    assert!(dispatch(&mut queue, 0).is_empty(), "it has not been resumed");
+    queue.resume(1);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "c")]);
+    assert_eq!(credit.available(), 1);
+}
+
+#[test]
+fn credit_taken_for_messages_that_expired_is_given_back() {
+    let mut queue = queue(Limits::default());
+    let (consumer, credit) = windowed(1, 10);
+    consume(&mut queue, consumer);
+    push(&mut queue, &["a"]);
+    queue.push(0, Offer { expiry: Some(5), ..offer("b") }, &mut Vec::new());
+    assert_eq!(dispatch(&mut queue, 5), [(1, "a")]);
+    assert_eq!(dead(&mut queue), [("b", "expired")]);
+    assert_eq!(credit.available(), 9);
+}
+
+#[test]
+fn consumers_of_a_higher_priority_come_first_as_long_as_they_can_take() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    consume(&mut queue, Consumer { priority: 5, ..windowed(2, 2).0 });
+    push(&mut queue, &["a", "b", "c"]);
+    assert_eq!(dispatch(&mut queue, 0), [(2, "a"), (2, "b"), (1, "c")]);
+}
+
+#[test]
+fn a_paused_consumer_leaves_its_turn_to_others() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, Consumer::new(1, 1, Settle::OnDelivery));
+    consume(&mut queue, Consumer::new(2, 2, Settle::OnDelivery));
+    queue.set_paused(1, true);
+    queue.resume(1);
+    push(&mut queue, &["a", "b"]);
+    assert_eq!(dispatch(&mut queue, 0), [(2, "a"), (2, "b")]);
+    queue.set_paused(2, true);
+    push(&mut queue, &["c"]);
+    assert!(dispatch(&mut queue, 0).is_empty());
+    queue.set_paused(1, false);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "c")]);
+}
+
+#[test]
+fn higher_levels_come_first_and_each_keeps_its_order() {
+    let mut queue = queue(Limits { max_priority: 9, ..Limits::default() });
+    for (body, priority) in [("a", 0), ("b", 9), ("c", 3), ("d", 200), ("e", 3)] {
+        queue.push(0, Offer { priority, ..offer(body) }, &mut Vec::new());
+    }
+    assert_eq!(queue.level_len(9), 2, "what is above the highest level counts as that");
+    consume(&mut queue, settling(1));
+    let got: Vec<_> = dispatch(&mut queue, 0).into_iter().map(|(_, body)| body).collect();
+    assert_eq!(got, ["b", "d", "c", "e", "a"]);
+}
+
+#[test]
+fn what_comes_back_stands_where_it_stood() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, windowed(1, 4).0);
+    push(&mut queue, &["a", "b", "c", "d", "e", "f"]);
+    assert_eq!(dispatch(&mut queue, 0).len(), 4);
+    queue.settle(0, 1, 3, 1, &RELEASE);
+    queue.settle(0, 1, 1, 2, &RELEASE);
+    queue.settle(0, 1, 4, 1, &RELEASE);
+    consume(&mut queue, settling(2));
+    let got: Vec<_> =
+        assignments(&mut queue, 0).iter().map(|got| (got.message.body, got.message.attempts)).collect();
+    assert_eq!(got, [("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 0), ("f", 0)]);
+}
+
+#[test]
+fn a_lane_that_goes_gives_back_all_that_it_has_not_settled() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["a", "b", "c"]);
+    dispatch(&mut queue, 0);
+    accept(&mut queue, 1, 2, 1);
+    push(&mut queue, &["d"]);
+    let removed = queue.release_lane(0, 1);
+    assert_eq!((removed.removed, removed.was_last), (1, true));
+    assert_eq!((queue.unsettled(), queue.consumers()), (0, 0));
+    consume(&mut queue, settling(2));
+    assert_eq!(dispatch(&mut queue, 0), [(2, "a"), (2, "c"), (2, "d")]);
+}
+
+#[test]
+fn what_a_removed_consumer_has_can_still_be_settled() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["a", "b"]);
+    dispatch(&mut queue, 0);
+    assert!(queue.remove_consumer(0, 1).was_last);
+    assert!(!queue.remove_consumer(0, 1).was_last, "it has gone already");
+    assert_eq!(queue.unsettled(), 2);
+    assert_eq!(accept(&mut queue, 1, 1, 1).known, 1);
+    queue.release_lane(0, 1);
+    assert_eq!((queue.len(), queue.unsettled()), (1, 0));
+}
+
+#[test]
+fn settling_what_is_not_there_is_ignored_and_counted() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["a", "b", "c"]);
+    dispatch(&mut queue, 0);
+    assert_eq!(accept(&mut queue, 1, 2, 1), Tally { known: 1, unknown: 0 });
+    assert_eq!(accept(&mut queue, 1, 1, 10), Tally { known: 2, unknown: 8 });
+    assert_eq!(accept(&mut queue, 1, 1, u32::MAX), Tally { known: 0, unknown: u32::MAX });
+    assert_eq!(accept(&mut queue, 7, 1, 1), Tally { known: 0, unknown: 1 });
+}
+
+#[test]
+fn one_delivery_held_for_long_does_not_hold_the_room_of_all_behind_it() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["held"]);
+    dispatch(&mut queue, 0);
+    for tag in 2..10_000 {
+        push(&mut queue, &["quick"]);
+        dispatch(&mut queue, 0);
+        assert_eq!(accept(&mut queue, 1, tag, 1).known, 1);
+    }
+    let holder = queue.holders.get(0).unwrap();
+    assert!(holder.unsettled.room() < 100, "{} slots for one delivery", holder.unsettled.room());
+    assert_eq!(accept(&mut queue, 1, 1, 1).known, 1);
+}
+
+#[test]
+fn a_rejected_message_is_dead_and_says_why() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["a", "b"]);
+    dispatch(&mut queue, 0);
+    queue.settle(0, 1, 1, 1, &Settlement::Reject(Some("not a picture".into())));
+    let Some(Effect::Dead { message, reason }) = queue.effects().next() else { panic!("it is not dead") };
+    assert_eq!((message.body, reason), ("a", DeadReason::Rejected(Some("not a picture".into()))));
+    assert_eq!((queue.len(), queue.unsettled()), (0, 1));
+}
+
+#[test]
+fn a_message_that_came_back_too_often_is_dead() {
+    let mut queue = queue(Limits { delivery_limit: Some(1), ..Limits::default() });
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["poison"]);
+    for (tag, attempts) in [(1, 0), (2, 1)] {
+        assert!(dead(&mut queue).is_empty());
+        assert_eq!(assignments(&mut queue, 0)[0].message.attempts, attempts);
+        queue.settle(0, 1, tag, 1, &RELEASE);
+    }
+    assert_eq!(dead(&mut queue), [("poison", "delivery_limit")]);
+    assert!(dispatch(&mut queue, 0).is_empty());
+}
+
+#[test]
+fn a_delayed_release_is_ready_after_its_time() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["a"]);
+    dispatch(&mut queue, 0);
+    queue.settle(100, 1, 1, 1, &Settlement::Release { delay: 50 });
+    push(&mut queue, &["b"]);
+    assert_eq!((dispatch(&mut queue, 100), queue.delayed()), (vec![(1, "b")], 1));
+    assert_eq!(queue.next_tick(), Some(150));
+    queue.tick(149);
+    assert!(dispatch(&mut queue, 149).is_empty());
+    assert_eq!(queue.tick(150), None);
+    assert_eq!(dispatch(&mut queue, 150), [(1, "a")]);
+}
+
+#[test]
+fn expired_messages_never_reach_a_consumer() {
+    let mut queue = queue(Limits { message_ttl: Some(100), ..Limits::default() });
+    for (body, expiry) in [("a", None), ("b", Some(30)), ("c", Some(500))] {
+        queue.push(0, Offer { expiry, ..offer(body) }, &mut Vec::new());
+    }
+    consume(&mut queue, windowed(1, 1).0);
+    assert_eq!(dispatch(&mut queue, 30), [(1, "a")]);
+    assert_eq!(dead(&mut queue), [("b", "expired")], "it had become the head");
+    assert_eq!(queue.tick(99), Some(100));
+    assert_eq!(queue.tick(100), None);
+    assert_eq!(dead(&mut queue), [("c", "expired")], "the shorter of its own time and the queue's counts");
+}
+
+#[test]
+fn a_message_that_must_not_wait_goes_to_who_can_take_it_or_nowhere() {
+    let mut queue = queue(Limits::default());
+    let at_once = |body| Offer { expiry: Some(0), ..offer(body) };
+    assert_eq!(queue.push(0, at_once("a"), &mut Vec::new()), Pushed::Queued);
+    assert_eq!((dead(&mut queue), queue.len()), (vec![("a", "expired")], 0));
+    consume(&mut queue, windowed(1, 2).0);
+    push(&mut queue, &["b"]);
+    let mut out = Vec::new();
+    queue.push(0, at_once("c"), &mut out);
+    queue.push(0, at_once("d"), &mut out);
+    let got: Vec<_> = out.iter().map(|got| got.message.body).collect();
+    assert_eq!(got, ["b", "c"], "what was there before it goes first");
+    assert_eq!((dead(&mut queue), queue.len()), (vec![("d", "expired")], 0));
+}
+
+#[test]
+fn a_delivery_past_its_deadline_comes_back_and_a_late_word_is_ignored() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, Consumer { ack_timeout: Some(30), ..windowed(1, 2).0 });
+    push(&mut queue, &["a", "b"]);
+    dispatch(&mut queue, 10);
+    assert_eq!(queue.next_tick(), Some(40));
+    assert_eq!(accept(&mut queue, 1, 2, 1).known, 1);
+    assert_eq!(queue.tick(40), None);
+    assert_eq!(queue.effects().collect::<Vec<_>>(), [Effect::Overdue { consumer: 1, count: 1 }]);
+    assert_eq!((queue.len(), queue.unsettled()), (1, 0));
+    assert_eq!(accept(&mut queue, 1, 1, 1), Tally { known: 0, unknown: 1 });
+    queue.resume(1);
+    assert!(dispatch(&mut queue, 40).is_empty(), "a consumer that hangs is given nothing more");
+    consume(&mut queue, settling(2));
+    assert_eq!(assignments(&mut queue, 40)[0].message.attempts, 1);
+}
+
+#[test]
+fn a_deadline_can_be_moved() {
+    let mut queue = queue(Limits { ack_timeout: Some(30), ..Limits::default() });
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["a", "b"]);
+    dispatch(&mut queue, 0);
+    assert_eq!(queue.settle(20, 1, 1, 1, &Settlement::Extend(30)), Tally { known: 1, unknown: 0 });
+    assert_eq!(queue.tick(30), Some(50));
+    assert_eq!(queue.unsettled_by(1), 1, "only the other one is overdue");
+    queue.tick(50);
+    assert_eq!(queue.unsettled_by(1), 0);
+}
+
+#[test]
+fn many_extensions_of_one_deadline_take_no_room() {
+    let mut queue = queue(Limits { ack_timeout: Some(1000), ..Limits::default() });
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["a"]);
+    dispatch(&mut queue, 0);
+    for by in 0..10_000 {
+        queue.settle(0, 1, 1, 1, &Settlement::Extend(2000 + by));
+    }
+    assert!(queue.holders.get(0).unwrap().unsettled.deadlines() <= 70);
+    queue.tick(11_998);
+    assert_eq!(queue.unsettled(), 1);
+    queue.tick(11_999);
+    assert_eq!(queue.unsettled(), 0);
+}
+
+#[test]
+fn a_full_queue_lets_its_head_go() {
+    let mut queue = queue(Limits { max_length: Some(2), ..Limits::default() });
+    push(&mut queue, &["a", "b", "c"]);
+    assert_eq!(dead(&mut queue), [("a", "maxlen")]);
+    assert_eq!(queue.len(), 2);
+}
+
+#[test]
+fn a_full_queue_refuses_when_it_is_told_to() {
+    let mut queue = queue(Limits { max_bytes: Some(20), overflow: Overflow::Reject, ..Limits::default() });
+    push(&mut queue, &["a", "b"]);
+    assert_eq!(queue.push(0, offer("c"), &mut Vec::new()), Pushed::Refused);
+    assert!(!queue.has_effects());
+    queue.limits.overflow = Overflow::RejectDeadLetter;
+    assert_eq!(queue.push(0, offer("c"), &mut Vec::new()), Pushed::Refused);
+    assert_eq!(dead(&mut queue), [("c", "maxlen")]);
+    assert_eq!(queue.len(), 2);
+}
+
+#[test]
+fn what_somebody_can_take_fills_no_queue() {
+    for overflow in [Overflow::DropHead, Overflow::Reject] {
+        let mut queue = queue(Limits { max_length: Some(1), overflow, ..Limits::default() });
+        consume(&mut queue, windowed(1, 3).0);
+        let mut out = Vec::new();
+        for body in ["a", "b", "c", "d"] {
+            assert_eq!(queue.push(0, offer(body), &mut out), Pushed::Queued, "{body}");
+        }
+        assert_eq!(out.iter().map(|got| got.message.body).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert!(dispatch(&mut queue, 0).is_empty());
+        assert!(!queue.has_effects());
+        let refused = queue.push(0, offer("e"), &mut out) == Pushed::Refused;
+        assert_eq!((refused, queue.len()), (overflow == Overflow::Reject, 1));
+    }
+}
+
+#[test]
+fn an_exclusive_consumer_is_alone() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, settling(1));
+    assert_eq!(queue.add_consumer(Consumer { exclusive: true, ..settling(2) }), Err(ExclusiveUse));
+    queue.remove_consumer(0, 1);
+    consume(&mut queue, Consumer { exclusive: true, ..settling(2) });
+    assert_eq!(queue.add_consumer(settling(3)), Err(ExclusiveUse));
+    queue.remove_consumer(0, 2);
+    queue.add_consumer(settling(3)).unwrap();
+}
+
+#[test]
+fn a_single_active_consumer_is_followed_by_the_first_by_priority_then_arrival() {
+    let mut queue = queue(Limits { single_active: true, ..Limits::default() });
+    consume(&mut queue, windowed(1, 1).0);
+    consume(&mut queue, settling(2));
+    consume(&mut queue, Consumer { priority: 1, ..settling(3) });
+    consume(&mut queue, Consumer { priority: 1, ..settling(4) });
+    push(&mut queue, &["a", "b"]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a")], "nobody steps in for one that is merely busy");
+    queue.remove_consumer(0, 1);
+    assert_eq!(queue.active(), Some(3));
+    assert_eq!(dispatch(&mut queue, 0), [(3, "b")]);
+    queue.remove_consumer(0, 4);
+    queue.release_lane(0, 3);
+    queue.release_lane(0, 2);
+    let active = |effect| if let Effect::Active(who) = effect { Some(who) } else { None };
+    let told: Vec<_> = queue.effects().filter_map(active).collect();
+    assert_eq!(told, [Some(1), Some(3), Some(2), None]);
+}
+
+#[test]
+fn fetching_takes_one_under_the_key_of_who_asks() {
+    let mut queue = queue(Limits::default());
+    push(&mut queue, &["a", "b", "c"]);
+    let first = queue.fetch(7, 100, 1, false).unwrap();
+    assert_eq!((first.message.body, first.tag, first.age, first.settled), ("a", 1, 7, false));
+    assert_eq!(accept(&mut queue, 100, 1, 1).known, 1);
+    assert_eq!(queue.fetch(7, 100, 1, false).unwrap().tag, 2, "tags count on");
+    assert!(queue.fetch(7, 100, 1, true).unwrap().settled);
+    assert_eq!(queue.fetch(7, 100, 1, true), None);
+    queue.recover(7, 1);
+    assert_eq!(queue.fetch(7, 100, 1, false).unwrap().message.attempts, 1);
+}
+
+#[test]
+fn a_resumed_session_is_given_the_same_again_under_the_same_tags() {
+    let mut queue = queue(Limits { ack_timeout: Some(10), ..Limits::default() });
+    consume(&mut queue, settling(1));
+    push(&mut queue, &["a", "b", "c"]);
+    dispatch(&mut queue, 0);
+    accept(&mut queue, 1, 2, 1);
+    let mut out = Vec::new();
+    queue.redeliver(8, 1, &mut out);
+    let again: Vec<_> = out.iter().map(|got| (got.tag, got.message.body, got.message.attempts)).collect();
+    assert_eq!(again, [(1, "a", 1), (3, "c", 1)]);
+    assert_eq!(queue.tick(10), Some(18), "the deadlines begin anew");
+    assert_eq!(queue.unsettled(), 2);
+}
+
+#[test]
+fn qos_0_takes_no_credit_and_is_settled_by_nobody() {
+    let mut queue = queue(Limits::default());
+    let (consumer, credit) = windowed(1, 1);
+    consume(&mut queue, Consumer { settle: Settle::AsPublished, ..consumer });
+    for (body, durable) in [("a", false), ("b", true), ("c", false)] {
+        queue.push(0, Offer { durable, ..offer(body) }, &mut Vec::new());
+    }
+    let got: Vec<_> = assignments(&mut queue, 0).iter().map(|got| (got.message.body, got.settled)).collect();
+    assert_eq!(got, [("a", true), ("b", false), ("c", true)]);
+    assert_eq!((queue.unsettled(), credit.available()), (1, 0));
+}
+
+#[test]
+fn messages_go_past_an_empty_queue_to_who_settles_nothing() {
+    let mut queue = queue(Limits::default());
+    let mut out = Vec::new();
+    assert_eq!(queue.direct(3, true, &mut out), 0, "nobody is there");
+    consume(&mut queue, Consumer::new(1, 1, Settle::OnDelivery));
+    assert_eq!(queue.direct(3, true, &mut out), 3);
+    assert_eq!(std::mem::take(&mut out), [Direct { consumer: 1, at: 0..3 }]);
+    consume(&mut queue, Consumer::new(2, 2, Settle::AsPublished));
+    assert_eq!(queue.direct(3, true, &mut out), 0, "one would have to settle what is durable");
+    assert_eq!(queue.direct(3, false, &mut out), 3);
+    assert_eq!(out.iter().map(|direct| direct.consumer).collect::<Vec<_>>(), [1, 2, 1]);
+    out.clear();
+    queue.direct(1, false, &mut out);
+    assert_eq!(out, [Direct { consumer: 2, at: 0..1 }], "the turns go on");
+    queue.set_paused(1, true);
+    queue.set_paused(2, true);
+    push(&mut queue, &["a"]);
+    queue.set_paused(1, false);
+    assert_eq!(queue.direct(1, false, &mut out), 0, "nothing overtakes what is ready");
+}
+
+#[test]
+fn what_a_closed_sink_refused_is_as_if_it_had_not_been_given_out() {
+    for settle in [Settle::ByConsumer, Settle::OnDelivery] {
+        let mut queue = queue(Limits::default());
+        let (consumer, credit) = windowed(1, 5);
+        consume(&mut queue, Consumer { settle, ..consumer });
+        push(&mut queue, &["a", "b"]);
+        let refused = assignments(&mut queue, 0);
+        push(&mut queue, &["c"]);
+        refused.into_iter().for_each(|assignment| queue.take_back(assignment));
+        assert_eq!((queue.remove_consumer(0, 1).was_last, credit.available()), (true, 5));
+        consume(&mut queue, settling(2));
+        let got: Vec<_> =
+            assignments(&mut queue, 0).iter().map(|got| (got.message.body, got.message.attempts)).collect();
+        assert_eq!(got, [("a", 0), ("b", 0), ("c", 0)]);
+    }
+}
+
+#[test]
+fn purging_removes_what_is_ready_or_delayed_but_not_what_is_unsettled() {
+    let mut queue = queue(Limits::default());
+    consume(&mut queue, windowed(1, 2).0);
+    push(&mut queue, &["a", "b", "c"]);
+    dispatch(&mut queue, 0);
+    queue.settle(0, 1, 1, 1, &Settlement::Release { delay: 10 });
+    assert_eq!(queue.purge(), 2);
+    assert_eq!((queue.len(), queue.delayed(), queue.unsettled()), (0, 0, 1));
+    assert!(!queue.has_effects(), "purged messages are no dead letters");
+}
+
+#[test]
+fn a_queue_that_nobody_uses_asks_once_to_be_deleted() {
+    let mut queue = queue(Limits { expires: Some(100), ..Limits::default() });
+    assert_eq!(queue.next_tick(), Some(100));
+    queue.touch(50);
+    assert_eq!(queue.tick(100), Some(150));
+    queue.add_consumer(settling(1)).unwrap();
+    queue.tick(150);
+    assert!(!queue.has_effects(), "somebody uses it");
+    queue.remove_consumer(200, 1);
+    assert_eq!(queue.next_tick(), Some(300));
+    assert_eq!(queue.tick(300), None);
+    assert_eq!(queue.effects().collect::<Vec<_>>(), [Effect::Unused]);
+    queue.tick(400);
+    assert!(!queue.has_effects());
+}
+
+#[test]
+fn what_was_restored_goes_on_where_it_was() {
+    let mut queue = queue(Limits::default());
+    let kept = |body, position, attempts| Queued {
+        body,
+        position,
+        size: 10,
+        since: 5,
+        deadline: NEVER,
+        attempts,
+        priority: 0,
+        durable: true,
+    };
+    queue.restore(100, kept("c", 9, 0), 0);
+    queue.restore(100, kept("a", 2, 1), 0);
+    queue.restore(100, kept("b", 4, 3), 120);
+    push(&mut queue, &["d"]);
+    queue.tick(120);
+    consume(&mut queue, settling(1));
+    let got: Vec<_> = assignments(&mut queue, 120)
+        .iter()
+        .map(|got| (got.message.body, got.message.position, got.message.attempts))
+        .collect();
+    assert_eq!(got, [("a", 2, 1), ("b", 4, 3), ("c", 9, 0), ("d", 10, 0)]);
+}

@@ -1,1 +1,58 @@
-//! The in-process back end.
+//! The in-process back end of Linkspan: what a broker does, with nothing behind it.
+//!
+//! # A message's way
+//!
+//! A lane's [`publisher`] goes through a batch run by run: consecutive messages with one target share its [`plan`],
+//! which names the subscriptions and queues they go to. A subscription's copies go **straight to the client's sink**,
+//! one call per batch and connection; a [`queue`] whose consumers settle nothing does the same, every other one keeps
+//! the run once ([`keeper`]) and lets the engine of `linkspan-queues` give it out. A plan is good as long as the
+//! vhost's epoch: who binds or subscribes makes plans stale, and each is made anew when it is next used, from the
+//! [`topology`].
+//!
+//! # Locks
+//!
+//! Topology before queue or session, these before sinks; never two queues, and no lock is held while another thread is
+//! waited for. A publish takes the topology's lock only to make a plan.
+//!
+//! # Rooms
+//!
+//! | file | noun |
+//! | --- | --- |
+//! | [`embedded`], [`options`], [`house`] | the back end, its bounds, what its vhosts share |
+//! | [`connection`], [`lane`], [`transaction`], [`body`] | a client's scope, and its ways through |
+//! | [`publisher`], [`plan`], [`keeper`], [`scratch`] | the way in |
+//! | [`consumers`], [`session`], [`subscription`], [`outlet`] | the way out |
+//! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
+//! | [`gate`], [`brake`] | who is held, and by what |
+//! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
+
+mod arguments;
+mod body;
+mod brake;
+mod connection;
+mod consumers;
+mod coordinator;
+mod dead_letter;
+mod declaration;
+mod embedded;
+mod exchange;
+mod gate;
+mod headers;
+mod house;
+mod keeper;
+mod lane;
+mod options;
+mod outlet;
+mod plan;
+mod publisher;
+mod queue;
+mod scratch;
+mod session;
+mod subscription;
+mod topology;
+mod transaction;
+mod tree;
+mod vhost;
+
+pub use embedded::{Embedded, QueueDepth};
+pub use options::EmbeddedOptions;

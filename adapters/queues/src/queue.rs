@@ -131,7 +131,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             let Some(offered) = message.take() else { return Pushed::Refused };
             let (priority, position) = (offered.priority, offered.position);
             self.accept(offered);
-            self.give_out(now, out);
+            self.give_out(now, usize::MAX, out);
             message = self.ready.pop_last(priority, position);
             if message.is_some() && J::RECORDS {
                 let how = if refused { Gone::Refused } else { Gone::Dead };

@@ -53,15 +53,25 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// Gives what is ready to who can take it, message by message; then lets go what is beyond the limits.
     pub fn dispatch(&mut self, now: Millis, out: &mut Vec<Assignment<B>>) {
-        self.give_out(now, out);
-        self.drop_head();
+        self.dispatch_some(now, usize::MAX, out);
+    }
+
+    /// The same until `out` holds `most`: then the caller hands these over before it asks for more, so that a sink that
+    /// is above its mark can pause its consumer.
+    pub fn dispatch_some(&mut self, now: Millis, most: usize, out: &mut Vec<Assignment<B>>) {
+        self.give_out(now, most, out);
+        if out.len() < most {
+            self.drop_head();
+        }
         self.note_head();
     }
 
-    pub(super) fn give_out(&mut self, now: Millis, out: &mut Vec<Assignment<B>>) {
+    pub(super) fn give_out(&mut self, now: Millis, most: usize, out: &mut Vec<Assignment<B>>) {
         let (mut given, mut gone) = (Run::default(), Run::default());
         let mut lot = Lot { at: 0, left: 0 };
-        while let Some(head) = self.ready.first() {
+        while out.len() < most
+            && let Some(head) = self.ready.first()
+        {
             let durable = head.durable;
             if head.is_expired(now) {
                 self.drop_expired(now);
@@ -80,8 +90,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 if lot.left == 0 {
                     // Never in advance of somebody else's turn, and never without using at least one: who shares the
                     // window and saw it dry meanwhile is woken by that one's settlement.
-                    let most = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
-                    lot = Lot { at, left: credit.take(if alone { most } else { 1 }) };
+                    let rest = self.ready.len().min((most - out.len()) as u64);
+                    let rest = u32::try_from(rest).unwrap_or(u32::MAX);
+                    lot = Lot { at, left: credit.take(if alone { rest } else { 1 }) };
                 }
                 if lot.left == 0 {
                     wants.listed = false;

@@ -1,0 +1,92 @@
+//! What a publisher waits for before its next read.
+
+use std::pin::Pin;
+use std::ptr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use linkspan_contract::{DeliverySink, Millis};
+use tokio::time::Sleep;
+
+use crate::gate::Gate;
+use crate::queue::Queue;
+use crate::session::Session;
+
+/// The sinks, sessions and queues above their marks that a lane has published to.
+#[derive(Default)]
+pub(crate) struct Brakes {
+    list: Vec<Brake>,
+    /// Wakes the publisher when a gate holds nobody any more, for lack of progress.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+enum Brake {
+    Sink(Arc<dyn DeliverySink>),
+    Session(Arc<Session>),
+    Queue(Arc<Queue>),
+}
+
+impl Brake {
+    fn gate(&self) -> Option<&Gate> {
+        match self {
+            Self::Sink(_) => None,
+            Self::Session(session) => Some(&session.gate),
+            Self::Queue(queue) => Some(&queue.gate),
+        }
+    }
+}
+
+impl Brakes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(crate) fn sink(&mut self, sink: &Arc<dyn DeliverySink>) {
+        let is_it = |brake: &Brake| matches!(brake, Brake::Sink(other) if ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(sink)));
+        if !self.list.iter().any(is_it) {
+            self.list.push(Brake::Sink(Arc::clone(sink)));
+        }
+    }
+
+    pub(crate) fn session(&mut self, session: &Arc<Session>) {
+        if !self
+            .list
+            .iter()
+            .any(|brake| matches!(brake, Brake::Session(other) if Arc::ptr_eq(other, session)))
+        {
+            self.list.push(Brake::Session(Arc::clone(session)));
+        }
+    }
+
+    pub(crate) fn queue(&mut self, queue: &Arc<Queue>) {
+        if !self.list.iter().any(|brake| matches!(brake, Brake::Queue(other) if Arc::ptr_eq(other, queue))) {
+            self.list.push(Brake::Queue(Arc::clone(queue)));
+        }
+    }
+
+    /// Ready when nothing holds the publisher.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Millis) -> Poll<()> {
+        if self.list.is_empty() {
+            return Poll::Ready(());
+        }
+        self.list.retain(|brake| match brake {
+            Brake::Sink(sink) => sink.poll_drained(cx).is_pending(),
+            other => other.gate().is_some_and(|gate| gate.poll(cx, now).is_pending()),
+        });
+        if self.list.is_empty() {
+            *self = Self::default();
+            return Poll::Ready(());
+        }
+        let until = self.list.iter().filter_map(|brake| brake.gate()?.holds_until(now)).min();
+        if let Some(until) = until {
+            let wait = Duration::from_millis(until.saturating_sub(now));
+            let mut stall = Box::pin(tokio::time::sleep(wait));
+            if stall.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+            self.stall = Some(stall);
+        }
+        Poll::Pending
+    }
+}

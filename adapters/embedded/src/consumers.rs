@@ -1,0 +1,335 @@
+//! The consuming side of a lane: its subscriptions, the queues it holds something of, and what it has fetched.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::address::Pattern;
+use linkspan_contract::backend::Fetched;
+use linkspan_contract::{
+    Credit, DeliveryTag, Millis, Refused, Settle, Settled, Source, Subscribe, SubscriptionKey,
+};
+use linkspan_queues::{Consumer, ConsumerId, LaneId};
+
+use crate::arguments::QueueArguments;
+use crate::outlet::{Outlet, Touched};
+use crate::queue::{Queue, QueueTraits};
+use crate::session::Session;
+use crate::subscription::Subscription;
+use crate::vhost::Vhost;
+
+/// A lane's subscriptions by the door's keys.
+pub(crate) struct Consumers {
+    vhost: Arc<Vhost>,
+    lane: LaneId,
+    session: Arc<Session>,
+    outlet: Outlet,
+    by_key: HashMap<SubscriptionKey, Consuming, RandomState>,
+    /// The queues that this lane consumes from or holds deliveries of.
+    queues: Vec<Used>,
+    fetches: Option<Fetches>,
+}
+
+enum Consuming {
+    /// A topic filter; until it is started, `of_now` is what the key stood for before.
+    Filter { next: Option<Arc<Subscription>>, of_now: Option<Arc<Subscription>> },
+    /// A queue; `over` when only deliveries are left.
+    Queue { queue: Arc<Queue>, consumer: ConsumerId, over: bool },
+}
+
+struct Used {
+    queue: Arc<Queue>,
+    consumers: Vec<ConsumerId>,
+}
+
+/// What was taken by name and not settled.
+struct Fetches {
+    holder: ConsumerId,
+    next: DeliveryTag,
+    unsettled: BTreeMap<DeliveryTag, (Arc<Queue>, DeliveryTag)>,
+}
+
+impl Consumers {
+    pub(crate) fn new(vhost: Arc<Vhost>, lane: LaneId, session: Arc<Session>) -> Self {
+        Self {
+            vhost,
+            lane,
+            outlet: Outlet::new(Arc::clone(&session)),
+            session,
+            by_key: HashMap::default(),
+            queues: Vec::new(),
+            fetches: None,
+        }
+    }
+
+    pub(crate) fn subscribe(
+        &mut self,
+        source: &Source<'_>,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+        now: Millis,
+        touched: &mut Touched,
+    ) -> Result<(), Refused> {
+        match *source {
+            Source::Filter(filter) => {
+                let of_now = match self.by_key.remove(&key) {
+                    Some(Consuming::Filter { of_now, .. }) => of_now,
+                    Some(queue) => {
+                        self.leave(queue, now, touched);
+                        None
+                    }
+                    None => None,
+                };
+                let window = self.session.window(credit);
+                let session = Arc::clone(&self.session);
+                let filter = Pattern::from_filter(filter);
+                let next = Subscription::new(key, filter, how.settle, how.no_local, session, window);
+                self.by_key.insert(key, Consuming::Filter { next: Some(Arc::new(next)), of_now });
+                Ok(())
+            }
+            Source::Group { group, filter } => self.subscribe_queue(key, now, touched, |this, consumer| {
+                let vhost = Arc::clone(&this.vhost);
+                let make = || {
+                    let traits =
+                        QueueTraits { group: Some((group.into(), filter.into())), ..QueueTraits::default() };
+                    let name = format!("$share/{group}/{filter}").into();
+                    Queue::new(name, &vhost, traits, &QueueArguments::default(), now)
+                };
+                let consumer = this.consumer(consumer, how, credit);
+                this.vhost.change(|topology| {
+                    let queue = topology.group(group, filter, make);
+                    queue.join(consumer, &this.session, key).map(|()| queue)
+                })
+            }),
+            Source::Queue(name) => self.subscribe_queue(key, now, touched, |this, consumer| {
+                let topology = this.vhost.look();
+                let queue = topology.queue(name).ok_or_else(|| Refused::NotFound {
+                    what: linkspan_contract::What::Queue,
+                    name: name.into(),
+                })?;
+                queue.check_owner(this.session.client)?;
+                queue.join(this.consumer(consumer, how, credit), &this.session, key)?;
+                Ok(Arc::clone(queue))
+            }),
+        }
+    }
+
+    fn subscribe_queue(
+        &mut self,
+        key: SubscriptionKey,
+        now: Millis,
+        touched: &mut Touched,
+        join: impl FnOnce(&Self, ConsumerId) -> Result<Arc<Queue>, Refused>,
+    ) -> Result<(), Refused> {
+        let consumer = self.vhost.house.number();
+        let queue = join(self, consumer)?;
+        if let Some(before) = self.by_key.remove(&key) {
+            self.leave(before, now, touched);
+        }
+        self.uses(&queue, Some(consumer));
+        self.by_key.insert(key, Consuming::Queue { queue, consumer, over: false });
+        Ok(())
+    }
+
+    fn consumer(&self, id: ConsumerId, how: &Subscribe<'_>, credit: Option<Arc<Credit>>) -> Consumer {
+        Consumer {
+            priority: how.priority,
+            exclusive: how.exclusive,
+            credit: credit.filter(|_| how.settle != Settle::OnDelivery),
+            ack_timeout: how.ack_timeout,
+            ..Consumer::new(id, self.lane, how.settle)
+        }
+    }
+
+    /// Notes that this lane has to do with a queue, and perhaps who consumes there.
+    fn uses(&mut self, queue: &Arc<Queue>, consumer: Option<ConsumerId>) {
+        match self.queues.iter_mut().find(|used| Arc::ptr_eq(&used.queue, queue)) {
+            Some(used) => used.consumers.extend(consumer),
+            None => {
+                self.queues.push(Used { queue: Arc::clone(queue), consumers: consumer.into_iter().collect() })
+            }
+        }
+    }
+
+    pub(crate) fn start(&mut self, key: SubscriptionKey, now: Millis, touched: &mut Touched) {
+        match self.by_key.get_mut(&key) {
+            Some(Consuming::Filter { next, of_now }) => {
+                let Some(next) = next.take() else { return };
+                let before = of_now.replace(Arc::clone(&next));
+                self.vhost.change(|topology| {
+                    if let Some(before) = &before {
+                        next.follow(before);
+                        topology.unsubscribe(before);
+                    }
+                    topology.subscribe(&next);
+                });
+                if let Some(before) = before {
+                    self.session.forget(&before);
+                }
+            }
+            Some(Consuming::Queue { queue, consumer, .. }) => queue.start(*consumer, now, touched),
+            None => {}
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, key: SubscriptionKey, now: Millis, touched: &mut Touched) {
+        if let Some(consuming) = self.by_key.remove(&key)
+            && let Some(left) = self.leave(consuming, now, touched)
+        {
+            self.by_key.insert(key, left);
+        }
+    }
+
+    /// Ends a subscription; yields what has to be remembered for deliveries that are not settled.
+    fn leave(&mut self, consuming: Consuming, now: Millis, touched: &mut Touched) -> Option<Consuming> {
+        match consuming {
+            Consuming::Filter { of_now, .. } => {
+                let subscription = of_now?;
+                self.vhost.change(|topology| topology.unsubscribe(&subscription));
+                self.session.forget(&subscription);
+                None
+            }
+            Consuming::Queue { over: true, .. } => None,
+            Consuming::Queue { queue, consumer, over: false } => {
+                if queue.part(consumer, now, touched) {
+                    self.vhost.leave(&queue);
+                }
+                for used in self.queues.iter_mut().filter(|used| Arc::ptr_eq(&used.queue, &queue)) {
+                    used.consumers.retain(|other| *other != consumer);
+                }
+                queue.owes(consumer).then_some(Consuming::Queue { queue, consumer, over: true })
+            }
+        }
+    }
+
+    /// Carries out a run of settlements; false when nothing of it was there to be settled.
+    pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
+        match self.by_key.get(&run.key) {
+            Some(Consuming::Filter { .. }) => {
+                self.session.settle(run.key, run.first, run.count);
+                true
+            }
+            Some(Consuming::Queue { queue, consumer, over }) => {
+                let tally = queue.settle(*consumer, run.first, run.count, &run.outcome, now, touched);
+                if *over && !queue.owes(*consumer) {
+                    self.by_key.remove(&run.key);
+                }
+                note_unknown(tally.unknown);
+                tally.known > 0
+            }
+            None => self.settle_fetched(run, now, touched),
+        }
+    }
+
+    fn settle_fetched(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
+        let Some(fetches) = &mut self.fetches else {
+            // What a topic filter gave before it was unsubscribed is nobody's to settle any more.
+            self.session.settle(run.key, run.first, run.count);
+            return false;
+        };
+        let mut known = 0;
+        for tag in (run.first..).take(run.count as usize) {
+            if let Some((queue, own)) = fetches.unsettled.get(&tag) {
+                let tally = queue.settle(fetches.holder, *own, 1, &run.outcome, now, touched);
+                known += tally.known;
+                if !matches!(run.outcome, linkspan_contract::Settlement::Extend(_)) {
+                    fetches.unsettled.remove(&tag);
+                }
+            }
+        }
+        note_unknown(run.count.saturating_sub(known));
+        known > 0
+    }
+
+    pub(crate) fn fetch(
+        &mut self,
+        name: &str,
+        key: SubscriptionKey,
+        settled: bool,
+        now: Millis,
+        touched: &mut Touched,
+    ) -> Result<Option<Fetched>, Refused> {
+        let queue = self.vhost.queue(name, self.session.client)?;
+        let house = &self.vhost.house;
+        let fetches = self.fetches.get_or_insert_with(|| Fetches {
+            holder: house.number(),
+            next: 1,
+            unsettled: BTreeMap::new(),
+        });
+        let found = queue.fetch(fetches.holder, self.lane, settled, now, touched);
+        let Some((assignment, remaining)) = found else { return Ok(None) };
+        let mut tag = 0;
+        if !settled {
+            tag = fetches.next;
+            fetches.next += 1;
+            fetches.unsettled.insert(tag, (Arc::clone(&queue), assignment.tag));
+            self.uses(&queue, None);
+        }
+        Ok(Some(Fetched {
+            message: assignment.message.body,
+            key,
+            tag,
+            age: assignment.age,
+            attempt: assignment.message.attempts,
+            remaining,
+        }))
+    }
+
+    /// Gives what waits to those of this lane's subscriptions that may take it.
+    pub(crate) fn resume(&mut self, now: Millis, touched: &mut Touched) {
+        let sink = self.outlet.sink();
+        if self.session.resume(&**sink, now).is_some() {
+            touched.add(sink);
+        }
+        for used in self.queues.iter().filter(|used| !used.consumers.is_empty()) {
+            used.queue.resume(&used.consumers, now, touched);
+        }
+    }
+
+    pub(crate) fn recover(&mut self, requeue: bool, now: Millis, touched: &mut Touched) {
+        if !requeue {
+            let sink = self.outlet.sink();
+            self.session.recover(&**sink, now);
+            touched.add(sink);
+        }
+        for used in &self.queues {
+            used.queue.recover(self.lane, (!requeue).then_some(&*used.consumers), now, touched);
+        }
+        if requeue {
+            if let Some(fetches) = &mut self.fetches {
+                fetches.unsettled.clear();
+            }
+            self.by_key.retain(|_, consuming| !matches!(consuming, Consuming::Queue { over: true, .. }));
+        }
+    }
+
+    /// Gives everything back.
+    pub(crate) fn close(&mut self, now: Millis, touched: &mut Touched) {
+        let filters: Vec<Arc<Subscription>> = mem::take(&mut self.by_key)
+            .into_values()
+            .filter_map(|consuming| match consuming {
+                Consuming::Filter { of_now, .. } => of_now,
+                Consuming::Queue { .. } => None,
+            })
+            .collect();
+        if !filters.is_empty() {
+            filters.iter().for_each(|subscription| subscription.end());
+            self.vhost.change(|topology| filters.iter().for_each(|filter| topology.unsubscribe(filter)));
+        }
+        self.session.close();
+        for used in mem::take(&mut self.queues) {
+            if used.queue.release(self.lane, &used.consumers, now, touched) {
+                self.vhost.leave(&used.queue);
+            }
+        }
+    }
+}
+
+fn note_unknown(count: u32) {
+    if count > 0 {
+        metrics::counter!("linkspan_settlements_ignored_total").increment(count.into());
+    }
+}

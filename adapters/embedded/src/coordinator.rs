@@ -1,0 +1,94 @@
+//! Looks at queues when something in them becomes due.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use linkspan_contract::{Clock, Millis};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::outlet::Touched;
+use crate::queue::Queue;
+
+/// One task that sleeps until the earliest time, and ends when there is none.
+pub(crate) struct Coordinator {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    earlier: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    due: BTreeMap<(Millis, u64), Weak<Queue>>,
+    next: u64,
+    runs: bool,
+    closed: bool,
+}
+
+impl Coordinator {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { clock, state: Mutex::default(), earlier: Notify::new() })
+    }
+
+    /// Has a queue looked at. Its own lock may be held.
+    pub(crate) fn look_at(self: &Arc<Self>, queue: &Arc<Queue>, at: Millis) {
+        let mut state = self.state.lock();
+        if state.closed {
+            return;
+        }
+        let is_first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
+        state.next += 1;
+        let number = state.next;
+        state.due.insert((at, number), Arc::downgrade(queue));
+        if state.runs {
+            if is_first {
+                self.earlier.notify_one();
+            }
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            state.runs = true;
+            runtime.spawn(Arc::clone(self).run());
+        }
+    }
+
+    /// Nothing is looked at any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.due.clear();
+        self.earlier.notify_one();
+    }
+
+    async fn run(self: Arc<Self>) {
+        loop {
+            let now = self.clock.now();
+            let mut touched = Touched::default();
+            while let Some(queue) = self.pop(now) {
+                if let Some(queue) = queue.upgrade() {
+                    queue.tick(now, &mut touched);
+                }
+            }
+            touched.flush();
+            let Some(next) = self.next_or_end() else { return };
+            let wait = Duration::from_millis(next.saturating_sub(self.clock.now()));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.earlier.notified() => {}
+            }
+        }
+    }
+
+    fn pop(&self, now: Millis) -> Option<Weak<Queue>> {
+        let mut state = self.state.lock();
+        let first = state.due.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// When to look next; the task ends when there is nothing to look at.
+    fn next_or_end(&self) -> Option<Millis> {
+        let mut state = self.state.lock();
+        let next = state.due.first_key_value().map(|((at, _), _)| *at);
+        state.runs = next.is_some();
+        next
+    }
+}

@@ -1,0 +1,251 @@
+//! Declaring, deleting and binding, with the checks and words of RabbitMQ.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use linkspan_contract::topology::{Binding, BindingEnd};
+use linkspan_contract::{ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec, Refused, What};
+
+use crate::arguments::{Declared, QueueArguments, owned, text_of};
+use crate::exchange::{self, End, Exchange};
+use crate::headers;
+use crate::queue::{Queue, QueueTraits};
+use crate::topology::Topology;
+use crate::vhost::Vhost;
+
+/// Names that only the standard and this back end give.
+const RESERVED: &str = "amq.";
+
+impl Vhost {
+    pub(crate) fn declare_exchange(&self, spec: &ExchangeSpec<'_>) -> Result<(), Refused> {
+        if spec.name.is_empty() && !spec.passive {
+            return Err(default_exchange());
+        }
+        if spec.passive {
+            let exists = spec.name.is_empty() || self.look().exchange(spec.name).is_some();
+            return if exists { Ok(()) } else { Err(no_exchange(spec.name)) };
+        }
+        if let Some(exchange) = self.look().exchange(spec.name) {
+            return same_exchange(exchange, spec);
+        }
+        if spec.name.starts_with(RESERVED) {
+            return Err(reserved(What::Exchange, spec.name));
+        }
+        let new = new_exchange(spec)?;
+        self.change(|topology| match topology.exchange(spec.name) {
+            Some(exchange) => same_exchange(exchange, spec),
+            None => {
+                topology.add_exchange(new);
+                Ok(())
+            }
+        })
+    }
+
+    pub(crate) fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<(), Refused> {
+        if name.is_empty() {
+            return Err(default_exchange());
+        }
+        if name.starts_with(RESERVED) {
+            let vhost = &self.name;
+            return Err(Refused::AccessRefused(format!(
+                "deletion of system exchange '{name}' in vhost '{vhost}' not allowed"
+            )));
+        }
+        self.change(|topology| {
+            let used = topology.exchange(name).is_some_and(Exchange::is_used);
+            if if_unused && used {
+                return Err(Refused::InUse { what: What::Exchange, name: name.into() });
+            }
+            topology.remove_exchange(name);
+            Ok(())
+        })
+    }
+
+    /// Declares a queue; the queue itself comes along when this declaration made it.
+    pub(crate) fn declare_queue(
+        self: &Arc<Self>,
+        spec: &QueueSpec<'_>,
+        client: u64,
+    ) -> Result<(QueueCounts, Option<Arc<Queue>>), Refused> {
+        let now = self.house.now();
+        if spec.passive {
+            let queue = self.queue(spec.name, client)?;
+            return Ok((queue.declared(now), None));
+        }
+        if spec.name.starts_with(RESERVED) {
+            return Err(reserved(What::Queue, spec.name));
+        }
+        if !spec.name.is_empty()
+            && let Some(queue) = self.look().queue(spec.name)
+        {
+            same_queue(queue, spec, client)?;
+            return Ok((queue.declared(now), None));
+        }
+        let name: Arc<str> = if spec.name.is_empty() { generated().into() } else { spec.name.into() };
+        let (arguments, unknown) = QueueArguments::read(&self.name, &name, spec.arguments)?;
+        if unknown > 0 {
+            metrics::counter!("linkspan_queue_arguments_ignored_total").increment(unknown as u64);
+        }
+        let traits = QueueTraits {
+            durable: spec.durable,
+            owner: spec.exclusive.then_some(client),
+            auto_delete: spec.auto_delete,
+            declared: owned(spec.arguments),
+            group: None,
+        };
+        let new = Queue::new(Arc::clone(&name), self, traits, &arguments, now);
+        let made = self.change(|topology| match topology.queue(&name) {
+            Some(queue) => same_queue(queue, spec, client).map(|()| (queue.declared(now), None)),
+            None => {
+                topology.add_queue(Arc::clone(&new));
+                Ok((new.declared(now), Some(Arc::clone(&new))))
+            }
+        })?;
+        if let Some(queue) = &made.1 {
+            queue.watch();
+        }
+        Ok(made)
+    }
+
+    pub(crate) fn delete_queue(
+        &self,
+        name: &str,
+        if_unused: bool,
+        if_empty: bool,
+        client: u64,
+    ) -> Result<u64, Refused> {
+        let deleted = self.change(|topology| {
+            let Some(queue) = topology.queue(name).cloned() else { return Ok(None) };
+            queue.check_owner(client)?;
+            let counts = queue.counts();
+            if if_unused && counts.consumers > 0 {
+                return Err(Refused::InUse { what: What::Queue, name: name.into() });
+            }
+            if if_empty && counts.messages > 0 {
+                return Err(Refused::NotEmpty(name.into()));
+            }
+            topology.remove_queue(&queue);
+            Ok(Some(queue))
+        })?;
+        Ok(deleted.map_or(0, |queue| queue.end()))
+    }
+
+    pub(crate) fn bind(&self, binding: &Binding<'_>, client: u64) -> Result<(), Refused> {
+        self.change(|topology| {
+            if let Some((source, binding)) = ends(topology, binding, client)? {
+                topology.bind(source, binding);
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn unbind(&self, binding: &Binding<'_>, client: u64) -> Result<(), Refused> {
+        self.change(|topology| {
+            match ends(topology, binding, client) {
+                Ok(Some((source, binding))) => topology.unbind(source, &binding),
+                Ok(None) | Err(Refused::NotFound { .. }) => {}
+                Err(why) => return Err(why),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Looks the ends of a binding up.
+fn ends<'b>(
+    topology: &Topology,
+    binding: &Binding<'b>,
+    client: u64,
+) -> Result<Option<(&'b str, exchange::Binding)>, Refused> {
+    let no_queue = |name: &str| Refused::NotFound { what: What::Queue, name: name.into() };
+    if binding.source.is_empty() || binding.to == BindingEnd::Exchange("") {
+        return Err(default_exchange());
+    }
+    let to = match binding.to {
+        BindingEnd::Queue(name) => {
+            let queue = topology.queue(name).ok_or_else(|| no_queue(name))?;
+            queue.check_owner(client)?;
+            End::Queue(Arc::clone(queue))
+        }
+        BindingEnd::Exchange(name) => {
+            let exchange = topology.exchange(name).ok_or_else(|| no_exchange(name))?;
+            End::Exchange(Arc::clone(&exchange.name))
+        }
+    };
+    let source = topology.exchange(binding.source).ok_or_else(|| no_exchange(binding.source))?;
+    if source.reads_headers() {
+        headers::check(binding.arguments)?;
+    }
+    let arguments = owned(binding.arguments);
+    Ok(Some((binding.source, exchange::Binding { key: binding.key.into(), arguments, to })))
+}
+
+fn new_exchange(spec: &ExchangeSpec<'_>) -> Result<Exchange, Refused> {
+    let alternate = match spec.arguments.iter().find(|(name, _)| *name == "alternate-exchange") {
+        None => None,
+        Some((_, value)) => Some(text_of(spec.arguments, "alternate-exchange").ok_or_else(|| {
+            let kind = crate::arguments::type_name(value);
+            Refused::Precondition(format!(
+                "invalid type '{kind}' for arg 'alternate-exchange' in exchange '{}'",
+                spec.name
+            ))
+        })?),
+    };
+    let mut exchange = Exchange::new(spec.name.into(), spec.kind.clone())
+        .ok_or_else(|| Refused::Precondition(format!("unknown exchange type '{}'", spec.kind.name())))?;
+    exchange.durable = spec.durable;
+    exchange.auto_delete = spec.auto_delete;
+    exchange.internal = spec.internal;
+    exchange.arguments = owned(spec.arguments);
+    exchange.alternate = alternate;
+    Ok(exchange)
+}
+
+fn same_exchange(exchange: &Exchange, spec: &ExchangeSpec<'_>) -> Result<(), Refused> {
+    let declared = Declared { what: What::Exchange, name: spec.name };
+    let flag = |argument, received: bool, current: bool| {
+        declared.field(argument, &received.to_string(), &current.to_string())
+    };
+    let kind = |kind: &ExchangeKind| kind.name().to_owned();
+    declared.field("type", &kind(&spec.kind), &kind(&exchange.kind))?;
+    flag("durable", spec.durable, exchange.durable)?;
+    flag("auto_delete", spec.auto_delete, exchange.auto_delete)?;
+    flag("internal", spec.internal, exchange.internal)?;
+    declared.argument("alternate-exchange", spec.arguments, &exchange.arguments)
+}
+
+fn same_queue(queue: &Queue, spec: &QueueSpec<'_>, client: u64) -> Result<(), Refused> {
+    let traits = queue.traits();
+    if traits.owner != spec.exclusive.then_some(client) {
+        return Err(Refused::Locked(spec.name.into()));
+    }
+    let declared = Declared { what: What::Queue, name: spec.name };
+    declared.field("durable", &spec.durable.to_string(), &traits.durable.to_string())?;
+    declared.field("auto_delete", &spec.auto_delete.to_string(), &traits.auto_delete.to_string())?;
+    declared.queue_arguments(spec.arguments, &traits.declared)
+}
+
+fn default_exchange() -> Refused {
+    Refused::AccessRefused("operation not permitted on the default exchange".into())
+}
+
+fn no_exchange(name: &str) -> Refused {
+    Refused::NotFound { what: What::Exchange, name: name.into() }
+}
+
+fn reserved(what: What, name: &str) -> Refused {
+    Refused::AccessRefused(format!("{what} name '{name}' contains reserved prefix 'amq.*'"))
+}
+
+/// A name for a queue whose client gave none, not to be guessed.
+fn generated() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let random = || u128::from(RandomState::new().build_hasher().finish());
+    let bits = random() << 64 | random();
+    let letter = |at: u32| {
+        let place = usize::try_from(bits >> (6 * at) & 63).unwrap_or_default();
+        char::from(ALPHABET.get(place).copied().unwrap_or(b'A'))
+    };
+    "amq.gen-".chars().chain((0..22).map(letter)).collect()
+}

@@ -1,0 +1,35 @@
+//! Bounds of an embedded back end.
+
+use linkspan_contract::Millis;
+
+/// How much may wait in memory, and when publishers are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddedOptions {
+    /// Bytes ready in one queue that publishers are held above, while its consumers make progress.
+    pub queue_high: u64,
+    /// Bytes ready in one queue that nothing is taken beyond: refused where the publisher wants a receipt, else dropped
+    /// and counted. A queue that was declared with a length follows its own `x-overflow` instead.
+    pub queue_limit: u64,
+    /// Bytes that wait for the window of one publish-subscribe session that publishers are held above, while the session
+    /// makes progress.
+    pub session_high: u64,
+    /// Bytes that wait for one session; what comes beyond is dropped for it and counted.
+    pub session_limit: u64,
+    /// Milliseconds without progress after which a consumer holds nobody.
+    pub slow_after: Millis,
+    /// Bytes of one body that is taken in pieces.
+    pub body_limit: u64,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            queue_high: 8 << 20,
+            queue_limit: 1 << 30,
+            session_high: 1 << 20,
+            session_limit: 16 << 20,
+            slow_after: 1000,
+            body_limit: 128 << 20,
+        }
+    }
+}

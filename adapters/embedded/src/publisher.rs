@@ -1,0 +1,415 @@
+//! The publishing side of a lane: finds out who gets what, once per run of messages with one target.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::{
+    Batch, Delivered, Destination, Flags, Millis, Outcome, Pick, Published, Refused, Seq, TargetId,
+};
+use slab::Slab;
+
+use crate::brake::Brakes;
+use crate::keeper::Keeper;
+use crate::outlet::{Outlet, Touched};
+use crate::plan::{Goal, Member, Plan, Way};
+use crate::queue::Queue;
+use crate::scratch::{NO_LIST, Scratch};
+use crate::session::Session;
+use crate::subscription::Subscription;
+use crate::topology::Routes;
+use crate::vhost::Vhost;
+
+/// A lane's targets, and the sessions and queues that they lead to.
+pub(crate) struct Publisher {
+    vhost: Arc<Vhost>,
+    /// The number of the client that publishes.
+    client: u64,
+    targets: Slab<Target>,
+    slots: Slots,
+    /// The topology's epoch that the slots are good for.
+    epoch: u64,
+    next: Seq,
+}
+
+struct Target {
+    goal: Goal,
+    plan: Plan,
+}
+
+/// The sessions and queues that this lane's targets lead to, numbered, so that picks are appended without hashing.
+#[derive(Default)]
+struct Slots {
+    sessions: Vec<SessionSlot>,
+    queues: Vec<QueueSlot>,
+    places: HashMap<usize, u32, RandomState>,
+}
+
+struct SessionSlot {
+    outlet: Outlet,
+    /// Its list of picks during a publish.
+    list: u32,
+    /// The client settles some of them.
+    unsettled: bool,
+}
+
+struct QueueSlot {
+    queue: Arc<Queue>,
+    /// Its list of ranges during a publish.
+    list: u32,
+}
+
+/// In place of a target's number: the subscription was found for one message alone.
+const FOUND: u64 = u32::MAX as u64;
+
+impl Publisher {
+    pub(crate) fn new(vhost: Arc<Vhost>, client: u64) -> Self {
+        Self { vhost, client, targets: Slab::new(), slots: Slots::default(), epoch: 0, next: 0 }
+    }
+
+    pub(crate) fn target(&mut self, to: &Destination<'_>) -> TargetId {
+        let place = self.targets.insert(Target { goal: Goal::new(to), plan: Plan::default() });
+        TargetId(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn forget(&mut self, targets: &[TargetId]) {
+        for target in targets {
+            self.targets.try_remove(target.0 as usize);
+        }
+        if self.targets.is_empty() {
+            self.targets = Slab::new();
+            self.slots = Slots::default();
+        }
+    }
+
+    /// What is wrong with a target, when nothing may be published to it.
+    pub(crate) fn refusal(&mut self, target: TargetId) -> Option<Refused> {
+        self.begin();
+        self.renew(target);
+        match self.targets.get(target.0 as usize).map(|target| &target.plan.way) {
+            Some(Way::Closed(why)) => Some((**why).clone()),
+            Some(_) => None,
+            None => Some(unknown(target)),
+        }
+    }
+
+    /// Takes the messages of one read.
+    pub(crate) fn publish(
+        &mut self,
+        batch: &Batch<'_>,
+        touched: &mut Touched,
+        brakes: &mut Brakes,
+        now: Millis,
+    ) -> Published {
+        let mut published = Published { first: self.next, ..Published::default() };
+        Scratch::with(|scratch| {
+            published.taken = self.pick(batch, scratch, &mut published);
+            self.deliver(batch, scratch, touched, brakes, now, &mut published);
+        });
+        if published.exceptions.len() > 1 {
+            published.exceptions.sort_by_key(|(place, _)| *place);
+            published.exceptions.dedup_by_key(|(place, _)| *place);
+        }
+        if batch.any.any(Flags::RECEIPT) {
+            let taken = batch.messages.get(..published.taken as usize).unwrap_or_default();
+            let wanting = taken.iter().filter(|message| message.flags.any(Flags::RECEIPT)).count();
+            published.wanting = u32::try_from(wanting).unwrap_or(u32::MAX);
+            published.done = published.wanting;
+            self.next = self.next.saturating_add(u64::from(published.wanting));
+        }
+        published
+    }
+
+    /// Goes through the batch run by run; tells how many messages could be dealt with.
+    fn pick(&mut self, batch: &Batch<'_>, scratch: &mut Scratch, published: &mut Published) -> u32 {
+        self.begin();
+        let splits = Flags(batch.any.0 & Flags::DURABLE.0);
+        let mut rest = batch.messages;
+        let mut start = 0_u32;
+        while let Some(first) = rest.first() {
+            let (target, durable) = (first.target, first.flags.0 & splits.0);
+            let run = rest
+                .iter()
+                .position(|message| message.target != target || message.flags.0 & splits.0 != durable)
+                .unwrap_or(rest.len());
+            let end = start.saturating_add(u32::try_from(run).unwrap_or(u32::MAX));
+            self.renew(target);
+            let Some(Target { goal, plan }) = self.targets.get(target.0 as usize) else {
+                published.exceptions.push((start, Outcome::Refused(unknown(target))));
+                return start;
+            };
+            match &plan.way {
+                Way::Common => {
+                    let found = self.slots.append(plan, target, start..end, first.flags, scratch);
+                    if !found {
+                        unroutable(batch, start..end, published);
+                    }
+                }
+                Way::Own => {
+                    let vhost = Arc::clone(&self.vhost);
+                    for place in start..end {
+                        let routes = route_one(&vhost, goal, batch, place);
+                        let flags = first.flags;
+                        if !self.slots.append_found(routes, self.client, place, flags, scratch) {
+                            unroutable(batch, place..place + 1, published);
+                        }
+                    }
+                }
+                Way::Closed(why) => {
+                    published.exceptions.push((start, Outcome::Refused((**why).clone())));
+                    return start;
+                }
+            }
+            rest = rest.get(run..).unwrap_or_default();
+            start = end;
+        }
+        start
+    }
+
+    /// When the topology has changed, sessions and queues are numbered anew: what is gone is let go.
+    fn begin(&mut self) {
+        let epoch = self.vhost.epoch();
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.slots.clear();
+        }
+    }
+
+    /// Finds a target's way again when the topology has changed since.
+    fn renew(&mut self, target: TargetId) {
+        let epoch = self.epoch;
+        let Some(Target { goal, plan }) = self.targets.get_mut(target.0 as usize) else { return };
+        if plan.epoch == epoch {
+            return;
+        }
+        let routes = goal.lend(|to| self.vhost.route(to, None));
+        *plan = match routes {
+            Err(why) => Plan { epoch, way: Way::Closed(Box::new(why)), ..Plan::default() },
+            Ok(routes) if routes.by_message => Plan { epoch, way: Way::Own, ..Plan::default() },
+            Ok(routes) => {
+                let client = self.client;
+                let slots = &mut self.slots;
+                let members = routes
+                    .subscribers
+                    .into_iter()
+                    .filter(|subscription| !(subscription.no_local && subscription.session.client == client))
+                    .map(|subscription| Member { slot: slots.session(&subscription.session), subscription })
+                    .collect();
+                let queues = routes.queues.iter().map(|queue| slots.queue(queue)).collect();
+                Plan { epoch, members, queues, way: Way::Common }
+            }
+        };
+    }
+
+    /// Hands to each session and queue what was picked for it.
+    fn deliver(
+        &mut self,
+        batch: &Batch<'_>,
+        scratch: &mut Scratch,
+        touched: &mut Touched,
+        brakes: &mut Brakes,
+        now: Millis,
+        published: &mut Published,
+    ) {
+        let mut keeper = Keeper::new(batch);
+        let mut places = std::mem::take(&mut scratch.sessions);
+        let mut given = std::mem::take(&mut scratch.given);
+        for place in places.drain(..) {
+            let Some(slot) = self.slots.sessions.get_mut(place as usize) else { continue };
+            let picks = scratch.picks.take(slot.list);
+            let session = Arc::clone(&slot.outlet.session);
+            let sink = slot.outlet.sink();
+            let said = if slot.unsettled {
+                let targets = &self.targets;
+                let found = &scratch.found;
+                let whose = |pick: &Pick| whose(targets, found, pick);
+                session.deliver(&**sink, &mut keeper, &picks, whose, &mut given, now)
+            } else {
+                sink.deliver(batch, &picks)
+            };
+            touched.add(sink);
+            match said {
+                Delivered::Taken => {}
+                Delivered::Congested => brakes.sink(sink),
+                Delivered::Closed => dropped_closed(&picks),
+            }
+            if slot.unsettled && session.gate.holds_until(now).is_some() {
+                brakes.session(&session);
+            }
+            let list = slot.list;
+            (slot.list, slot.unsettled) = (NO_LIST, false);
+            scratch.picks.put_back(list, picks);
+        }
+        (scratch.sessions, scratch.given) = (places, given);
+        let mut places = std::mem::take(&mut scratch.queues);
+        for place in places.drain(..) {
+            let Some(slot) = self.slots.queues.get_mut(place as usize) else { continue };
+            let ranges = scratch.ranges.take(slot.list);
+            slot.queue.publish(&mut keeper, &ranges, scratch, touched, brakes, now, published);
+            let list = slot.list;
+            slot.list = NO_LIST;
+            scratch.ranges.put_back(list, ranges);
+        }
+        scratch.queues = places;
+        published.congested = !brakes.is_empty();
+    }
+}
+
+/// The subscription that a pick is for: until tags are allotted, `first` says where it stands.
+fn whose<'s>(
+    targets: &'s Slab<Target>,
+    found: &'s [Arc<Subscription>],
+    pick: &Pick,
+) -> Option<&'s Arc<Subscription>> {
+    let (target, place) = (pick.first >> 32, (pick.first & FOUND) as usize);
+    if target == FOUND {
+        return found.get(place);
+    }
+    let target = targets.get(usize::try_from(target).ok()?)?;
+    target.plan.members.get(place).map(|member| &member.subscription)
+}
+
+fn unknown(target: TargetId) -> Refused {
+    Refused::Precondition(format!("target {} was never given out by this lane, or was forgotten", target.0))
+}
+
+fn route_one(vhost: &Vhost, goal: &Goal, batch: &Batch<'_>, place: u32) -> Routes {
+    let properties = batch.message(place).and_then(|message| batch.properties(message).ok());
+    goal.lend(|to| vhost.route(to, Some(&properties.unwrap_or_default()))).unwrap_or_default()
+}
+
+fn unroutable(batch: &Batch<'_>, places: Range<u32>, published: &mut Published) {
+    if batch.any.any(Flags::RECEIPT | Flags::MANDATORY) {
+        let told = places.filter(|place| {
+            batch.message(*place).is_some_and(|message| message.flags.any(Flags::RECEIPT | Flags::MANDATORY))
+        });
+        published.exceptions.extend(told.map(|place| (place, Outcome::Unroutable)));
+    }
+}
+
+fn dropped_closed(picks: &[Pick]) {
+    let settled = picks.iter().filter(|pick| pick.settled);
+    let count: u64 = settled.map(|pick| u64::from(pick.at.end - pick.at.start)).sum();
+    metrics::counter!("linkspan_messages_dropped_total", "reason" => "connection-closed").increment(count);
+}
+
+impl Slots {
+    fn clear(&mut self) {
+        self.sessions.clear();
+        self.queues.clear();
+        self.places.clear();
+    }
+
+    fn session(&mut self, session: &Arc<Session>) -> u32 {
+        let sessions = &mut self.sessions;
+        *self.places.entry(Arc::as_ptr(session).addr()).or_insert_with(|| {
+            sessions.push(SessionSlot {
+                outlet: Outlet::new(Arc::clone(session)),
+                list: NO_LIST,
+                unsettled: false,
+            });
+            u32::try_from(sessions.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+
+    fn queue(&mut self, queue: &Arc<Queue>) -> u32 {
+        let queues = &mut self.queues;
+        *self.places.entry(Arc::as_ptr(queue).addr()).or_insert_with(|| {
+            queues.push(QueueSlot { queue: Arc::clone(queue), list: NO_LIST });
+            u32::try_from(queues.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// Adds a run to the lists of all that get it; false when nobody does.
+    #[inline]
+    fn append(
+        &mut self,
+        plan: &Plan,
+        target: TargetId,
+        at: Range<u32>,
+        flags: Flags,
+        scratch: &mut Scratch,
+    ) -> bool {
+        for (place, member) in (0..).zip(&*plan.members) {
+            let whose = u64::from(target.0) << 32 | place;
+            self.append_pick(member.slot, &member.subscription, whose, at.clone(), flags, scratch);
+        }
+        for slot in &*plan.queues {
+            self.append_range(*slot, at.clone(), scratch);
+        }
+        !(plan.members.is_empty() && plan.queues.is_empty())
+    }
+
+    /// The same for one message that went its own way.
+    fn append_found(
+        &mut self,
+        routes: Routes,
+        client: u64,
+        place: u32,
+        flags: Flags,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let at = place..place.saturating_add(1);
+        let mut any = !routes.queues.is_empty();
+        for queue in &routes.queues {
+            let slot = self.queue(queue);
+            self.append_range(slot, at.clone(), scratch);
+        }
+        for subscription in routes.subscribers {
+            if subscription.no_local && subscription.session.client == client {
+                continue;
+            }
+            any = true;
+            let slot = self.session(&subscription.session);
+            let whose = FOUND << 32 | scratch.found.len() as u64;
+            self.append_pick(slot, &subscription, whose, at.clone(), flags, scratch);
+            scratch.found.push(subscription);
+        }
+        any
+    }
+
+    #[inline]
+    fn append_pick(
+        &mut self,
+        slot: u32,
+        subscription: &Subscription,
+        whose: u64,
+        at: Range<u32>,
+        flags: Flags,
+        scratch: &mut Scratch,
+    ) {
+        let place = slot;
+        let Some(slot) = self.sessions.get_mut(slot as usize) else { return };
+        if slot.list == NO_LIST {
+            slot.list = scratch.picks.open();
+            scratch.sessions.push(place);
+        }
+        let Some(picks) = scratch.picks.get_mut(slot.list) else { return };
+        let settled = subscription.is_settled(flags);
+        slot.unsettled |= !settled;
+        match picks.last_mut() {
+            Some(last)
+                if last.at.end == at.start && last.key == subscription.key && last.settled == settled =>
+            {
+                last.at.end = at.end;
+            }
+            _ => picks.push(Pick { at, key: subscription.key, first: whose, age: 0, attempt: 0, settled }),
+        }
+    }
+
+    #[inline]
+    fn append_range(&mut self, slot: u32, at: Range<u32>, scratch: &mut Scratch) {
+        let place = slot;
+        let Some(slot) = self.queues.get_mut(slot as usize) else { return };
+        if slot.list == NO_LIST {
+            slot.list = scratch.ranges.open();
+            scratch.queues.push(place);
+        }
+        let Some(ranges) = scratch.ranges.get_mut(slot.list) else { return };
+        match ranges.last_mut() {
+            Some(last) if last.end == at.start => last.end = at.end,
+            _ => ranges.push(at),
+        }
+    }
+}

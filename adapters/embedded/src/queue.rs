@@ -1,0 +1,527 @@
+//! A queue of this back end: the engine behind a lock, and the sinks of its consumers.
+
+mod hand_out;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::{
+    DeliveryTag, Ended, Flags, Kept, Millis, Outcome, Published, QueueCounts, Refused, Settlement,
+    SubscriptionKey,
+};
+use linkspan_queues::{
+    Assignment, Consumer, ConsumerId, Effect, LaneId, Limits, NEVER, Offer, Pushed, Queue as Engine, Tally,
+};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::arguments::{Overflow, Owned, QueueArguments};
+use crate::brake::Brakes;
+use crate::dead_letter::{DeadLetters, Grave};
+use crate::gate::Gate;
+use crate::keeper::Keeper;
+use crate::outlet::{Outlet, Touched};
+use crate::scratch::Scratch;
+use crate::session::Session;
+use crate::vhost::Vhost;
+
+/// What a queue was declared with, beside its limits.
+#[derive(Debug, Default)]
+pub(crate) struct QueueTraits {
+    pub(crate) durable: bool,
+    /// The client whose own it is.
+    pub(crate) owner: Option<u64>,
+    pub(crate) auto_delete: bool,
+    pub(crate) declared: Owned,
+    /// The shared subscription that it is, by group and filter.
+    pub(crate) group: Option<(Box<str>, Box<str>)>,
+}
+
+/// One queue.
+pub(crate) struct Queue {
+    pub(crate) name: Arc<str>,
+    vhost: Weak<Vhost>,
+    traits: QueueTraits,
+    grave: Option<Grave>,
+    pub(crate) gate: Gate,
+    state: Mutex<State>,
+}
+
+struct State {
+    engine: Engine<Kept>,
+    seats: HashMap<ConsumerId, Seat, RandomState>,
+    /// Consumers whose sinks are above their marks.
+    congested: usize,
+    /// When the coordinator will look at this queue.
+    scheduled: Millis,
+    ended: bool,
+}
+
+/// Where a consumer's deliveries go.
+struct Seat {
+    outlet: Outlet,
+    key: SubscriptionKey,
+    /// Its sink is above its mark or closed.
+    congested: bool,
+    /// Its list of assignments while things are handed out.
+    list: u32,
+}
+
+/// What a message costs beside its bytes while it is ready.
+const OVERHEAD: u64 = 112;
+
+impl Queue {
+    pub(crate) fn new(
+        name: Arc<str>,
+        vhost: &Arc<Vhost>,
+        traits: QueueTraits,
+        arguments: &QueueArguments,
+        now: Millis,
+    ) -> Arc<Self> {
+        let options = &vhost.house.options;
+        let limits = Limits {
+            max_length: arguments.max_length,
+            max_bytes: Some(
+                arguments.max_bytes.map_or(options.queue_limit, |own| own.min(options.queue_limit)),
+            ),
+            overflow: match arguments.overflow {
+                Overflow::DropHead if arguments.is_bounded() => linkspan_queues::Overflow::DropHead,
+                // Nobody asked for messages to be dropped: the memory's bound refuses what comes.
+                Overflow::DropHead => linkspan_queues::Overflow::Reject,
+                Overflow::RejectPublish => linkspan_queues::Overflow::Reject,
+                Overflow::RejectPublishDeadLetter => linkspan_queues::Overflow::RejectDeadLetter,
+            },
+            message_ttl: arguments.message_ttl,
+            max_priority: arguments.max_priority,
+            delivery_limit: arguments.delivery_limit,
+            single_active: arguments.single_active,
+            expires: arguments.expires,
+            ack_timeout: None,
+        };
+        let grave = arguments
+            .dead_letter_exchange
+            .as_ref()
+            .map(|exchange| Grave { exchange: exchange.clone(), key: arguments.dead_letter_key.clone() });
+        Arc::new(Self {
+            name,
+            vhost: Arc::downgrade(vhost),
+            traits,
+            grave,
+            gate: Gate::new(options.queue_high, options.slow_after),
+            state: Mutex::new(State {
+                engine: Engine::new(now, limits),
+                seats: HashMap::default(),
+                congested: 0,
+                scheduled: NEVER,
+                ended: false,
+            }),
+        })
+    }
+
+    pub(crate) fn traits(&self) -> &QueueTraits {
+        &self.traits
+    }
+
+    pub(crate) fn group(&self) -> Option<(&str, &str)> {
+        self.traits.group.as_ref().map(|(group, filter)| (&**group, &**filter))
+    }
+
+    /// Where its dead letters go.
+    pub(crate) fn grave(&self) -> Option<&Grave> {
+        self.grave.as_ref()
+    }
+
+    pub(crate) fn vhost(&self) -> Option<Arc<Vhost>> {
+        self.vhost.upgrade()
+    }
+
+    /// Refuses a client whose queue it is not.
+    pub(crate) fn check_owner(&self, client: u64) -> Result<(), Refused> {
+        match self.traits.owner {
+            Some(owner) if owner != client => Err(Refused::Locked(self.name.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> QueueCounts {
+        counts(&self.name, &self.state.lock())
+    }
+
+    /// Ready, unsettled, bytes, consumers.
+    pub(crate) fn depth(&self) -> (u64, u64, u64, usize) {
+        let state = self.state.lock();
+        let engine = &state.engine;
+        (engine.len() + engine.delayed() as u64, engine.unsettled(), engine.bytes(), engine.consumers())
+    }
+
+    /// Somebody has declared it: it is in use. Tells its counts.
+    pub(crate) fn declared(&self, now: Millis) -> QueueCounts {
+        let mut state = self.state.lock();
+        state.engine.touch(now);
+        counts(&self.name, &state)
+    }
+
+    /// Takes messages of a lent batch: straight to consumers that settle nothing, else into the queue.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn publish(
+        self: &Arc<Self>,
+        keeper: &mut Keeper<'_>,
+        ranges: &[Range<u32>],
+        scratch: &mut Scratch,
+        touched: &mut Touched,
+        brakes: &mut Brakes,
+        now: Millis,
+        published: &mut Published,
+    ) {
+        let count = ranges.iter().map(|range| range.end - range.start).sum();
+        let batch = keeper.batch();
+        let mut state = self.state.lock();
+        if state.ended || count == 0 {
+            return;
+        }
+        let durable = batch.any.any(Flags::DURABLE);
+        let mut straight = std::mem::take(&mut scratch.straight);
+        let mut refused = Refusals { batch, ranges, published };
+        if state.engine.direct(count, durable, &mut straight) == 0 {
+            let owned = keeper.keep(ranges);
+            state.push(&owned, 0..count, now, &mut scratch.assignments, &mut refused);
+        } else {
+            let missed = state.hand_straight(batch, ranges, &straight, scratch, touched, brakes);
+            if !missed.is_empty() {
+                let owned = keeper.keep(ranges);
+                for at in missed {
+                    state.push(&owned, at, now, &mut scratch.assignments, &mut refused);
+                }
+            }
+        }
+        straight.clear();
+        scratch.straight = straight;
+        state.hand_out(now, scratch, touched, Some(brakes));
+        if state.congested > 0 && !state.engine.is_empty() {
+            state.brake(brakes);
+        }
+        self.finish(state, now, touched);
+        if self.gate.holds_until(now).is_some() {
+            brakes.queue(self);
+        }
+    }
+
+    /// Takes one kept message, from inside: a dead letter. What that costs others is for the caller to carry out.
+    pub(crate) fn put(
+        self: &Arc<Self>,
+        message: &Kept,
+        now: Millis,
+        touched: &mut Touched,
+    ) -> Vec<Effect<Kept>> {
+        Scratch::with(|scratch| {
+            let mut state = self.state.lock();
+            if state.ended {
+                return Vec::new();
+            }
+            state.engine.push(now, offer(&message.batch, message.at), &mut scratch.assignments);
+            state.hand_out(now, scratch, touched, None);
+            self.note(&mut state)
+        })
+    }
+
+    /// Lets a consumer in; it is given nothing before [`start`](Self::start).
+    pub(crate) fn join(
+        &self,
+        consumer: Consumer,
+        session: &Arc<Session>,
+        key: SubscriptionKey,
+    ) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        let id = consumer.id;
+        let in_use = |_| Refused::ExclusiveUse(self.name.to_string());
+        state.engine.add_consumer(consumer).map_err(in_use)?;
+        let outlet = Outlet::new(Arc::clone(session));
+        state.seats.insert(id, Seat { outlet, key, congested: false, list: crate::scratch::NO_LIST });
+        Ok(())
+    }
+
+    /// Lets a consumer begin.
+    pub(crate) fn start(self: &Arc<Self>, consumer: ConsumerId, now: Millis, touched: &mut Touched) {
+        self.act(now, touched, |state| state.engine.set_paused(consumer, false));
+    }
+
+    /// Consumers that ran dry, or whose sink was above its mark, may be able to take again.
+    pub(crate) fn resume(self: &Arc<Self>, consumers: &[ConsumerId], now: Millis, touched: &mut Touched) {
+        self.act(now, touched, |state| {
+            for consumer in consumers {
+                match state.seats.get_mut(consumer) {
+                    Some(seat) if seat.congested => {
+                        seat.congested = false;
+                        state.congested -= 1;
+                        state.engine.set_paused(*consumer, false);
+                    }
+                    Some(_) => state.engine.resume(*consumer),
+                    None => {}
+                }
+            }
+        });
+    }
+
+    /// Carries out what a consumer says.
+    pub(crate) fn settle(
+        self: &Arc<Self>,
+        consumer: ConsumerId,
+        first: DeliveryTag,
+        count: u32,
+        outcome: &Settlement,
+        now: Millis,
+        touched: &mut Touched,
+    ) -> Tally {
+        if *outcome == Settlement::Accept {
+            let mut state = self.state.lock();
+            self.gate.progress(now);
+            return state.engine.settle(now, consumer, first, count, outcome);
+        }
+        self.gate.progress(now);
+        self.act(now, touched, |state| state.engine.settle(now, consumer, first, count, outcome))
+    }
+
+    /// Takes one message for somebody who asks; and how many are still ready.
+    pub(crate) fn fetch(
+        self: &Arc<Self>,
+        key: ConsumerId,
+        lane: LaneId,
+        settled: bool,
+        now: Millis,
+        touched: &mut Touched,
+    ) -> Option<(Assignment<Kept>, u64)> {
+        self.gate.progress(now);
+        self.act(now, touched, |state| {
+            let assignment = state.engine.fetch(now, key, lane, settled)?;
+            Some((assignment, state.engine.len()))
+        })
+    }
+
+    /// Gives back what a lane has not settled: to the queue, or once more to the same consumers.
+    pub(crate) fn recover(
+        self: &Arc<Self>,
+        lane: LaneId,
+        again: Option<&[ConsumerId]>,
+        now: Millis,
+        touched: &mut Touched,
+    ) {
+        let Some(consumers) = again else {
+            return self.act(now, touched, |state| state.engine.recover(now, lane));
+        };
+        Scratch::with(|scratch| {
+            let mut state = self.state.lock();
+            for consumer in consumers {
+                state.engine.redeliver(now, *consumer, &mut scratch.assignments);
+            }
+            state.repeat(scratch, touched);
+            self.finish(state, now, touched);
+        });
+    }
+
+    /// Lets a consumer go; true when it was the last and nobody else holds the queue.
+    pub(crate) fn part(self: &Arc<Self>, consumer: ConsumerId, now: Millis, touched: &mut Touched) -> bool {
+        let left = self.act(now, touched, |state| {
+            state.rise(consumer);
+            state.engine.remove_consumer(now, consumer).was_last
+        });
+        left && self.goes_when_left()
+    }
+
+    /// Lets a lane go, and takes back what it has not settled; true when nobody else holds the queue.
+    pub(crate) fn release(
+        self: &Arc<Self>,
+        lane: LaneId,
+        consumers: &[ConsumerId],
+        now: Millis,
+        touched: &mut Touched,
+    ) -> bool {
+        let left = self.act(now, touched, |state| {
+            consumers.iter().for_each(|consumer| state.rise(*consumer));
+            state.engine.release_lane(now, lane).was_last
+        });
+        left && self.goes_when_left()
+    }
+
+    fn goes_when_left(&self) -> bool {
+        self.traits.auto_delete || self.traits.group.is_some()
+    }
+
+    /// True when a consumer that may be gone has something unsettled.
+    pub(crate) fn owes(&self, consumer: ConsumerId) -> bool {
+        self.state.lock().engine.unsettled_by(consumer) > 0
+    }
+
+    /// True when nobody consumes: it may be removed. The caller holds the topology.
+    pub(crate) fn is_left(&self) -> bool {
+        let state = self.state.lock();
+        !state.ended && state.engine.consumers() == 0
+    }
+
+    /// Removes what is ready and tells how much.
+    pub(crate) fn purge(self: &Arc<Self>, now: Millis) -> u64 {
+        let mut state = self.state.lock();
+        let purged = state.engine.purge();
+        self.gate.progress(now);
+        self.gate.level(0);
+        purged
+    }
+
+    /// It was taken out of the topology: its messages go, its consumers are told. Tells how many messages were ready.
+    pub(crate) fn end(&self) -> u64 {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.ended, true) {
+            return 0;
+        }
+        let ready = state.engine.purge();
+        state.engine = Engine::new(0, Limits::default());
+        for (_, mut seat) in state.seats.drain() {
+            seat.outlet.sink().ended(seat.key, Ended::QueueDeleted);
+        }
+        state.congested = 0;
+        self.gate.open();
+        ready
+    }
+
+    /// Its time has come.
+    pub(crate) fn tick(self: &Arc<Self>, now: Millis, touched: &mut Touched) {
+        self.act(now, touched, |state| {
+            state.scheduled = NEVER;
+            state.engine.tick(now);
+        });
+    }
+
+    /// Has the coordinator look at it when something becomes due.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        self.schedule(&mut self.state.lock());
+    }
+
+    /// Does something to the engine, then gives out what can be given.
+    fn act<R>(self: &Arc<Self>, now: Millis, touched: &mut Touched, what: impl FnOnce(&mut State) -> R) -> R {
+        Scratch::with(|scratch| {
+            let mut state = self.state.lock();
+            let result = what(&mut state);
+            state.hand_out(now, scratch, touched, None);
+            self.finish(state, now, touched);
+            result
+        })
+    }
+
+    /// Notes what has changed, lets go of the lock and carries out what the engine has to say.
+    fn finish(self: &Arc<Self>, mut state: MutexGuard<'_, State>, now: Millis, touched: &mut Touched) {
+        let effects = self.note(&mut state);
+        drop(state);
+        if !effects.is_empty()
+            && let Some(vhost) = self.vhost()
+        {
+            let mut dead = DeadLetters::default();
+            dead.carry_out(self, &vhost, effects);
+            dead.bury(&vhost, now, touched);
+        }
+    }
+
+    /// Notes what has changed, and yields what the engine has to say.
+    fn note(self: &Arc<Self>, state: &mut State) -> Vec<Effect<Kept>> {
+        let ready = state.engine.len();
+        self.gate.level(state.engine.bytes().saturating_add(ready.saturating_mul(OVERHEAD)));
+        self.schedule(state);
+        if state.engine.has_effects() { state.engine.effects().collect() } else { Vec::new() }
+    }
+
+    fn schedule(self: &Arc<Self>, state: &mut State) {
+        if let Some(at) = state.engine.next_tick()
+            && at < state.scheduled
+            && let Some(vhost) = self.vhost()
+        {
+            state.scheduled = at;
+            vhost.house.coordinator.look_at(self, at);
+        }
+    }
+}
+
+impl State {
+    fn push(
+        &mut self,
+        owned: &Arc<linkspan_contract::OwnedBatch>,
+        at: Range<u32>,
+        now: Millis,
+        out: &mut Vec<Assignment<Kept>>,
+        refused: &mut Refusals<'_, '_>,
+    ) {
+        for at in at {
+            if self.engine.push(now, offer(owned, at), out) == Pushed::Refused {
+                refused.add(at);
+            }
+        }
+    }
+
+    /// A consumer leaves its seat.
+    fn rise(&mut self, consumer: ConsumerId) {
+        if let Some(seat) = self.seats.remove(&consumer) {
+            self.congested -= usize::from(seat.congested);
+        }
+    }
+}
+
+/// A message as the engine takes it.
+fn offer(owned: &Arc<linkspan_contract::OwnedBatch>, at: u32) -> Offer<Kept> {
+    let kept = Kept { batch: Arc::clone(owned), at };
+    let message = owned.messages().get(at as usize).copied().unwrap_or_default();
+    Offer {
+        size: owned.size(at),
+        priority: message.priority,
+        expiry: message.flags.has(Flags::EXPIRES).then_some(message.expiry),
+        durable: message.flags.has(Flags::DURABLE),
+        body: kept,
+    }
+}
+
+fn counts(name: &str, state: &State) -> QueueCounts {
+    QueueCounts {
+        name: name.into(),
+        messages: state.engine.len(),
+        consumers: u32::try_from(state.engine.consumers()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Messages that a full queue did not take.
+struct Refusals<'a, 'b> {
+    batch: &'a linkspan_contract::Batch<'b>,
+    ranges: &'a [Range<u32>],
+    published: &'a mut Published,
+}
+
+impl Refusals<'_, '_> {
+    /// The message at `at` of those published to the queue.
+    fn add(&mut self, at: u32) {
+        metrics::counter!("linkspan_messages_refused_total", "reason" => "queue-full").increment(1);
+        let Some(place) = place_of(self.ranges, at) else { return };
+        if self.batch.message(place).is_some_and(|message| message.flags.has(Flags::RECEIPT)) {
+            let why = Outcome::Refused(Refused::Full("the queue is full and takes no more".into()));
+            self.published.exceptions.push((place, why));
+        }
+    }
+}
+
+/// The place in the batch of the `at`th message of some ranges.
+fn place_of(ranges: &[Range<u32>], at: u32) -> Option<u32> {
+    let mut before = 0;
+    for range in ranges {
+        let len = range.end - range.start;
+        if at - before < len {
+            return Some(range.start + (at - before));
+        }
+        before += len;
+    }
+    None
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("name", &self.name)
+            .field("traits", &self.traits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,237 @@
+//! From assignments to sinks: each consumer's share in as few calls as possible.
+
+use std::ops::Range;
+
+use linkspan_contract::{Batch, Delivered, Kept, Millis, Pick};
+use linkspan_queues::{Assignment, Direct};
+
+use super::{Seat, State};
+use crate::brake::Brakes;
+use crate::outlet::Touched;
+use crate::scratch::{NO_LIST, Scratch};
+
+/// So many messages are given out before sinks are asked whether they are above their marks.
+const ROUND: usize = 256;
+
+impl State {
+    /// Gives out what is ready as long as somebody can take it.
+    pub(super) fn hand_out(
+        &mut self,
+        now: Millis,
+        scratch: &mut Scratch,
+        touched: &mut Touched,
+        mut brakes: Option<&mut Brakes>,
+    ) {
+        loop {
+            self.engine.dispatch_some(now, ROUND, &mut scratch.assignments);
+            let mut again = scratch.assignments.len() >= ROUND;
+            if scratch.assignments.is_empty() {
+                return;
+            }
+            self.share_out(scratch);
+            let mut consumers = std::mem::take(&mut scratch.consumers);
+            for consumer in consumers.drain(..) {
+                let Some(seat) = self.seats.get_mut(&consumer) else { continue };
+                let list = std::mem::replace(&mut seat.list, NO_LIST);
+                let mut share = scratch.shares.take(list);
+                again |= self.give(consumer, &mut share, scratch, touched, brakes.as_deref_mut());
+                scratch.shares.put_back(list, share);
+            }
+            scratch.consumers = consumers;
+            scratch.shares.clear();
+            if !again {
+                return;
+            }
+        }
+    }
+
+    /// Gives consumers once more what they have not settled.
+    pub(super) fn repeat(&mut self, scratch: &mut Scratch, touched: &mut Touched) {
+        let again = std::mem::take(&mut scratch.assignments);
+        for assignment in &again {
+            let Some(seat) = self.seats.get_mut(&assignment.consumer) else { continue };
+            let Kept { batch, at } = &assignment.message.body;
+            let pick = pick(seat, assignment, *at);
+            let sink = seat.outlet.sink();
+            sink.deliver(&batch.batch(), std::slice::from_ref(&pick));
+            touched.add(sink);
+        }
+        scratch.assignments = again;
+        scratch.assignments.clear();
+    }
+
+    /// Sorts assignments by consumer, keeping their order.
+    fn share_out(&mut self, scratch: &mut Scratch) {
+        let mut last = None;
+        for assignment in scratch.assignments.drain(..) {
+            let consumer = assignment.consumer;
+            let list = match last {
+                Some((same, list)) if same == consumer => list,
+                _ => {
+                    let Some(seat) = self.seats.get_mut(&consumer) else {
+                        self.engine.take_back(assignment);
+                        continue;
+                    };
+                    if seat.list == NO_LIST {
+                        seat.list = scratch.shares.open();
+                        scratch.consumers.push(consumer);
+                    }
+                    last = Some((consumer, seat.list));
+                    seat.list
+                }
+            };
+            if let Some(share) = scratch.shares.get_mut(list) {
+                share.push(assignment);
+            }
+        }
+    }
+
+    /// Gives one consumer its share. What a closed sink does not take comes back, for others: then it answers true.
+    fn give(
+        &mut self,
+        consumer: u64,
+        share: &mut Vec<Assignment<Kept>>,
+        scratch: &mut Scratch,
+        touched: &mut Touched,
+        brakes: Option<&mut Brakes>,
+    ) -> bool {
+        let Some(seat) = self.seats.get_mut(&consumer) else { return false };
+        let mut rest: &[Assignment<Kept>] = share;
+        let mut said = Delivered::Taken;
+        while let Some(first) = rest.first() {
+            let batch = &first.message.body.batch;
+            let run = rest
+                .iter()
+                .position(|other| !std::sync::Arc::ptr_eq(&other.message.body.batch, batch))
+                .unwrap_or(rest.len());
+            let (together, behind) = rest.split_at(run);
+            scratch.given.clear();
+            for assignment in together {
+                let at = assignment.message.body.at;
+                match scratch.given.last_mut() {
+                    Some(last) if continues(last, assignment, at) => last.at.end = at.saturating_add(1),
+                    _ => scratch.given.push(pick(seat, assignment, at)),
+                }
+            }
+            said = seat.outlet.sink().deliver(&batch.batch(), &scratch.given);
+            if said == Delivered::Closed {
+                break;
+            }
+            rest = behind;
+        }
+        let taken = share.len() - rest.len();
+        let settles_nothing = share.first().is_some_and(|first| first.settled);
+        let sink = seat.outlet.sink();
+        touched.add(sink);
+        match said {
+            Delivered::Taken => {}
+            Delivered::Congested => {
+                if let Some(brakes) = brakes {
+                    brakes.sink(sink);
+                }
+                if settles_nothing {
+                    self.pause(consumer);
+                }
+            }
+            Delivered::Closed => {
+                self.pause(consumer);
+                share.drain(taken..).rev().for_each(|assignment| self.engine.take_back(assignment));
+            }
+        }
+        share.clear();
+        said == Delivered::Closed
+    }
+
+    /// Gives messages of a lent batch to consumers; yields those that a closed sink did not take, by their places among
+    /// the ranges' messages.
+    pub(super) fn hand_straight(
+        &mut self,
+        batch: &Batch<'_>,
+        ranges: &[Range<u32>],
+        straight: &[Direct],
+        scratch: &mut Scratch,
+        touched: &mut Touched,
+        brakes: &mut Brakes,
+    ) -> Vec<Range<u32>> {
+        let mut missed = Vec::new();
+        let takes_turns = straight.len() > 1;
+        if takes_turns {
+            scratch.places.clear();
+            scratch.places.extend(ranges.iter().cloned().flatten());
+        }
+        // Who takes turns comes again after as many messages as there are consumers.
+        let others = straight.iter().skip(1);
+        let first = straight.first().map(|direct| direct.consumer);
+        let turns = 1 + others.take_while(|direct| Some(direct.consumer) != first).count();
+        for (place, direct) in straight.iter().take(turns).enumerate() {
+            let consumer = direct.consumer;
+            let share = || straight.iter().skip(place).step_by(turns);
+            let Some(seat) = self.seats.get_mut(&consumer) else {
+                missed.extend(share().map(|direct| direct.at.clone()));
+                continue;
+            };
+            let key = seat.key;
+            let pick = |at| Pick { at, key, first: 0, age: 0, attempt: 0, settled: true };
+            scratch.given.clear();
+            if takes_turns {
+                let places = share().filter_map(|direct| scratch.places.get(direct.at.start as usize));
+                scratch.given.extend(places.map(|place| pick(*place..place.saturating_add(1))));
+            } else {
+                scratch.given.extend(ranges.iter().cloned().map(pick));
+            }
+            let sink = seat.outlet.sink();
+            let said = sink.deliver(batch, &scratch.given);
+            touched.add(sink);
+            match said {
+                Delivered::Taken => {}
+                Delivered::Congested => {
+                    brakes.sink(sink);
+                    self.pause(consumer);
+                }
+                Delivered::Closed => {
+                    self.pause(consumer);
+                    missed.extend(share().map(|direct| direct.at.clone()));
+                }
+            }
+        }
+        missed.sort_unstable_by_key(|range| range.start);
+        missed
+    }
+
+    /// A consumer's sink is above its mark or closed: it is given nothing before its lane resumes.
+    fn pause(&mut self, consumer: u64) {
+        if let Some(seat) = self.seats.get_mut(&consumer)
+            && !std::mem::replace(&mut seat.congested, true)
+        {
+            self.congested += 1;
+            self.engine.set_paused(consumer, true);
+        }
+    }
+
+    /// Publishers wait for a consumer's sink while the queue only grows.
+    pub(super) fn brake(&mut self, brakes: &mut Brakes) {
+        if let Some(seat) = self.seats.values_mut().find(|seat| seat.congested) {
+            brakes.sink(seat.outlet.sink());
+        }
+    }
+}
+
+fn pick(seat: &Seat, assignment: &Assignment<Kept>, at: u32) -> Pick {
+    Pick {
+        at: at..at.saturating_add(1),
+        key: seat.key,
+        first: assignment.tag,
+        age: assignment.age,
+        attempt: assignment.message.attempts,
+        settled: assignment.settled,
+    }
+}
+
+fn continues(last: &Pick, assignment: &Assignment<Kept>, at: u32) -> bool {
+    let count = u64::from(last.at.end - last.at.start);
+    last.at.end == at
+        && last.settled == assignment.settled
+        && (last.settled || last.first + count == assignment.tag)
+        && last.age == assignment.age
+        && last.attempt == assignment.message.attempts
+}

@@ -1,0 +1,388 @@
+//! What one lane's subscriptions to topic filters share: its sink, its windows, what waits for them, and what is
+//! unsettled.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use linkspan_contract::{
+    Credit, Delivered, DeliverySink, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, SubscriptionKey,
+};
+use parking_lot::Mutex;
+
+use crate::gate::Gate;
+use crate::keeper::Keeper;
+use crate::subscription::Subscription;
+
+/// Bounds of what may wait for one session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Bytes that may wait; what comes beyond is dropped.
+    pub(crate) limit: u64,
+    /// Bytes above which publishers are held.
+    pub(crate) high: u64,
+    /// Milliseconds without progress after which they are held no more.
+    pub(crate) slow_after: Millis,
+}
+
+/// The consuming side of a lane.
+pub(crate) struct Session {
+    /// The client's number.
+    pub(crate) client: u64,
+    /// It outlives its socket: what it has unsettled is kept, to be given again.
+    keeps: bool,
+    limit: u64,
+    sink: Mutex<Arc<dyn DeliverySink>>,
+    attached: AtomicU64,
+    /// Something waits for credit.
+    waits: AtomicBool,
+    pub(crate) gate: Gate,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    windows: Vec<Window>,
+    /// Bytes that wait in all windows.
+    bytes: u64,
+    held: VecDeque<Option<Held>>,
+}
+
+struct Window {
+    credit: Option<Arc<Credit>>,
+    waiting: VecDeque<Wait>,
+}
+
+/// A run of messages that waits for credit.
+struct Wait {
+    subscription: Arc<Subscription>,
+    batch: Arc<OwnedBatch>,
+    at: Range<u32>,
+    since: Millis,
+}
+
+/// A message that the client has not settled.
+struct Held {
+    key: SubscriptionKey,
+    tag: DeliveryTag,
+    message: Kept,
+    since: Millis,
+    attempt: u32,
+}
+
+/// What a message costs beside its payload while it waits.
+const OVERHEAD: u64 = 96;
+
+impl Session {
+    pub(crate) fn new(client: u64, keeps: bool, sink: Arc<dyn DeliverySink>, bounds: Bounds) -> Self {
+        Self {
+            client,
+            keeps,
+            limit: bounds.limit,
+            sink: Mutex::new(sink),
+            attached: AtomicU64::new(0),
+            waits: AtomicBool::new(false),
+            gate: Gate::new(bounds.high, bounds.slow_after),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The sink, and how often it was replaced.
+    pub(crate) fn sink(&self) -> (u64, Arc<dyn DeliverySink>) {
+        let sink = self.sink.lock();
+        (self.attached.load(Ordering::Acquire), Arc::clone(&sink))
+    }
+
+    #[inline]
+    pub(crate) fn attached(&self) -> u64 {
+        self.attached.load(Ordering::Acquire)
+    }
+
+    /// From now on what there is goes to another sink.
+    pub(crate) fn attach(&self, to: Arc<dyn DeliverySink>) {
+        let mut sink = self.sink.lock();
+        *sink = to;
+        self.attached.fetch_add(1, Ordering::Release);
+    }
+
+    /// The place of the window that `credit` is.
+    pub(crate) fn window(&self, credit: Option<Arc<Credit>>) -> usize {
+        let mut state = self.state.lock();
+        let same = |window: &Window| match (&window.credit, &credit) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        state.windows.iter().position(same).unwrap_or_else(|| {
+            state.windows.push(Window { credit, waiting: VecDeque::new() });
+            state.windows.len() - 1
+        })
+    }
+
+    /// Gives the client what it has credit for, in order, and keeps the rest. `whose` tells the subscription of a pick
+    /// that the client will settle; `given` is scratch.
+    pub(crate) fn deliver<'s>(
+        &self,
+        sink: &dyn DeliverySink,
+        keeper: &mut Keeper<'_>,
+        picks: &[Pick],
+        whose: impl Fn(&Pick) -> Option<&'s Arc<Subscription>>,
+        given: &mut Vec<Pick>,
+        now: Millis,
+    ) -> Delivered {
+        given.clear();
+        let mut state = self.state.lock();
+        for pick in picks {
+            if pick.settled {
+                given.push(pick.clone());
+                continue;
+            }
+            let Some(subscription) = whose(pick).filter(|it| !it.is_over()) else { continue };
+            let wanted = pick.at.end - pick.at.start;
+            let got = state.windows.get(subscription.window).map_or(0, |window| window.admit(wanted));
+            let middle = pick.at.start.saturating_add(got);
+            if got > 0 {
+                let first = subscription.allot(got);
+                given.push(Pick { at: pick.at.start..middle, first, ..pick.clone() });
+                if self.keeps {
+                    let owned = keeper.keep(std::slice::from_ref(&pick.at));
+                    state.hold(pick.key, first, &owned, 0..got, now);
+                }
+            }
+            if got < wanted {
+                let owned = keeper.keep(std::slice::from_ref(&pick.at));
+                self.wait(&mut state, Arc::clone(subscription), owned, got..wanted, now);
+            }
+        }
+        if given.is_empty() { Delivered::Taken } else { sink.deliver(keeper.batch(), given) }
+    }
+
+    fn wait(
+        &self,
+        state: &mut State,
+        subscription: Arc<Subscription>,
+        batch: Arc<OwnedBatch>,
+        at: Range<u32>,
+        now: Millis,
+    ) {
+        let mut end = at.start;
+        for place in at.clone() {
+            let size = size(&batch, place);
+            if state.bytes.saturating_add(size) > self.limit {
+                break;
+            }
+            state.bytes = state.bytes.saturating_add(size);
+            end = place + 1;
+        }
+        if end < at.end {
+            let dropped = u64::from(at.end - end);
+            metrics::counter!("linkspan_messages_dropped_total", "reason" => "session-full")
+                .increment(dropped);
+        }
+        if end > at.start
+            && let Some(window) = state.windows.get_mut(subscription.window)
+        {
+            window.waiting.push_back(Wait { subscription, batch, at: at.start..end, since: now });
+            self.waits.store(true, Ordering::SeqCst);
+        }
+        self.gate.level(state.bytes);
+    }
+
+    /// Gives what waits and has credit now; none when nothing was given.
+    pub(crate) fn resume(&self, sink: &dyn DeliverySink, now: Millis) -> Option<Delivered> {
+        if !self.waits.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let mut said = None;
+        let mut waits = false;
+        for window in &mut state.windows {
+            while let Some(wait) = window.waiting.front_mut() {
+                wait.skip_dead(now, &mut state.bytes);
+                let wanted = wait.run(now);
+                let got = match &window.credit {
+                    Some(credit) => credit.take(wanted),
+                    None => wanted,
+                };
+                if got > 0 {
+                    let at = wait.at.start..wait.at.start.saturating_add(got);
+                    let first = wait.subscription.allot(got);
+                    let key = wait.subscription.key;
+                    let age = now.saturating_sub(wait.since);
+                    let pick = Pick { at: at.clone(), key, first, age, attempt: 0, settled: false };
+                    if self.keeps {
+                        hold(&mut state.held, key, first, &wait.batch, at.clone(), wait.since);
+                    }
+                    said = Some(sink.deliver(&wait.batch.batch(), std::slice::from_ref(&pick)));
+                    let bytes: u64 = at.clone().map(|place| size(&wait.batch, place)).sum();
+                    state.bytes = state.bytes.saturating_sub(bytes);
+                    wait.at.start = at.end;
+                }
+                if wait.at.is_empty() {
+                    window.waiting.pop_front();
+                } else if got < wanted {
+                    break;
+                }
+            }
+            if window.waiting.is_empty() {
+                window.waiting = VecDeque::new();
+            } else {
+                waits = true;
+            }
+        }
+        self.waits.store(waits, Ordering::SeqCst);
+        if said.is_some() {
+            self.gate.progress(now);
+        }
+        self.gate.level(state.bytes);
+        said
+    }
+
+    /// The client has settled a run of what a topic filter gave it.
+    pub(crate) fn settle(&self, key: SubscriptionKey, first: DeliveryTag, count: u32) {
+        if !self.keeps {
+            return;
+        }
+        let mut state = self.state.lock();
+        let last = first.saturating_add(count.into());
+        let mut left = count;
+        for held in &mut state.held {
+            if left == 0 {
+                break;
+            }
+            if held.as_ref().is_some_and(|held| held.key == key && (first..last).contains(&held.tag)) {
+                *held = None;
+                left -= 1;
+            }
+        }
+        while state.held.front().is_some_and(Option::is_none) {
+            state.held.pop_front();
+        }
+    }
+
+    /// Gives once more what the client has not settled, under the same tags.
+    pub(crate) fn recover(&self, sink: &dyn DeliverySink, now: Millis) {
+        let mut state = self.state.lock();
+        for held in state.held.iter_mut().flatten() {
+            held.attempt = held.attempt.saturating_add(1);
+            let pick = Pick {
+                at: held.message.at..held.message.at.saturating_add(1),
+                key: held.key,
+                first: held.tag,
+                age: now.saturating_sub(held.since),
+                attempt: held.attempt,
+                settled: false,
+            };
+            sink.deliver(&held.message.batch.batch(), std::slice::from_ref(&pick));
+        }
+    }
+
+    /// Forgets what waits for a subscription.
+    pub(crate) fn forget(&self, subscription: &Subscription) {
+        subscription.end();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        for window in &mut state.windows {
+            let bytes = &mut state.bytes;
+            window.waiting.retain(|wait| {
+                let stays = !std::ptr::eq(&*wait.subscription, subscription);
+                if !stays {
+                    *bytes = bytes.saturating_sub(wait.bytes());
+                }
+                stays
+            });
+        }
+        self.gate.level(state.bytes);
+    }
+
+    /// The lane is gone, and its subscriptions are over.
+    pub(crate) fn close(&self) {
+        *self.state.lock() = State::default();
+        self.gate.open();
+    }
+}
+
+impl State {
+    fn hold(
+        &mut self,
+        key: SubscriptionKey,
+        first: DeliveryTag,
+        batch: &Arc<OwnedBatch>,
+        at: Range<u32>,
+        since: Millis,
+    ) {
+        hold(&mut self.held, key, first, batch, at, since);
+    }
+}
+
+fn hold(
+    held: &mut VecDeque<Option<Held>>,
+    key: SubscriptionKey,
+    first: DeliveryTag,
+    batch: &Arc<OwnedBatch>,
+    at: Range<u32>,
+    since: Millis,
+) {
+    let tags = first..;
+    held.extend(tags.zip(at).map(|(tag, at)| {
+        Some(Held { key, tag, message: Kept { batch: Arc::clone(batch), at }, since, attempt: 0 })
+    }));
+}
+
+impl Window {
+    /// How many of `wanted` may be given at once: none while others wait.
+    fn admit(&self, wanted: u32) -> u32 {
+        match &self.credit {
+            _ if !self.waiting.is_empty() => 0,
+            Some(credit) => credit.take(wanted),
+            None => wanted,
+        }
+    }
+}
+
+impl Wait {
+    fn bytes(&self) -> u64 {
+        self.at.clone().map(|place| size(&self.batch, place)).sum()
+    }
+
+    fn is_dead(&self, place: u32, now: Millis) -> bool {
+        self.batch.messages().get(place as usize).is_some_and(|message| {
+            message.flags.has(Flags::EXPIRES) && self.since.saturating_add(message.expiry) <= now
+        })
+    }
+
+    /// Drops messages at the front whose time is over.
+    fn skip_dead(&mut self, now: Millis, bytes: &mut u64) {
+        let dead = self.at.clone().take_while(|place| self.is_dead(*place, now));
+        let (mut count, mut size_of_dead) = (0, 0_u64);
+        for place in dead {
+            count += 1;
+            size_of_dead = size_of_dead.saturating_add(size(&self.batch, place));
+        }
+        if count > 0 {
+            metrics::counter!("linkspan_messages_dropped_total", "reason" => "expired")
+                .increment(u64::from(count));
+            *bytes = bytes.saturating_sub(size_of_dead);
+            self.at.start = self.at.start.saturating_add(count);
+        }
+    }
+
+    /// How many at the front may be given now.
+    fn run(&self, now: Millis) -> u32 {
+        let alive = self.at.clone().take_while(|place| !self.is_dead(*place, now)).count();
+        u32::try_from(alive).unwrap_or(u32::MAX)
+    }
+}
+
+fn size(batch: &OwnedBatch, place: u32) -> u64 {
+    batch.size(place).saturating_add(OVERHEAD)
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("client", &self.client).finish_non_exhaustive()
+    }
+}

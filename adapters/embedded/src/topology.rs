@@ -1,0 +1,313 @@
+//! A vhost's exchanges, queues and bindings, and where they lead a message.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::address::{Pattern, Syntax, respelled};
+use linkspan_contract::{Destination, ExchangeKind, Properties, Refused, What};
+
+use crate::exchange::{Binding, Bound, End, Exchange};
+use crate::queue::Queue;
+use crate::subscription::Subscription;
+
+/// The topic exchange that is the vhost's address space.
+pub(crate) const ADDRESS_SPACE: &str = "amq.topic";
+
+/// The exchanges that every vhost has.
+const PREDECLARED: [(&str, ExchangeKind); 5] = [
+    ("amq.direct", ExchangeKind::Direct),
+    ("amq.fanout", ExchangeKind::Fanout),
+    (ADDRESS_SPACE, ExchangeKind::Topic),
+    ("amq.headers", ExchangeKind::Headers),
+    ("amq.match", ExchangeKind::Headers),
+];
+
+/// What is declared in a vhost.
+#[derive(Debug)]
+pub(crate) struct Topology {
+    vhost: Arc<str>,
+    exchanges: HashMap<Arc<str>, Exchange, RandomState>,
+    queues: HashMap<Arc<str>, Declared, RandomState>,
+    groups: HashMap<(Box<str>, Box<str>), Arc<Queue>, RandomState>,
+}
+
+#[derive(Debug)]
+struct Declared {
+    queue: Arc<Queue>,
+    bound: Vec<Bound>,
+}
+
+/// Where a message goes.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    pub(crate) queues: Vec<Arc<Queue>>,
+    pub(crate) subscribers: Vec<Arc<Subscription>>,
+    /// A headers exchange was met: each message goes its own way.
+    pub(crate) by_message: bool,
+}
+
+/// A path as routing key and as topic.
+type Spelled<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+impl Topology {
+    pub(crate) fn new(vhost: Arc<str>) -> Self {
+        let exchanges = PREDECLARED
+            .into_iter()
+            .filter_map(|(name, kind)| {
+                let name: Arc<str> = name.into();
+                Some((name.clone(), Exchange::new(name, kind)?))
+            })
+            .collect();
+        Self { vhost, exchanges, queues: HashMap::default(), groups: HashMap::default() }
+    }
+
+    pub(crate) fn exchange(&self, name: &str) -> Option<&Exchange> {
+        self.exchanges.get(name)
+    }
+
+    pub(crate) fn queue(&self, name: &str) -> Option<&Arc<Queue>> {
+        self.queues.get(name).map(|declared| &declared.queue)
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.queues.values().map(|declared| &declared.queue)
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.groups.values()
+    }
+
+    pub(crate) fn add_exchange(&mut self, exchange: Exchange) {
+        self.exchanges.insert(exchange.name.clone(), exchange);
+    }
+
+    pub(crate) fn add_queue(&mut self, queue: Arc<Queue>) {
+        self.queues.insert(queue.name.clone(), Declared { queue, bound: Vec::new() });
+    }
+
+    /// The queue that the members of a shared subscription share; made by the first.
+    pub(crate) fn group(
+        &mut self,
+        group: &str,
+        filter: &str,
+        make: impl FnOnce() -> Arc<Queue>,
+    ) -> Arc<Queue> {
+        let place = (Box::from(group), Box::from(filter));
+        if let Some(queue) = self.groups.get(&place) {
+            return Arc::clone(queue);
+        }
+        let queue = make();
+        self.groups.insert(place, Arc::clone(&queue));
+        if let Some(space) = self.exchanges.get_mut(ADDRESS_SPACE) {
+            space.subscribe(&Pattern::from_filter(filter), End::Queue(Arc::clone(&queue)));
+        }
+        queue
+    }
+
+    /// Takes out a shared subscription's queue.
+    pub(crate) fn remove_group(&mut self, group: &str, filter: &str, queue: &Arc<Queue>) {
+        let place = (Box::from(group), Box::from(filter));
+        if self.groups.get(&place).is_some_and(|current| Arc::ptr_eq(current, queue)) {
+            self.groups.remove(&place);
+            if let Some(space) = self.exchanges.get_mut(ADDRESS_SPACE) {
+                space.unsubscribe(&Pattern::from_filter(filter), &End::Queue(Arc::clone(queue)));
+            }
+        }
+    }
+
+    pub(crate) fn subscribe(&mut self, subscription: &Arc<Subscription>) {
+        if let Some(space) = self.exchanges.get_mut(ADDRESS_SPACE) {
+            space.subscribe(&subscription.filter, End::Subscriber(Arc::clone(subscription)));
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, subscription: &Arc<Subscription>) {
+        if let Some(space) = self.exchanges.get_mut(ADDRESS_SPACE) {
+            space.unsubscribe(&subscription.filter, &End::Subscriber(Arc::clone(subscription)));
+        }
+    }
+
+    /// Makes a binding whose ends exist.
+    pub(crate) fn bind(&mut self, source: &str, binding: Binding) {
+        let Some(exchange) = self.exchanges.get_mut(source) else { return };
+        let bound = Bound {
+            exchange: exchange.name.clone(),
+            key: binding.key.clone(),
+            arguments: binding.arguments.clone(),
+        };
+        let to = binding.to.clone();
+        if !exchange.bind(binding) {
+            return;
+        }
+        if let Some(list) = self.bound_of(&to) {
+            list.push(bound);
+        }
+    }
+
+    /// Undoes a binding; an auto-delete exchange that led nowhere else goes.
+    pub(crate) fn unbind(&mut self, source: &str, binding: &Binding) {
+        if self.exchanges.get_mut(source).is_some_and(|exchange| exchange.unbind(binding)) {
+            if let Some(list) = self.bound_of(&binding.to)
+                && let Some(place) = list.iter().position(|bound| {
+                    *bound.exchange == *source
+                        && bound.key == binding.key
+                        && bound.arguments == binding.arguments
+                })
+            {
+                list.swap_remove(place);
+            }
+            self.leave(source);
+        }
+    }
+
+    fn bound_of(&mut self, end: &End) -> Option<&mut Vec<Bound>> {
+        match end {
+            End::Queue(queue) => self.queues.get_mut(&queue.name).map(|declared| &mut declared.bound),
+            End::Exchange(name) => self.exchanges.get_mut(name).map(|exchange| &mut exchange.bound),
+            End::Subscriber(_) => None,
+        }
+    }
+
+    /// Removes an auto-delete exchange whose last binding went.
+    fn leave(&mut self, name: &str) {
+        if self.exchanges.get(name).is_some_and(|exchange| exchange.auto_delete && !exchange.is_used()) {
+            self.remove_exchange(name);
+        }
+    }
+
+    /// Removes an exchange and its bindings, and what goes with them.
+    pub(crate) fn remove_exchange(&mut self, name: &str) {
+        let Some(exchange) = self.exchanges.remove(name) else { return };
+        exchange.each_binding(|binding| {
+            if let Some(list) = self.bound_of(&binding.to) {
+                list.retain(|bound| *bound.exchange != *name);
+            }
+        });
+        self.forget(exchange.bound, End::Exchange(exchange.name));
+    }
+
+    /// Removes a queue and its bindings, and the exchanges that go with them.
+    pub(crate) fn remove_queue(&mut self, queue: &Arc<Queue>) {
+        if !self.queue(&queue.name).is_some_and(|current| Arc::ptr_eq(current, queue)) {
+            return;
+        }
+        if let Some(declared) = self.queues.remove(&queue.name) {
+            self.forget(declared.bound, End::Queue(declared.queue));
+        }
+    }
+
+    fn forget(&mut self, bound: Vec<Bound>, to: End) {
+        for Bound { exchange, key, arguments } in bound {
+            let binding = Binding { key, arguments, to: to.clone() };
+            if self.exchanges.get_mut(&exchange).is_some_and(|exchange| exchange.unbind(&binding)) {
+                self.leave(&exchange);
+            }
+        }
+    }
+
+    /// Where a client's message to `to` goes. `properties` are those of the message; without them a headers exchange
+    /// makes the answer depend on the message.
+    pub(crate) fn route(
+        &self,
+        to: &Destination<'_>,
+        properties: Option<&Properties<'_>>,
+    ) -> Result<Routes, Refused> {
+        if let Destination::Exchange { name, .. } = *to
+            && self.exchange(name).is_some_and(|exchange| exchange.internal)
+        {
+            let vhost = &self.vhost;
+            return Err(Refused::AccessRefused(format!(
+                "cannot publish to internal exchange '{name}' in vhost '{vhost}'"
+            )));
+        }
+        self.route_inside(to, properties)
+    }
+
+    /// Where a message goes that the back end itself publishes.
+    pub(crate) fn route_inside(
+        &self,
+        to: &Destination<'_>,
+        properties: Option<&Properties<'_>>,
+    ) -> Result<Routes, Refused> {
+        let mut routes = Routes::default();
+        match *to {
+            Destination::Queue { name, more } => {
+                routes.queues.extend(self.queue(name).cloned());
+                for key in more {
+                    let name = std::str::from_utf8(key).ok();
+                    routes.queues.extend(name.and_then(|name| self.queue(name)).cloned());
+                }
+            }
+            Destination::Exchange { name, key, more } => {
+                let exchange = self
+                    .exchange(name)
+                    .ok_or_else(|| Refused::NotFound { what: What::Exchange, name: name.into() })?;
+                self.walk(exchange, key, more, Syntax::Key, properties, &mut routes);
+            }
+            Destination::Address { path, syntax, more, queues } => {
+                if let Some(space) = self.exchange(ADDRESS_SPACE) {
+                    self.walk(space, path, more, syntax, properties, &mut routes);
+                }
+                routes.queues.extend(queues.iter().filter_map(|name| self.queue(name)).cloned());
+            }
+        }
+        if routes.queues.len() > 1 {
+            routes.queues.sort_unstable_by_key(Arc::as_ptr);
+            routes.queues.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        }
+        if routes.subscribers.len() > 1 && !matches!(to, Destination::Address { more: [], .. }) {
+            routes.subscribers.sort_unstable_by_key(Arc::as_ptr);
+            routes.subscribers.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        }
+        Ok(routes)
+    }
+
+    /// Follows the exchanges from `first` on, each once, as their bindings and alternates lead.
+    fn walk<'a>(
+        &'a self,
+        first: &'a Exchange,
+        path: &[u8],
+        more: &[&[u8]],
+        syntax: Syntax,
+        properties: Option<&Properties<'_>>,
+        routes: &mut Routes,
+    ) {
+        let spelled: Vec<Spelled<'_>> = std::iter::once(&path)
+            .chain(more)
+            .map(|path| (respelled(path, syntax, Syntax::Key), respelled(path, syntax, Syntax::Topic)))
+            .collect();
+        let mut seen: Vec<&'a str> = vec![&first.name];
+        let mut waiting = vec![first];
+        while let Some(exchange) = waiting.pop() {
+            if exchange.reads_headers() && properties.is_none() {
+                routes.by_message = true;
+                return;
+            }
+            let mut leads = false;
+            let mut next: Vec<&'a str> = Vec::new();
+            for (key, topic) in &spelled {
+                exchange.route(key, topic, properties, |end| {
+                    leads = true;
+                    match end {
+                        End::Queue(queue) => routes.queues.push(Arc::clone(queue)),
+                        End::Subscriber(subscriber) => routes.subscribers.push(Arc::clone(subscriber)),
+                        End::Exchange(name) => next.push(name),
+                    }
+                });
+            }
+            if !leads {
+                next.extend(exchange.alternate.as_deref());
+            }
+            for name in next {
+                if let Some(exchange) = self.exchange(name)
+                    && !seen.contains(&name)
+                {
+                    seen.push(name);
+                    waiting.push(exchange);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A namespace: its topology, and the epoch by which lanes know that it changed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use linkspan_contract::{Destination, Properties, Refused, What};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::house::House;
+use crate::queue::Queue;
+use crate::topology::{Routes, Topology};
+
+/// One vhost of the back end.
+#[derive(Debug)]
+pub(crate) struct Vhost {
+    pub(crate) name: Arc<str>,
+    pub(crate) house: Arc<House>,
+    /// Counts the changes; lanes find a target's way again when it differs.
+    epoch: AtomicU64,
+    topology: RwLock<Topology>,
+}
+
+impl Vhost {
+    pub(crate) fn new(name: Arc<str>, house: Arc<House>) -> Self {
+        let topology = RwLock::new(Topology::new(Arc::clone(&name)));
+        Self { name, house, epoch: AtomicU64::new(1), topology }
+    }
+
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Where a message to `to` goes now.
+    pub(crate) fn route(
+        &self,
+        to: &Destination<'_>,
+        properties: Option<&Properties<'_>>,
+    ) -> Result<Routes, Refused> {
+        self.topology.read().route(to, properties)
+    }
+
+    /// Changes the topology. Lock order is topology before queue.
+    pub(crate) fn change<R>(&self, how: impl FnOnce(&mut Topology) -> R) -> R {
+        let mut topology: RwLockWriteGuard<'_, Topology> = self.topology.write();
+        let result = how(&mut topology);
+        self.epoch.fetch_add(1, Ordering::Release);
+        result
+    }
+
+    pub(crate) fn look(&self) -> RwLockReadGuard<'_, Topology> {
+        self.topology.read()
+    }
+
+    /// A queue that this client may use.
+    pub(crate) fn queue(&self, name: &str, client: u64) -> Result<Arc<Queue>, Refused> {
+        let topology = self.look();
+        let queue =
+            topology.queue(name).ok_or_else(|| Refused::NotFound { what: What::Queue, name: name.into() })?;
+        queue.check_owner(client)?;
+        Ok(Arc::clone(queue))
+    }
+
+    /// Takes a queue out of the topology and ends it; tells how many messages were ready.
+    pub(crate) fn remove(&self, queue: &Arc<Queue>) -> u64 {
+        self.change(|topology| match queue.group() {
+            Some((group, filter)) => topology.remove_group(group, filter, queue),
+            None => topology.remove_queue(queue),
+        });
+        queue.end()
+    }
+
+    /// Removes a queue that nobody uses any more: an auto-delete queue's last consumer, or a group's last member, went.
+    pub(crate) fn leave(&self, queue: &Arc<Queue>) {
+        let unused = self.change(|topology| {
+            let unused = queue.is_left();
+            if unused {
+                match queue.group() {
+                    Some((group, filter)) => topology.remove_group(group, filter, queue),
+                    None => topology.remove_queue(queue),
+                }
+            }
+            unused
+        });
+        if unused {
+            queue.end();
+        }
+    }
+}

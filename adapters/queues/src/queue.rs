@@ -159,7 +159,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn accept(&mut self, message: Queued<B>) {
         self.next = self.next.max(message.position.saturating_add(1));
         if J::RECORDS {
@@ -169,7 +169,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     }
 
     /// Puts a message to its place.
-    #[inline]
+    #[inline(always)]
     fn make_ready(&mut self, message: Queued<B>) {
         let deadline = message.deadline;
         if self.ready.put(message) && deadline < self.wake {

@@ -76,7 +76,7 @@ impl<B> Ready<B> {
     }
 
     /// The place in the order decides where it goes. True when it is the first of its level now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&mut self, message: Queued<B>) -> bool {
         let (at, size, position) = (usize::from(message.priority), message.size, message.position);
         let Some(level) = self.levels.get_mut(at) else { return false };
@@ -142,7 +142,7 @@ impl<B> Ready<B> {
 }
 
 impl<B> Level<B> {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, message: Queued<B>) {
         let position = message.position;
         if self.line.back().is_none_or(|last| last.position < position) {

@@ -26,6 +26,7 @@ use linkspan_contract::{Batch, Pick, QueueSpec};
 use parking_lot::Mutex;
 
 use crate::retained::Retained;
+pub use crate::routes::Filter;
 use crate::routes::{Route, Routes};
 use connection::HubConnection;
 

@@ -1,6 +1,6 @@
 //! The table of contents of messaging: a file per pattern, each opening with what the pattern is for.
 //!
-//! A pattern says what publishing to one of its addresses means ([`Plan`]-wise: which queues get the message) and what
+//! A pattern says what publishing to one of its addresses means (which queues get the message) and what
 //! a subscription to them means: who competes, who watches.
 
 pub mod competing_consumers;

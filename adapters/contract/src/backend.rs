@@ -140,7 +140,7 @@ pub trait Lane: Send {
 
     /// Resolves this lane's subscriptions again, after [`LaneEvent::Changed`](crate::LaneEvent::Changed). What did not
     /// change is not touched; what is not possible any more is told by
-    /// [`DeliverySink::ended`](crate::DeliverySink::ended).
+    /// [`DeliverySink::ended`].
     async fn refresh(&mut self) {}
 
     /// Ends a subscription. What it was given and has not settled stays unsettled on this lane.

@@ -117,7 +117,7 @@ async fn admit(
     };
     let answer = match shared.users.recall(credentials(given.as_ref()), peer) {
         Some(answer) => answer,
-        None => verify(&shared.users, given, peer).await,
+        None => connection::verify(&shared.users, given, peer).await,
     };
     let identity = answer.map_err(Problem::denied)?;
     if !identity.may_enter(&shared.vhost) {
@@ -125,17 +125,6 @@ async fn admit(
     }
     request.extensions_mut().insert(identity);
     Ok(next.run(request).await)
-}
-
-async fn verify(
-    users: &Arc<Users>,
-    given: Option<(String, String)>,
-    peer: IpAddr,
-) -> Result<Identity, Denied> {
-    let _permit = users.verifying().acquire().await.map_err(|_| Denied::BadCredentials)?;
-    let users = Arc::clone(users);
-    let verified = tokio::task::spawn_blocking(move || users.verify(credentials(given.as_ref()), peer));
-    verified.await.unwrap_or(Err(Denied::BadCredentials))
 }
 
 fn credentials(given: Option<&(String, String)>) -> Credentials<'_> {

@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 
 use super::translate::{self, Problem};
 use super::{Shared, User, WATCHER_MARK};
+use crate::hub::Filter;
 use crate::retained::RetainedMessage;
-use crate::routes::Filter;
 
 /// A comment is sent this often while nothing happens, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -11,6 +11,8 @@ mod plan;
 mod publishing;
 mod subscribing;
 mod subscription;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,11 @@
+//! Each messaging pattern, between clients of every protocol.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+mod competing_consumers;
+mod matrix;

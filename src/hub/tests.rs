@@ -1,0 +1,243 @@
+use std::num::NonZeroU16;
+
+use linkspan_contract::deliveries::Next;
+use linkspan_contract::neutral::Draft;
+use linkspan_contract::{
+    Body, Credit, Deliveries, Delivery, Destination, Flags, Message, Outcome, Properties, Published, Settle,
+    Settlement, Source, Subscribe, Syntax, SystemClock,
+};
+use linkspan_embedded::{Embedded, EmbeddedOptions};
+
+use super::*;
+use crate::routes::{Filter, Pattern};
+
+fn route(filter: &str, backend: &str, queues: &[&str]) -> Arc<Route> {
+    let pattern = if queues.is_empty() { Pattern::PublishSubscribe } else { Pattern::CompetingConsumers };
+    Arc::new(Route {
+        vhost: "/".into(),
+        filter: Filter::parse(filter).unwrap(),
+        pattern,
+        backend: backend.into(),
+        queues: queues.iter().map(|queue| Arc::from(*queue)).collect(),
+        window: NonZeroU16::new(2).unwrap(),
+    })
+}
+
+fn routes(routes: impl IntoIterator<Item = Arc<Route>>) -> Routes {
+    Routes::new([("/".into(), "one".into())], routes).unwrap()
+}
+
+/// A hub over two back ends, `one` the home and `two`.
+async fn hub(over: impl IntoIterator<Item = Arc<Route>>) -> Arc<Hub> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let backends = ["one", "two"].map(|name| {
+        let backend: Arc<dyn Backend> = Embedded::open(name, EmbeddedOptions::default(), Arc::clone(&clock));
+        (Arc::from(name), backend)
+    });
+    Hub::open(backends.into(), routes(over), 1000, clock).await.unwrap()
+}
+
+#[derive(Default)]
+struct Ear {
+    changed: std::sync::atomic::AtomicBool,
+}
+
+impl ReceiptSink for Ear {
+    fn receipts(&self, _: &[Receipt]) {}
+}
+
+impl LaneEvents for Ear {
+    fn event(&self, event: LaneEvent) {
+        if matches!(event, LaneEvent::Changed) {
+            self.changed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+struct Client1 {
+    deliveries: Deliveries,
+    lane: Box<dyn Lane>,
+    _connection: Box<dyn Connection>,
+    ear: Arc<Ear>,
+    next_key: u32,
+}
+
+impl Client1 {
+    async fn connect(hub: &Hub, number: u64, credit: Option<Arc<Credit>>) -> Self {
+        let client = Client {
+            number,
+            identifier: "test".into(),
+            user: "guest".into(),
+            vhost: "/".into(),
+            keep_session: 0,
+        };
+        let deliveries = Deliveries::working(1 << 20, credit);
+        let mut connection = hub.connect(&client, deliveries.sink()).await.unwrap();
+        let ear = Arc::new(Ear::default());
+        let lane = connection.lane(Arc::clone(&ear) as _, Arc::clone(&ear) as _).await.unwrap();
+        Self { deliveries, lane, _connection: connection, ear, next_key: 0 }
+    }
+
+    fn publish(&mut self, topics: &[&str], flags: Flags) -> Published {
+        let drafts: Vec<_> = topics
+            .iter()
+            .map(|topic| {
+                let path = topic.as_bytes();
+                let to = Destination::Address { path, syntax: Syntax::Topic, more: &[], queues: &[] };
+                let head = Message { target: self.lane.target(&to), flags, ..Message::default() };
+                let payload = Body::Shared(topic.as_bytes().to_vec().into());
+                Draft { exchange: None, topic: path, properties: &Properties::default(), payload, head }.build()
+            })
+            .collect();
+        let (mut bytes, mut messages) = (Vec::new(), Vec::new());
+        for draft in &drafts {
+            let at = u32::try_from(bytes.len()).unwrap();
+            let batch = draft.batch();
+            bytes.extend_from_slice(batch.bytes);
+            let moved = |span: linkspan_contract::Span| linkspan_contract::Span::new(span.start + at, span.len);
+            let message = batch.messages[0];
+            messages.push(Message {
+                wire: moved(message.wire),
+                address: moved(message.address),
+                properties: moved(message.properties),
+                payload: moved(message.payload),
+                ..message
+            });
+        }
+        let published =
+            self.lane.publish(&Batch::new(&bytes, &messages, &linkspan_contract::neutral::NEUTRAL));
+        self.lane.flush();
+        published
+    }
+
+    async fn subscribe(&mut self, source: Source<'_>, settle: Settle) -> Result<(), Refused> {
+        self.next_key += 1;
+        let key = SubscriptionKey { subscription: self.next_key, part: 0 };
+        self.lane.subscribe(&source, key, &Subscribe::new(settle), None).await?;
+        self.lane.start(key);
+        self.lane.flush();
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Delivery {
+        match self.deliveries.next(self.lane.as_mut()).await {
+            Next::Delivery(delivery) => delivery,
+            other => panic!("a message was expected, not {other:?}"),
+        }
+    }
+
+    async fn topics(&mut self, count: usize) -> Vec<String> {
+        let mut topics = Vec::new();
+        for _ in 0..count {
+            let delivery = self.next().await;
+            topics.push(String::from_utf8(delivery.message.address().topic().into()).unwrap());
+            delivery.settle(Settlement::Accept);
+        }
+        topics
+    }
+}
+
+const WANTED: Flags = Flags::RECEIPT;
+
+#[tokio::test]
+async fn a_route_may_name_another_back_end_and_watchers_see_all_of_them() {
+    let hub = hub([route("far/#", "two", &[])]).await;
+    let mut watcher = Client1::connect(&hub, 1, None).await;
+    watcher.subscribe(Source::Filter("#"), Settle::OnDelivery).await.unwrap();
+    let mut publisher = Client1::connect(&hub, 2, None).await;
+    let published = publisher.publish(&["near/a", "far/a", "near/b", "far/b"], WANTED);
+    assert_eq!((published.first, published.taken, published.wanting, published.done), (0, 4, 4, 4));
+    let mut got = watcher.topics(4).await;
+    got.sort();
+    assert_eq!(got, ["far/a", "far/b", "near/a", "near/b"]);
+    assert_eq!(publisher.publish(&["near/c"], WANTED).first, 4, "receipts are numbered by the lane");
+    assert_eq!(watcher.topics(1).await, ["near/c"]);
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_told_by_its_place_in_the_batch() {
+    let hub = hub([route("far/#", "two", &[])]).await;
+    let mut watcher = Client1::connect(&hub, 1, None).await;
+    watcher.subscribe(Source::Filter("far/b"), Settle::OnDelivery).await.unwrap();
+    let mut publisher = Client1::connect(&hub, 2, None).await;
+    let published = publisher.publish(&["near/a", "far/a", "far/b", "$SYS/x"], WANTED);
+    assert_eq!(published.done, 4);
+    let told: Vec<u32> = published.exceptions.iter().map(|(at, _)| *at).collect();
+    assert_eq!(told, [0, 1, 3]);
+    assert_eq!(published.exceptions[0].1, Outcome::Unroutable);
+    assert!(matches!(published.exceptions[2].1, Outcome::Refused(Refused::AccessRefused(_))));
+}
+
+#[tokio::test]
+async fn the_most_specific_route_has_the_message_alone() {
+    let hub = hub([route("jobs/#", "one", &["all"]), route("jobs/urgent", "one", &["urgent"])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    publisher.publish(&["jobs/urgent", "jobs/x"], WANTED);
+    let mut worker = Client1::connect(&hub, 2, None).await;
+    worker.subscribe(Source::Queue("all"), Settle::ByConsumer).await.unwrap();
+    assert_eq!(worker.topics(1).await, ["jobs/x"]);
+    worker.subscribe(Source::Queue("urgent"), Settle::ByConsumer).await.unwrap();
+    assert_eq!(worker.topics(1).await, ["jobs/urgent"]);
+}
+
+#[tokio::test]
+async fn an_mqtt_worker_has_no_more_in_hand_than_the_routes_window() {
+    let hub = hub([route("jobs", "two", &["jobs"])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    publisher.publish(&["jobs"; 5], WANTED);
+    let mut worker = Client1::connect(&hub, 2, None).await;
+    worker.subscribe(Source::Filter("jobs"), Settle::AsPublished).await.unwrap();
+    let (one, two) = (worker.next().await, worker.next().await);
+    let third = tokio::time::timeout(std::time::Duration::from_millis(50), worker.next()).await;
+    assert!(third.is_err(), "the window is 2");
+    one.settle(Settlement::Accept);
+    let three = worker.next().await;
+    assert_eq!((two.tag, three.tag), (2, 3));
+}
+
+#[tokio::test]
+async fn retained_messages_are_kept_for_publish_subscribe_only() {
+    let hub = hub([route("jobs", "one", &["jobs"])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    publisher.publish(&["jobs", "state"], Flags::RETAIN);
+    let retained = hub.retained("/").unwrap();
+    assert_eq!(retained.len(), 1);
+    assert_eq!(retained.matching("state").len(), 1);
+}
+
+#[tokio::test]
+async fn a_reload_turns_a_subscriber_into_a_worker_without_its_doing() {
+    let hub = hub([]).await;
+    let mut one = Client1::connect(&hub, 1, None).await;
+    let mut two = Client1::connect(&hub, 2, None).await;
+    let mut publisher = Client1::connect(&hub, 3, None).await;
+    for client in [&mut one, &mut two] {
+        client.subscribe(Source::Filter("jobs"), Settle::OnDelivery).await.unwrap();
+    }
+    publisher.publish(&["jobs"], WANTED);
+    assert_eq!((one.topics(1).await.len(), two.topics(1).await.len()), (1, 1), "both get a copy");
+
+    hub.reroute(routes([route("jobs", "two", &["jobs"])])).await.unwrap();
+    for client in [&mut one, &mut two] {
+        assert!(client.ear.changed.load(Ordering::SeqCst), "lanes are told");
+        client.lane.refresh().await;
+    }
+    publisher.publish(&["jobs", "jobs"], WANTED);
+    assert_eq!((one.topics(1).await.len(), two.topics(1).await.len()), (1, 1), "each gets one of two");
+}
+
+#[tokio::test]
+async fn a_reload_that_would_strand_messages_is_refused_with_their_number() {
+    let hub = hub([route("jobs", "one", &["jobs"])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    publisher.publish(&["jobs", "jobs"], WANTED);
+    let error = hub.reroute(routes([])).await.unwrap_err();
+    assert!(matches!(&error, RoutesError::NotEmpty { messages: 2, .. }), "{error}");
+    publisher.publish(&["jobs"], WANTED);
+    let mut worker = Client1::connect(&hub, 2, None).await;
+    worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.unwrap();
+    assert_eq!(worker.topics(3).await.len(), 3, "the old routes stayed in force");
+    worker.deliveries.settle_into(worker.lane.as_mut());
+    hub.reroute(routes([])).await.unwrap();
+    assert!(worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.is_err(), "the queue is gone");
+}

@@ -13,9 +13,19 @@ use super::{duration, size};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Limits {
-    /// Bytes of messages that all embedded queues hold in memory together; above, publishers wait.
+    /// Bytes ready in one embedded queue above which publishers wait, while its consumers make progress.
     #[serde(with = "size")]
-    pub memory: u64,
+    pub queue_high: u64,
+    /// Bytes ready in one embedded queue beyond which nothing is taken: refused where the publisher waits for an
+    /// acknowledgement, else dropped and counted.
+    #[serde(with = "size")]
+    pub queue_limit: u64,
+    /// Bytes waiting for the window of one MQTT session above which publishers wait, while it makes progress.
+    #[serde(with = "size")]
+    pub session_high: u64,
+    /// Bytes waiting for the window of one MQTT session; what comes beyond is dropped for it and counted.
+    #[serde(with = "size")]
+    pub session_limit: u64,
     /// Bytes waiting for one connection's socket above which those who publish to it wait.
     #[serde(with = "size")]
     pub outbound_high: u64,
@@ -26,8 +36,6 @@ pub struct Limits {
     /// dropped for it, others stay in its queue.
     #[serde(with = "duration")]
     pub slow_after: Duration,
-    /// Messages that wait in the queue of one MQTT session; a session that exceeds it is disconnected (0x97).
-    pub session_queue: NonZeroU32,
     /// Retained messages of one vhost; beyond, only addresses that have one already get a new one.
     pub retained: NonZeroU32,
 }
@@ -35,11 +43,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            memory: 1 << 30,
+            queue_high: 8 << 20,
+            queue_limit: 1 << 30,
+            session_high: 1 << 20,
+            session_limit: 16 << 20,
             outbound_high: 1 << 20,
             outbound_low: 256 << 10,
             slow_after: Duration::from_secs(1),
-            session_queue: NonZeroU32::MIN.saturating_add(99_999),
             retained: NonZeroU32::MIN.saturating_add(999_999),
         }
     }
@@ -58,8 +68,19 @@ impl Limits {
         if self.outbound_high < 16 << 10 {
             report.bad_value(&at("outbound-high"), "too small to carry messages; expected 16 KiB or more");
         }
-        if self.memory < 1 << 20 {
-            report.bad_value(&at("memory"), "too small to carry messages; expected 1 MiB or more");
+        for (high, limit) in [("queue-high", "queue-limit"), ("session-high", "session-limit")] {
+            let (high_value, limit_value) = match high {
+                "queue-high" => (self.queue_high, self.queue_limit),
+                _ => (self.session_high, self.session_limit),
+            };
+            if high_value >= limit_value {
+                let key = if report.is_set(&at(high)) { at(high) } else { at(limit) };
+                let (high_value, limit_value) = (size::show(high_value), size::show(limit_value));
+                report.bad_value(
+                    &key,
+                    format!("{high} ({high_value}) has to be less than {limit} ({limit_value})"),
+                );
+            }
         }
         if self.slow_after.is_zero() {
             report.bad_value(

@@ -169,7 +169,7 @@ match = "b"
             (route(0).key("pattern"), Some(11), false),
             (route(1).key("match"), Some(17), true),
             (route(1).key("pattern"), Some(16), false),
-            (KeyPath::of(["limits", "memory"]), None, false),
+            (KeyPath::of(["limits", "queue-limit"]), None, false),
         ] {
             assert_eq!(lines.nearest(&key), line, "{key}");
             assert_eq!(lines.has(&key), stands, "{key}");

@@ -153,14 +153,14 @@ mod mistakes {
     #[test]
     fn all_mistakes_are_told_in_the_order_of_the_file() {
         told(
-            "[doors.mqtt]\nlisten = 1883\nmax_connections = 5\nreceive-maximum = 70000\n\n[limits]\nmemory = \"lots\"\n\
+            "[doors.mqtt]\nlisten = 1883\nmax_connections = 5\nreceive-maximum = 70000\n\n[limits]\nqueue-limit = \"lots\"\n\
              \n[[route]]\nmatch = \"a/#/b\"\npattern = \"broadcast\"\n\n[[route]]\nvhost = \"lab\"\n",
             &[
                 "linkspan.toml:2: doors.mqtt.listen: expected an IP address and a port such as \"127.0.0.1:1883\" or \
                  \"[::]:1883\", found a number",
                 "linkspan.toml:3: doors.mqtt.max_connections: unknown key; did you mean `max-connections`?",
                 "linkspan.toml:4: doors.mqtt.receive-maximum: 70000 is out of range; expected a whole number from 1 to 65535",
-                "linkspan.toml:7: limits.memory: \"lots\" is no size; expected a size such as \"256 KiB\" (B, kB, KiB, \
+                "linkspan.toml:7: limits.queue-limit: \"lots\" is no size; expected a size such as \"256 KiB\" (B, kB, KiB, \
                  MB, MiB, GB, GiB)",
                 "linkspan.toml:10: route[0].match: `#`: `#` stands for all that follows; write it alone, as the last level",
                 "linkspan.toml:11: route[0].pattern: there is no pattern `broadcast`; there is `publish-subscribe`, \

@@ -86,7 +86,8 @@ impl Client1 {
                 let to = Destination::Address { path, syntax: Syntax::Topic, more: &[], queues: &[] };
                 let head = Message { target: self.lane.target(&to), flags, ..Message::default() };
                 let payload = Body::Shared(topic.as_bytes().to_vec().into());
-                Draft { exchange: None, topic: path, properties: &Properties::default(), payload, head }.build()
+                Draft { exchange: None, topic: path, properties: &Properties::default(), payload, head }
+                    .build()
             })
             .collect();
         let (mut bytes, mut messages) = (Vec::new(), Vec::new());
@@ -94,7 +95,8 @@ impl Client1 {
             let at = u32::try_from(bytes.len()).unwrap();
             let batch = draft.batch();
             bytes.extend_from_slice(batch.bytes);
-            let moved = |span: linkspan_contract::Span| linkspan_contract::Span::new(span.start + at, span.len);
+            let moved =
+                |span: linkspan_contract::Span| linkspan_contract::Span::new(span.start + at, span.len);
             let message = batch.messages[0];
             messages.push(Message {
                 wire: moved(message.wire),

@@ -50,6 +50,17 @@ struct Layout {
     topic: u16,
     /// The list of properties.
     properties: u32,
+    /// What is left out of the message's encoded properties.
+    cut: Cut,
+}
+
+/// The part of an encoded list that is left out: from `start` to `end`, and further parts behind it if `more`. Most
+/// often it is one, a message expiry interval.
+#[derive(Clone, Copy)]
+struct Cut {
+    start: usize,
+    end: usize,
+    more: bool,
 }
 
 impl<'a> PublishEncoder<'a> {
@@ -141,22 +152,33 @@ impl<'a> PublishEncoder<'a> {
             remaining += 2;
         }
         let mut properties = 0;
+        let mut cut = Cut { start: self.properties.len(), end: self.properties.len(), more: false };
         if self.version == Version::V5 {
-            properties = self.properties_len()?;
+            properties = self.properties_len(&mut cut)?;
             remaining += varint::len(properties) as u64 + u64::from(properties);
         }
         if remaining > u64::from(VARIABLE_BYTE_INTEGER_MAX) {
             return Err(Error::PacketTooLarge { size: remaining + 5, maximum: Framing::MAXIMUM_PACKET_SIZE });
         }
         let remaining = remaining as u32;
-        Ok(Layout { total: 1 + varint::len(remaining) + remaining as usize, remaining, topic, properties })
+        let total = 1 + varint::len(remaining) + remaining as usize;
+        Ok(Layout { total, remaining, topic, properties, cut })
     }
 
-    fn properties_len(&self) -> Result<u32, Error> {
+    #[inline]
+    fn properties_len(&self, cut: &mut Cut) -> Result<u32, Error> {
         let mut len = self.properties.len();
         if !self.properties_are_plain {
-            len = 0;
-            for_each_kept(self.properties, |run| len += run.len())?;
+            for_each_cut(self.properties, |start, end| {
+                len -= end - start;
+                if cut.end == start {
+                    cut.end = end;
+                } else if cut.start == cut.end {
+                    (cut.start, cut.end) = (start, end);
+                } else {
+                    cut.more = true;
+                }
+            })?;
         }
         if self.message_expiry_interval.is_some() {
             len += 5;
@@ -194,11 +216,15 @@ impl<'a> PublishEncoder<'a> {
         }
         if self.version == Version::V5 {
             append_varint(layout.properties, out);
-            self.write_properties(out);
+            self.write_own_properties(out);
+            if !self.properties.is_empty() {
+                self.write_kept_properties(out, layout.cut);
+            }
         }
     }
 
-    fn write_properties(&self, out: &mut Vec<u8>) {
+    #[inline]
+    fn write_own_properties(&self, out: &mut Vec<u8>) {
         use PropertyIdentifier as Id;
         if let Some(seconds) = self.message_expiry_interval {
             let [a, b, c, d] = seconds.to_be_bytes();
@@ -212,12 +238,24 @@ impl<'a> PublishEncoder<'a> {
             out.push(Id::SubscriptionIdentifier as u8);
             append_varint(identifier.get(), out);
         }
-        if self.properties_are_plain {
-            out.extend_from_slice(self.properties);
-        } else {
-            // It passed when it was measured.
-            let _ = for_each_kept(self.properties, |run| out.extend_from_slice(run));
+    }
+
+    #[inline]
+    fn write_kept_properties(&self, out: &mut Vec<u8>, cut: Cut) {
+        let mut keep =
+            |start, end| out.extend_from_slice(self.properties.get(start..end).unwrap_or_default());
+        if !cut.more {
+            keep(0, cut.start);
+            keep(cut.end, self.properties.len());
+            return;
         }
+        let mut kept = 0;
+        // It passed when it was measured.
+        let _ = for_each_cut(self.properties, |start, end| {
+            keep(kept, start);
+            kept = end;
+        });
+        keep(kept, self.properties.len());
     }
 }
 
@@ -227,36 +265,35 @@ fn append_varint(value: u32, out: &mut Vec<u8>) {
     let _ = varint::encode(value, out);
 }
 
-/// Calls `keep` for each part of an encoded list that belongs to the message and not to the connection it came by.
-fn for_each_kept(list: &[u8], mut keep: impl FnMut(&[u8])) -> Result<(), Error> {
+/// Calls `cut` with start and end of each property in an encoded list that belongs to the connection it came by and not
+/// to the message.
+#[inline]
+fn for_each_cut(list: &[u8], mut cut: impl FnMut(usize, usize)) -> Result<(), Error> {
     use PropertyIdentifier as Id;
     let mut reader = Reader::new(list);
-    let mut run = list;
     while !reader.is_empty() {
-        let before = reader.rest().len();
+        let start = list.len() - reader.rest().len();
         let identifier = read_identifier(&mut reader)?;
         match identifier {
-            Id::MessageExpiryInterval => drop(reader.u32()?),
-            Id::TopicAlias => drop(reader.u16()?),
-            Id::SubscriptionIdentifier => drop(reader.variable_byte_integer()?),
-            Id::PayloadFormatIndicator => {
-                reader.u8()?;
+            Id::UserProperty => {
+                reader.binary()?;
+                reader.binary()?;
                 continue;
             }
             Id::ContentType | Id::ResponseTopic | Id::CorrelationData => {
                 reader.binary()?;
                 continue;
             }
-            Id::UserProperty => {
-                reader.binary()?;
-                reader.binary()?;
+            Id::PayloadFormatIndicator => {
+                reader.u8()?;
                 continue;
             }
+            Id::MessageExpiryInterval => drop(reader.u32()?),
+            Id::TopicAlias => drop(reader.u16()?),
+            Id::SubscriptionIdentifier => drop(reader.variable_byte_integer()?),
             _ => return Err(Error::PropertyNotAllowed(identifier)),
         }
-        keep(run.get(..run.len() - before).unwrap_or_default());
-        run = reader.rest();
+        cut(start, list.len() - reader.rest().len());
     }
-    keep(run);
     Ok(())
 }

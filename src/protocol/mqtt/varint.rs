@@ -51,10 +51,17 @@ pub(super) const fn len(value: u32) -> usize {
 /// [`Error::VariableByteInteger`] when it needs more than four bytes.
 #[inline]
 pub(super) fn encode(value: u32, out: &mut Vec<u8>) -> Result<(), Error> {
+    if value < 0x80 {
+        out.push(value as u8);
+        return Ok(());
+    }
+    encode_long(value, out)
+}
+
+fn encode_long(value: u32, out: &mut Vec<u8>) -> Result<(), Error> {
     let [a, b, c, d] = [value, value >> 7, value >> 14, value >> 21].map(|group| (group & 0x7F) as u8);
     match value {
-        0..=0x7F => out.push(a),
-        0x80..=0x3FFF => out.extend_from_slice(&[a | 0x80, b]),
+        0..=0x3FFF => out.extend_from_slice(&[a | 0x80, b]),
         0x4000..=0x1F_FFFF => out.extend_from_slice(&[a | 0x80, b | 0x80, c]),
         0x20_0000..=VARIABLE_BYTE_INTEGER_MAX => out.extend_from_slice(&[a | 0x80, b | 0x80, c | 0x80, d]),
         _ => return Err(Error::VariableByteInteger),

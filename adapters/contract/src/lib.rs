@@ -37,6 +37,8 @@ pub mod body;
 pub mod capabilities;
 pub mod client;
 pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod credit;
 pub mod deliveries;
 pub mod destination;

@@ -73,9 +73,5 @@ fn the_map_names_every_room() {
 
 #[test]
 fn the_text_speaks_of_the_project_alone() {
-    let tree = Tree::of_the_workspace();
-    hold(
-        "the text says what it should not",
-        tree.files.iter().flat_map(|(p, t)| words::violations(p, t)).collect(),
-    );
+    hold("the text says what it should not", words::violations(&Tree::of_the_workspace().files));
 }

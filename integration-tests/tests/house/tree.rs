@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that hold nothing of ours.
-const FOREIGN: [&str; 4] = ["target", "node_modules", "linkspan-data", "corpus"];
+const FOREIGN: [&str; 5] = ["artifacts", "corpus", "linkspan-data", "node_modules", "target"];
 
 /// Every text file of the workspace, in the order of its names.
 pub struct Tree {

@@ -23,38 +23,36 @@ const WORDS: [(&str, &str); 6] =
 /// Files that tools write.
 const GENERATED: [&str; 2] = ["Cargo.lock", "LICENSE-APACHE"];
 
-/// Where a text says what it should not.
-pub fn violations(path: &str, text: &str) -> Vec<String> {
+/// Where the texts say what they should not: `files` are paths and texts.
+pub fn violations(files: &[(String, String)]) -> Vec<String> {
+    let phrases = PHRASES.map(|(a, b, instead)| (format!("{a}{b}"), instead));
+    let names = WORDS.map(|(a, b)| format!("{a}{b}"));
     let mut found = vec![];
-    if GENERATED.iter().any(|g| path.ends_with(g)) {
-        return found;
-    }
-    for (n, line) in text.lines().enumerate() {
-        let place = format!("{path}:{}", n + 1);
-        let lower = line.to_lowercase();
-        for (a, b, instead) in PHRASES {
-            let phrase = format!("{a}{b}");
-            // in capitals it is meant as written; in a word it is something else
-            let hit = if phrase.chars().all(char::is_uppercase) {
-                words(line).any(|w| w == phrase)
-            } else {
-                lower.contains(&phrase)
-            };
-            if hit {
-                found.push(format!("{place}: `{phrase}`: {instead}"));
+    for (path, text) in files.iter().filter(|(path, _)| !GENERATED.iter().any(|g| path.ends_with(g))) {
+        for (n, line) in text.lines().enumerate() {
+            let place = || format!("{path}:{}", n + 1);
+            let lower = line.to_lowercase();
+            for (phrase, instead) in &phrases {
+                // in capitals it is meant as written; in a word it is something else
+                let hit = if phrase.chars().all(char::is_uppercase) {
+                    line.contains(phrase) && words(line).any(|w| w == phrase)
+                } else {
+                    lower.contains(phrase)
+                };
+                if hit {
+                    found.push(format!("{}: `{phrase}`: {instead}", place()));
+                }
             }
-        }
-        for (a, b) in WORDS {
-            let word = format!("{a}{b}");
-            // a user-agent is a field of HTTP
-            if words(&lower.replace("user-", "user_")).any(|w| w == word) {
-                found.push(format!("{place}: `{word}`: the project alone, not who works on it"));
+            for name in names.iter().filter(|name| lower.contains(*name)) {
+                // a user-agent is a field of HTTP
+                if words(&lower.replace("user-", "user_")).any(|w| w == name) {
+                    found.push(format!("{}: `{name}`: the project alone, not who works on it", place()));
+                }
             }
-        }
-        if let Some(number) = issue_number(&lower) {
-            found.push(format!(
-                "{place}: issue {number}: say what it is about, numbers mean nothing to a reader"
-            ));
+            if let Some(number) = issue_number(&lower) {
+                let instead = "say what it is about, numbers mean nothing to a reader";
+                found.push(format!("{}: issue {number}: {instead}", place()));
+            }
         }
     }
     found
@@ -77,7 +75,7 @@ mod tests {
     use super::*;
 
     fn broken(text: &str) -> bool {
-        !violations("docs/x.md", text).is_empty()
+        !violations(&[("docs/x.md".into(), text.into())]).is_empty()
     }
 
     #[test]

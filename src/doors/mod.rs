@@ -3,6 +3,7 @@
 //! [`listener`] makes one stream type of whatever is listened on, [`outbound`] is the way out that publishers of other
 //! connections write through, [`buffer`] the memory that idle connections do not hold.
 
+pub mod amqp;
 pub mod buffer;
 pub mod http;
 pub mod listener;

@@ -10,6 +10,9 @@ pub struct Address<'a> {
 }
 
 impl<'a> Address<'a> {
+    /// The default exchange and the empty key.
+    pub const EMPTY: Self = Self { bytes: &[0, 0] };
+
     /// Two short strings, exactly; `None` when `encoded` is something else.
     #[inline]
     pub fn new(encoded: &'a [u8]) -> Option<Self> {

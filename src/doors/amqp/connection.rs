@@ -1,0 +1,548 @@
+//! One client's connection: the only file of this door that reads, waits and knows the time.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use linkspan_contract::{BackendError, Client, Connection as Scope};
+use tokio::time::{Instant, Sleep};
+
+use crate::doors::buffer::{self, READ};
+use crate::doors::listener::{ReadHalf, Stream};
+use crate::doors::outbound::{Owner, Turn};
+use crate::doors::{Stop, client_number};
+use crate::identity::{Credentials, Denied, Identity};
+use crate::protocol::amqp::{
+    FrameKind, Limits, Method, ReplyCode,
+    connection::{self as class, Connection as Class},
+    frame::{self, Decoded},
+};
+
+use super::AmqpDoor;
+use super::channels::{Channels, Opened};
+use super::failure::Failure;
+use super::handshake::{Handshake, Step};
+use super::heartbeat::{Beat, Heartbeat};
+use super::inbound::{Understood, Wish};
+use super::metric::Metrics;
+use super::sink::Sink;
+use super::translate::refusal;
+
+/// Bytes dealt with before others get their turn.
+const TURN: usize = READ;
+
+/// A part of a frame longer than this is read on where it is, in a buffer of the frame's size.
+const COPIED_MAX: usize = 32 * 1024;
+
+/// How long the peer may take to close its side after we have closed ours.
+const LINGER: Duration = Duration::from_secs(1);
+
+type Waited = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// What a connection waited for.
+enum Outcome {
+    Verified(Result<Identity, Denied>),
+    Entered(Result<Box<dyn Scope>, BackendError>, Arc<str>),
+    Left,
+}
+
+enum Phase {
+    /// Until `connection.open-ok`.
+    Handshake(Box<Handshake>),
+    Running(Box<Channels>),
+    /// We sent `connection.close` and discard all until the client agrees.
+    Closing,
+    /// Nothing more is said or heard.
+    Over,
+}
+
+struct Connection {
+    door: Arc<AmqpDoor>,
+    peer: SocketAddr,
+    read: ReadHalf,
+    sink: Arc<Sink>,
+    owner: Owner,
+    phase: Phase,
+    /// The beginning of a frame, and how much of `rest` is filled when it has the frame's size.
+    rest: Vec<u8>,
+    filled: usize,
+    waited: Option<Waited>,
+    stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    timer: Pin<Box<Sleep>>,
+    heartbeat: Option<Heartbeat>,
+    user: Option<Identity>,
+    name: Arc<str>,
+    /// The peer has closed its side.
+    ended: bool,
+    why: String,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(door: Arc<AmqpDoor>, stream: Stream, peer: SocketAddr, stop: Stop) {
+    let metrics = Arc::clone(&door.metrics);
+    metrics.connections.increment(1);
+    let mut connection = Connection::new(door, stream, peer, &stop);
+    drop(stop);
+    poll_fn(|cx| connection.poll(cx)).await;
+    Box::pin(connection.end()).await;
+    metrics.connections.decrement(1);
+}
+
+impl Connection {
+    fn new(door: Arc<AmqpDoor>, stream: Stream, peer: SocketAddr, stop: &Stop) -> Self {
+        let (read, write) = stream.split();
+        let sink = Arc::new(Sink::new(write, door.limits.marks, Arc::clone(&door.metrics)));
+        Self {
+            peer,
+            read,
+            sink,
+            owner: Owner::default(),
+            phase: Phase::Handshake(Box::new(Handshake::new())),
+            rest: Vec::new(),
+            filled: 0,
+            waited: None,
+            stopped: Some(stop.wanted()),
+            timer: Box::pin(tokio::time::sleep(door.limits.handshake)),
+            heartbeat: None,
+            user: None,
+            name: "".into(),
+            ended: false,
+            why: String::new(),
+            door,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut turn = 0;
+        loop {
+            self.poll_stop(cx);
+            self.poll_timer(cx);
+            match self.sink.outbound().poll_owner(cx, &mut self.owner) {
+                Poll::Ready(Turn::Drained) => {
+                    if let Phase::Running(channels) = &mut self.phase {
+                        channels.resume();
+                        channels.flush();
+                    }
+                    continue;
+                }
+                Poll::Ready(Turn::Closed(how)) => {
+                    self.over(format!("the socket was closed: {how:?}"));
+                }
+                Poll::Pending => {}
+            }
+            if let Some(waited) = &mut self.waited
+                && let Poll::Ready(outcome) = waited.as_mut().poll(cx)
+            {
+                self.waited = None;
+                self.resolved(outcome);
+                continue;
+            }
+            if let Phase::Running(channels) = &mut self.phase {
+                let heard = channels.listen(cx.waker());
+                let came_back = heard.and_then(|heard| Ok(channels.poll_away(cx)? | heard));
+                match came_back {
+                    Ok(true) => channels.flush(),
+                    Ok(false) => {}
+                    Err(failure) => self.fail(failure),
+                }
+            }
+            if matches!(self.phase, Phase::Over) {
+                return Poll::Ready(());
+            }
+            if self.poll_input(cx, &mut turn).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads and deals with it until there is no more for now; ready when something else has to be looked at first.
+    fn poll_input(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Poll<()> {
+        loop {
+            if self.waited.is_some() {
+                return Poll::Pending;
+            }
+            if let Phase::Running(channels) = &mut self.phase
+                && channels.poll_ready(cx).is_pending()
+            {
+                // We do not listen: the client's silence is ours.
+                self.alive();
+                return Poll::Pending;
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) => {
+                    self.ended = true;
+                    self.over("the client closed the connection".to_owned());
+                    return Poll::Ready(());
+                }
+                Ok(n) => {
+                    self.alive();
+                    self.door.metrics.read.increment(n as u64);
+                    *turn += n;
+                }
+                Err(error) => {
+                    self.over(error.to_string());
+                    return Poll::Ready(());
+                }
+            }
+            let away = match &mut self.phase {
+                Phase::Running(channels) => {
+                    channels.flush();
+                    channels.has_away()
+                }
+                _ => {
+                    self.sink.flush();
+                    true
+                }
+            };
+            if *turn >= TURN {
+                *turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if away {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn poll_stop(&mut self, cx: &mut Context<'_>) {
+        if let Some(stopped) = &mut self.stopped
+            && stopped.as_mut().poll(cx).is_ready()
+        {
+            self.stopped = None;
+            match self.phase {
+                Phase::Running(_) => {
+                    let text = "broker forced connection closure with reason 'shutdown'";
+                    self.fail(Failure::new(ReplyCode::ConnectionForced, text));
+                }
+                Phase::Handshake(_) => self.over("shutdown".to_owned()),
+                Phase::Closing | Phase::Over => {}
+            }
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            match (&self.phase, &self.heartbeat) {
+                (Phase::Running(_), Some(heartbeat)) => match heartbeat.look(now) {
+                    Beat::Send => {
+                        let pause = heartbeat.pause();
+                        // A client that does not take what it has needs no sign of life.
+                        if self.sink.outbound().backlog() == 0 {
+                            self.sink.send(|out| out.extend_from_slice(&frame::HEARTBEAT));
+                            self.sink.flush();
+                        }
+                        self.timer.as_mut().reset(now + pause);
+                    }
+                    Beat::Lost => return self.over("the client missed two heartbeats".to_owned()),
+                },
+                (Phase::Handshake(_), _) => return self.over("the handshake took too long".to_owned()),
+                (Phase::Closing, _) => return self.over(String::new()),
+                (Phase::Running(_), None) | (Phase::Over, _) => return,
+            }
+        }
+    }
+
+    /// Reads what is there and deals with it; 0 is the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.filled > 0 {
+            let free = self.rest.get_mut(self.filled..).unwrap_or_default();
+            let n = ready!(self.read.poll_read(cx, free))?;
+            self.filled += n;
+            if self.filled == self.rest.len() {
+                self.filled = 0;
+                let rest = std::mem::take(&mut self.rest);
+                self.understand(&rest);
+            }
+            return Poll::Ready(Ok(n));
+        }
+        let kept = self.rest.len();
+        buffer::with_scratch(|scratch| {
+            let n = ready!(self.read.poll_read(cx, scratch.get_mut(kept..).unwrap_or_default()))?;
+            if let Some(front) = scratch.get_mut(..kept) {
+                front.copy_from_slice(&self.rest);
+            }
+            let received = scratch.get(..kept + n).unwrap_or_default();
+            if n > 0 {
+                self.rest = Vec::new();
+                self.understand(received);
+            }
+            Poll::Ready(Ok(n))
+        })
+    }
+
+    /// Deals with received bytes, and keeps what is not whole yet.
+    fn understand(&mut self, received: &[u8]) {
+        let understood = match &mut self.phase {
+            Phase::Handshake(_) => self.shake_hands(received),
+            Phase::Running(channels) => channels.frames(received),
+            Phase::Closing => self.closing(received),
+            Phase::Over => Ok(Understood { used: received.len(), needed: 0, wish: None }),
+        };
+        match understood {
+            Ok(Understood { used, needed, wish }) => {
+                let left = received.get(used..).unwrap_or_default();
+                if needed > COPIED_MAX {
+                    self.rest = Vec::with_capacity(needed);
+                    self.rest.extend_from_slice(left);
+                    self.rest.resize(needed, 0);
+                    self.filled = left.len();
+                } else {
+                    self.rest = left.to_vec();
+                }
+                if let Some(Wish::Close) = wish {
+                    self.leave();
+                }
+            }
+            Err(failure) => self.fail(failure),
+        }
+    }
+
+    fn shake_hands(&mut self, received: &[u8]) -> Result<Understood, Failure> {
+        let mut used = 0;
+        while self.waited.is_none() {
+            let Phase::Handshake(handshake) = &mut self.phase else { break };
+            let mut answer = Vec::new();
+            if handshake.awaits_greeting() {
+                let greeted = handshake.greet(received.get(used..).unwrap_or_default(), &mut answer);
+                self.sink.send(|out| out.extend_from_slice(&answer));
+                match greeted {
+                    Ok(true) => used += 8,
+                    Ok(false) => return Ok(Understood { used, needed: 8, wish: None }),
+                    Err(refusal) => {
+                        self.over(refusal.to_string());
+                        break;
+                    }
+                }
+                continue;
+            }
+            let (frame, end) = match frame::decode(received, used, &handshake.limits())? {
+                Decoded::Incomplete { needed } => return Ok(Understood { used, needed, wish: None }),
+                Decoded::Frame(frame) => (frame, frame.wire.end()),
+            };
+            used = end;
+            if frame.kind == FrameKind::Heartbeat {
+                continue;
+            }
+            let step = handshake.accept(&frame, &self.door.limits, &mut answer);
+            self.sink.send(|out| out.extend_from_slice(&answer));
+            match step? {
+                Step::Wait => {}
+                Step::Authenticate { user, password } => self.authenticate(user, password),
+                Step::Enter { vhost } => self.enter(&vhost)?,
+                Step::Closed => {
+                    self.over("the client closed the connection".to_owned());
+                    break;
+                }
+            }
+        }
+        Ok(Understood { used, needed: 0, wish: None })
+    }
+
+    fn authenticate(&mut self, user: String, password: Vec<u8>) {
+        let (door, peer) = (Arc::clone(&self.door), self.peer.ip());
+        self.waited = Some(Box::pin(async move {
+            let users = Arc::clone(&door.users);
+            let who = Credentials::Password { user: &user, password: &password };
+            if let Some(known) = users.recall(who, peer) {
+                return Outcome::Verified(known);
+            }
+            let permit = users.verifying().acquire().await;
+            let verifier = Arc::clone(&users);
+            let verified = tokio::task::spawn_blocking(move || {
+                verifier.verify(Credentials::Password { user: &user, password: &password }, peer)
+            });
+            let verified = verified.await.unwrap_or(Err(Denied::BadCredentials));
+            drop(permit);
+            Outcome::Verified(verified)
+        }));
+    }
+
+    fn enter(&mut self, vhost: &str) -> Result<(), Failure> {
+        let (Phase::Handshake(handshake), Some(identity)) = (&self.phase, &self.user) else { return Ok(()) };
+        if !identity.may_enter(vhost) {
+            let text = format!("access to vhost '{vhost}' refused for user '{}'", identity.user);
+            return Err(Failure::new(ReplyCode::NotAllowed, &text).caused_by(class::Open::ID));
+        }
+        let vhost: Arc<str> = vhost.into();
+        self.name = match &handshake.client().name {
+            Some(name) => name.as_str().into(),
+            None => self.peer.to_string().into(),
+        };
+        let client = Client {
+            number: client_number(),
+            identifier: Arc::clone(&self.name),
+            user: Arc::clone(&identity.user),
+            vhost: Arc::clone(&vhost),
+            keep_session: 0,
+        };
+        let (backend, sink) = (Arc::clone(&self.door.backend), Arc::clone(&self.sink));
+        self.waited =
+            Some(Box::pin(async move { Outcome::Entered(backend.connect(&client, sink).await, vhost) }));
+        Ok(())
+    }
+
+    fn resolved(&mut self, outcome: Outcome) {
+        match (outcome, &mut self.phase) {
+            (Outcome::Verified(Ok(identity)), Phase::Handshake(handshake)) => {
+                self.user = Some(identity);
+                let mut answer = Vec::new();
+                handshake.authenticated(&self.door.limits, &mut answer);
+                self.sink.send(|out| out.extend_from_slice(&answer));
+            }
+            (Outcome::Verified(Err(denied)), Phase::Handshake(handshake)) => {
+                tracing::warn!(peer = %self.peer, %denied, "AMQP login refused");
+                match handshake.denied() {
+                    Some(failure) => self.fail(failure),
+                    None => self.over(denied.to_string()),
+                }
+            }
+            (Outcome::Entered(Ok(scope), vhost), Phase::Handshake(_)) => self.run(scope, vhost),
+            (Outcome::Entered(Err(error), _), Phase::Handshake(_)) => {
+                self.fail(refusal::unopened(&error).caused_by(class::Open::ID));
+            }
+            (Outcome::Left, _) => {
+                self.sink.send(|out| class::CloseOk {}.encode(0, out));
+                self.over("the client closed the connection".to_owned());
+            }
+            _ => {}
+        }
+        // What came behind is looked at now.
+        if self.waited.is_none() && self.filled == 0 && !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            self.understand(&rest);
+        }
+        match &mut self.phase {
+            Phase::Running(channels) => channels.flush(),
+            _ => self.sink.flush(),
+        }
+    }
+
+    fn run(&mut self, scope: Box<dyn Scope>, vhost: Arc<str>) {
+        let (Phase::Handshake(handshake), Some(identity)) = (&self.phase, &self.user) else { return };
+        let (client, tuned) = (handshake.client(), handshake.tuned());
+        self.sink.negotiated(tuned.frame_max, client.consumer_cancel_notify);
+        let (name, user) = (&*self.name, &*identity.user);
+        tracing::info!(peer = %self.peer, name, user, vhost = &*vhost, client = client.product, "AMQP client connected");
+        let opened = Opened {
+            vhost,
+            user: Arc::clone(&identity.user),
+            channel_max: tuned.channel_max,
+            limits: Limits { frame_max: tuned.frame_max, body_max: self.door.limits.body_max },
+            tell_blocked: client.connection_blocked,
+        };
+        let (sink, metrics) = (Arc::clone(&self.sink), Arc::clone(&self.door.metrics));
+        let channels = Channels::new(scope, opened, sink, metrics, Arc::clone(&self.door.bodies));
+        let now = Instant::now();
+        self.heartbeat = Heartbeat::new(tuned.heartbeat, now);
+        if let Some(heartbeat) = &self.heartbeat {
+            self.timer.as_mut().reset(now + heartbeat.pause());
+        }
+        self.phase = Phase::Running(Box::new(channels));
+        self.sink.send(|out| class::OpenOk {}.encode(0, out));
+    }
+
+    /// The client wants to close: first all that belongs to it goes.
+    fn leave(&mut self) {
+        if let Phase::Running(channels) = std::mem::replace(&mut self.phase, Phase::Closing) {
+            let closed = channels.close();
+            self.waited = Some(Box::pin(async move {
+                closed.await;
+                Outcome::Left
+            }));
+        }
+    }
+
+    /// Closes the connection for a reason of ours.
+    fn fail(&mut self, failure: Failure) {
+        Metrics::failed(failure.code);
+        self.why.clone_from(&failure.text);
+        self.waited = None;
+        // Dropping what runs releases it.
+        let was = std::mem::replace(&mut self.phase, Phase::Closing);
+        if matches!(was, Phase::Closing | Phase::Over) {
+            return;
+        }
+        drop(was);
+        self.rest = Vec::new();
+        self.filled = 0;
+        self.sink.send(|out| failure.encode(0, out));
+        self.sink.flush();
+        if failure.loses_framing {
+            self.over(failure.text);
+        } else {
+            self.timer.as_mut().reset(Instant::now() + self.door.limits.farewell);
+        }
+    }
+
+    /// Discards all but what ends a connection that we close.
+    fn closing(&mut self, received: &[u8]) -> Result<Understood, Failure> {
+        let limits = Limits { frame_max: self.door.limits.frame_max, body_max: 0 };
+        let mut used = 0;
+        loop {
+            match frame::decode(received, used, &limits) {
+                Ok(Decoded::Incomplete { needed }) => return Ok(Understood { used, needed, wish: None }),
+                Ok(Decoded::Frame(frame)) => {
+                    used = frame.wire.end();
+                    if frame.channel != 0 || frame.kind != FrameKind::Method {
+                        continue;
+                    }
+                    match Method::decode(frame.payload) {
+                        Ok(Method::Connection(Class::CloseOk(_))) => {
+                            self.over(String::new());
+                            break;
+                        }
+                        Ok(Method::Connection(Class::Close(_))) => {
+                            self.sink.send(|out| class::CloseOk {}.encode(0, out));
+                        }
+                        _ => {}
+                    }
+                }
+                Err(_) => {
+                    self.over(String::new());
+                    break;
+                }
+            }
+        }
+        Ok(Understood { used: received.len(), needed: 0, wish: None })
+    }
+
+    /// The connection is over; `why` unless there was a reason before.
+    fn over(&mut self, why: String) {
+        if self.why.is_empty() {
+            self.why = why;
+        }
+        self.waited = None;
+        self.phase = Phase::Over;
+    }
+
+    fn alive(&mut self) {
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.heard(Instant::now());
+        }
+    }
+
+    /// Sends what is left, then waits a moment for the client to close its side, so that it reads our last words.
+    async fn end(mut self) {
+        self.phase = Phase::Over;
+        let user = self.user.as_ref().map_or("", |identity| &*identity.user);
+        tracing::info!(peer = %self.peer, name = &*self.name, user, why = self.why, "AMQP client disconnected");
+        self.sink.outbound().finish(self.door.limits.farewell).await;
+        if !self.ended {
+            let discard = async {
+                loop {
+                    let read = poll_fn(|cx| buffer::with_scratch(|scratch| self.read.poll_read(cx, scratch)));
+                    if matches!(read.await, Ok(0) | Err(_)) {
+                        break;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(LINGER, discard).await;
+        }
+    }
+}

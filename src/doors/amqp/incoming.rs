@@ -1,0 +1,174 @@
+//! A published message whose frames did not lie in the read buffer in a row.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use linkspan_contract::Span;
+
+use crate::protocol::amqp::{Address, ReplyCode, basic};
+
+use super::delivery::BY_REFERENCE;
+use super::failure::Failure;
+
+/// Memory for bodies that are still coming in, of all connections together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    max: u64,
+    used: AtomicU64,
+}
+
+/// A part of a [`Budget`], given back when dropped.
+#[derive(Debug)]
+struct Share {
+    budget: Arc<Budget>,
+    size: u64,
+}
+
+impl Budget {
+    /// A budget of `max` bytes.
+    pub(super) fn new(max: u64) -> Arc<Self> {
+        Arc::new(Self { max, used: AtomicU64::new(0) })
+    }
+
+    fn share(self: &Arc<Self>, size: u64) -> Option<Share> {
+        let more = |used: u64| used.checked_add(size).filter(|sum| *sum <= self.max);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Share { budget: Arc::clone(self), size })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
+/// A message that is being put together.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// Give it back if it reaches no queue.
+    pub(super) mandatory: bool,
+    /// Address, properties and, unless it is large, the payload.
+    pub(super) bytes: Vec<u8>,
+    /// In `bytes`.
+    pub(super) address: Span,
+    /// In `bytes`.
+    pub(super) properties: Span,
+    /// In `bytes`; empty when there is a body.
+    pub(super) payload: Span,
+    large: Option<Large>,
+}
+
+#[derive(Debug)]
+struct Large {
+    body: Vec<u8>,
+    /// Held until the message is complete.
+    _share: Share,
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+impl Incoming {
+    /// After `basic.publish`.
+    pub(super) fn new(publish: &basic::Publish<'_>) -> Self {
+        let mut bytes = Vec::new();
+        Address::encode(publish.exchange, publish.routing_key, &mut bytes);
+        let address = Span::new(0, length(&bytes));
+        let (properties, payload) = (Span::default(), Span::default());
+        Self { mandatory: publish.mandatory, bytes, address, properties, payload, large: None }
+    }
+
+    /// After the content header. Takes the memory that the body needs.
+    ///
+    /// # Errors
+    /// When there is none to take now.
+    pub(super) fn header(
+        &mut self,
+        properties: &[u8],
+        body_size: u64,
+        budget: &Arc<Budget>,
+    ) -> Result<(), Failure> {
+        self.properties = Span::new(length(&self.bytes), length(properties));
+        self.bytes.extend_from_slice(properties);
+        if body_size < BY_REFERENCE as u64 {
+            self.payload = Span::new(length(&self.bytes), 0);
+            self.bytes.reserve_exact(body_size as usize);
+            return Ok(());
+        }
+        let full = || {
+            let text = "too many large messages are on their way in now; the client may retry later";
+            Failure::new(ReplyCode::ContentTooLarge, text).caused_by(basic::Publish::ID)
+        };
+        let share = budget.share(body_size).ok_or_else(full)?;
+        let mut body = Vec::new();
+        let size = usize::try_from(body_size).map_err(|_| full())?;
+        body.try_reserve_exact(size).map_err(|_| full())?;
+        self.large = Some(Large { body, _share: share });
+        Ok(())
+    }
+
+    /// A part of the body.
+    pub(super) fn body(&mut self, chunk: &[u8]) {
+        match &mut self.large {
+            Some(large) => large.body.extend_from_slice(chunk),
+            None => {
+                self.bytes.extend_from_slice(chunk);
+                self.payload.len += length(chunk);
+            }
+        }
+    }
+
+    /// The body, when it is a large one. The message is complete.
+    pub(super) fn take_body(&mut self) -> Option<Bytes> {
+        self.large.take().map(|large| large.body.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::amqp::ShortBytes;
+
+    fn incoming() -> Incoming {
+        Incoming::new(&basic::Publish {
+            exchange: ShortBytes::EMPTY,
+            routing_key: ShortBytes::new(b"jobs").unwrap(),
+            mandatory: true,
+            immediate: false,
+        })
+    }
+
+    #[test]
+    fn a_small_message_lies_in_one_buffer() {
+        let budget = Budget::new(0);
+        let mut message = incoming();
+        message.header(&[0, 0], 4, &budget).unwrap();
+        message.body(b"ab");
+        message.body(b"cd");
+        assert_eq!(message.take_body(), None);
+        assert_eq!(message.address.of(&message.bytes), b"\x00\x04jobs");
+        assert_eq!(message.properties.of(&message.bytes), [0, 0]);
+        assert_eq!(message.payload.of(&message.bytes), b"abcd");
+    }
+
+    #[test]
+    fn large_bodies_share_a_budget_and_give_it_back() {
+        let size = BY_REFERENCE as u64;
+        let budget = Budget::new(size);
+        let mut first = incoming();
+        first.header(&[0, 0], size, &budget).unwrap();
+        let refused = incoming().header(&[0, 0], size, &budget).unwrap_err();
+        assert_eq!(
+            (refused.code, refused.hard),
+            (311, false),
+            "the channel is closed, the client may try again"
+        );
+        first.body(&vec![7; BY_REFERENCE]);
+        assert_eq!(first.take_body().unwrap().len(), BY_REFERENCE);
+        incoming().header(&[0, 0], size, &budget).unwrap();
+        incoming().header(&[0, 0], size, &budget).unwrap();
+    }
+}

@@ -1,0 +1,490 @@
+//! A connection's outbound side as back ends see it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use linkspan_contract::backend::Fetched;
+use linkspan_contract::{
+    Batch, Body, Credit, Delivered, DeliverySink, Ended, Flags, Message, Outcome, Pick, Refused, Seq,
+    Settled, Settlement, SubscriptionKey,
+};
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::doors::listener::WriteHalf;
+use crate::doors::outbound::{Guard, Marks, Outbound};
+use crate::protocol::amqp::{MethodId, ReplyCode, ShortString, basic, frame};
+
+use super::confirm::Confirms;
+use super::consumers::{Consumer, Consumers};
+use super::delivery::{self, Head, Recipient};
+use super::failure::Failure;
+use super::metric::Metrics;
+use super::unsettled::{Run, Unsettled};
+
+/// The outbound side of one connection: deliveries of all its channels.
+#[derive(Debug)]
+pub(super) struct Sink {
+    outbound: Outbound<Outgoing>,
+    metrics: Arc<Metrics>,
+}
+
+/// What is under the lock beside the bytes.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    frame_max: u32,
+    cancel_notify: bool,
+    channels: Slab<ChannelOut>,
+    consumers: Consumers,
+}
+
+/// The outbound part of a channel.
+#[derive(Debug, Default)]
+struct ChannelOut {
+    number: u16,
+    /// The last delivery tag that was allotted.
+    tag: u64,
+    unsettled: Unsettled,
+    /// Under which key `basic.get` fetches.
+    fetches: Option<SubscriptionKey>,
+}
+
+/// What a client says about deliveries, as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    /// The first tag; with `multiple`, all up to it.
+    pub(super) tag: u64,
+    /// How many follow each other, when not `multiple`.
+    pub(super) count: u32,
+    /// All up to `tag`; 0 is all there are.
+    pub(super) multiple: bool,
+    /// What is said.
+    pub(super) word: Word,
+    /// By which method.
+    pub(super) method: MethodId,
+}
+
+/// AMQP's outcomes of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// `basic.ack`.
+    Ack,
+    /// `basic.reject` or `basic.nack` without requeue.
+    Drop,
+    /// The same with requeue; `basic.recover`.
+    Requeue,
+}
+
+impl Word {
+    fn outcome(self) -> Settlement {
+        match self {
+            Self::Ack => Settlement::Accept,
+            Self::Drop => Settlement::Reject(None),
+            Self::Requeue => Settlement::Release { delay: 0 },
+        }
+    }
+}
+
+/// What acknowledgements of one read come to.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    /// For the lane.
+    pub(super) runs: Vec<Settled>,
+    /// What windows get back, once the lane knows.
+    pub(super) grants: SmallVec<[(SubscriptionKey, u32, Arc<Credit>); 2]>,
+    /// In a transaction: what a rollback brings back and a commit grants.
+    pub(super) held: Vec<Run>,
+}
+
+impl Settling {
+    fn add(&mut self, run: Run, word: Word) {
+        let outcome = word.outcome();
+        if let Some(last) = self.runs.last_mut() {
+            let follows = last.key == run.key && last.first + u64::from(last.count) == run.tag;
+            if let Some(count) =
+                last.count.checked_add(run.count).filter(|_| follows && last.outcome == outcome)
+            {
+                last.count = count;
+                return;
+            }
+        }
+        self.runs.push(Settled { key: run.key, first: run.tag, count: run.count, outcome, word: None });
+    }
+
+    fn grant(&mut self, key: SubscriptionKey, count: u32, credit: &Arc<Credit>) {
+        match self.grants.iter_mut().find(|(known, _, _)| known.subscription == key.subscription) {
+            Some((_, n, _)) => *n += count,
+            None => self.grants.push((key, count, Arc::clone(credit))),
+        }
+    }
+
+    /// Gives the windows what they get; true when a back end had run dry.
+    pub(super) fn give(&self) -> bool {
+        self.grants.iter().fold(false, |starved, (_, count, credit)| credit.grant(*count) | starved)
+    }
+}
+
+impl Outgoing {
+    fn settle(&mut self, run: Run, word: Word, transaction: bool, into: &mut Settling) {
+        into.add(run, word);
+        if transaction {
+            into.held.push(run);
+        } else {
+            self.release(run, into);
+        }
+    }
+
+    fn release(&mut self, run: Run, into: &mut Settling) {
+        if let Some(consumer) = self.consumers.get_mut(run.key) {
+            if let Some(credit) = &consumer.credit {
+                into.grant(run.key, run.count, credit);
+            }
+            self.consumers.settled(run.key, run.count);
+        }
+    }
+
+    fn acknowledge(
+        &mut self,
+        channel: usize,
+        said: &Acknowledged,
+        transaction: bool,
+        into: &mut Settling,
+    ) -> Result<(), Failure> {
+        let unknown = |tag: u64| {
+            Failure::new(ReplyCode::PreconditionFailed, &format!("unknown delivery tag {tag}"))
+                .caused_by(said.method)
+        };
+        let mut taken: SmallVec<[Run; 4]> = SmallVec::new();
+        let Some(out) = self.channels.get_mut(channel) else { return Ok(()) };
+        let mut wrong = None;
+        if !said.multiple {
+            for tag in said.tag..said.tag.saturating_add(said.count.into()) {
+                match out.unsettled.take(tag) {
+                    Some(run) if taken.last_mut().is_some_and(|last| last.extend(&run)) => {}
+                    Some(run) => taken.push(run),
+                    None => {
+                        wrong = Some(tag);
+                        break;
+                    }
+                }
+            }
+        } else if said.tag == 0 {
+            out.unsettled.take_all(|run| taken.push(run));
+        } else if out.unsettled.holds(said.tag) {
+            out.unsettled.take_until(said.tag, |run| taken.push(run));
+        } else {
+            wrong = Some(said.tag);
+        }
+        for run in taken {
+            self.settle(run, said.word, transaction, into);
+        }
+        wrong.map_or(Ok(()), |tag| Err(unknown(tag)))
+    }
+}
+
+impl Sink {
+    /// The outbound side over `socket`.
+    pub(super) fn new(socket: WriteHalf, marks: Marks, metrics: Arc<Metrics>) -> Self {
+        Self { outbound: Outbound::new(socket, Outgoing::default(), marks), metrics }
+    }
+
+    /// The bytes and who writes them.
+    pub(super) fn outbound(&self) -> &Outbound<Outgoing> {
+        &self.outbound
+    }
+
+    /// What was negotiated: the frame-max in bytes, and whether the client wants to know of cancelled consumers.
+    pub(super) fn negotiated(&self, frame_max: u32, cancel_notify: bool) {
+        let mut guard = self.outbound.lock();
+        guard.state().frame_max = frame_max;
+        guard.state().cancel_notify = cancel_notify;
+    }
+
+    /// Appends frames that `write` appends.
+    pub(super) fn send(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut guard = self.outbound.lock();
+        write(guard.parts().1);
+        guard.appended();
+    }
+
+    /// A channel was opened; its place.
+    pub(super) fn open_channel(&self, number: u16) -> usize {
+        self.outbound.lock().state().channels.insert(ChannelOut { number, ..ChannelOut::default() })
+    }
+
+    /// A channel was closed, after its lane: nothing is delivered to it any more.
+    pub(super) fn close_channel(&self, place: usize) {
+        let mut guard = self.outbound.lock();
+        let state = guard.state();
+        state.consumers.remove_channel(place);
+        state.channels.try_remove(place);
+    }
+
+    /// A consumer of a channel; its key, unless the tag is taken already or there are a million.
+    pub(super) fn add_consumer(
+        &self,
+        channel: usize,
+        tag: &str,
+        credit: Option<Arc<Credit>>,
+    ) -> Option<SubscriptionKey> {
+        let mut guard = self.outbound.lock();
+        let consumers = &mut guard.state().consumers;
+        if consumers.find(channel, tag).is_some() {
+            return None;
+        }
+        consumers.add(Consumer { channel, tag: Some(tag.into()), credit, unsettled: 0, over: false })
+    }
+
+    /// The live consumer of a channel with this tag.
+    pub(super) fn consumer(&self, channel: usize, tag: &str) -> Option<SubscriptionKey> {
+        self.outbound.lock().state().consumers.find(channel, tag)
+    }
+
+    /// The consumer is given nothing more; false when it had ended before.
+    pub(super) fn end_consumer(&self, key: SubscriptionKey) -> bool {
+        self.outbound.lock().state().consumers.end(key).is_some()
+    }
+
+    /// The key that a channel fetches under.
+    pub(super) fn fetch_key(&self, channel: usize) -> Option<SubscriptionKey> {
+        let mut guard = self.outbound.lock();
+        let Outgoing { channels, consumers, .. } = guard.state();
+        let out = channels.get_mut(channel)?;
+        if out.fetches.is_none() {
+            out.fetches =
+                consumers.add(Consumer { channel, tag: None, credit: None, unsettled: 0, over: false });
+        }
+        out.fetches
+    }
+
+    /// Appends `basic.get-ok` with a fetched message, unsettled unless `settled`.
+    pub(super) fn fetched(&self, channel: usize, fetched: &Fetched, settled: bool) {
+        let mut guard = self.outbound.lock();
+        let Outgoing { channels, consumers, frame_max, .. } = guard.state();
+        let Some(out) = channels.get_mut(channel) else { return };
+        out.tag += 1;
+        if !settled {
+            out.unsettled.push(Run { channel_tag: out.tag, count: 1, key: fetched.key, tag: fetched.tag });
+            if let Some(consumer) = consumers.get_mut(fetched.key) {
+                consumer.unsettled += 1;
+            }
+        }
+        let head = Head::GetOk {
+            delivery_tag: out.tag,
+            redelivered: fetched.attempt > 0,
+            message_count: u32::try_from(fetched.remaining).unwrap_or(u32::MAX),
+        };
+        let to = Recipient { channel: out.number, frame_max: *frame_max };
+        let batch = fetched.message.batch.batch();
+        append(&mut guard, &batch, &fetched.message.message(), fetched.age, head, to);
+        guard.appended();
+        self.metrics.delivered.increment(1);
+    }
+
+    /// What the client said about deliveries of a channel. In a `transaction` the windows wait for its commit.
+    ///
+    /// # Errors
+    /// A tag that is not unsettled; what was said before it counts.
+    pub(super) fn acknowledge(
+        &self,
+        channel: usize,
+        said: &[Acknowledged],
+        transaction: bool,
+        into: &mut Settling,
+    ) -> Result<(), Failure> {
+        let mut guard = self.outbound.lock();
+        let state = guard.state();
+        said.iter().try_for_each(|said| state.acknowledge(channel, said, transaction, into))
+    }
+
+    /// A transaction was committed: what was held is settled.
+    pub(super) fn committed(&self, held: Vec<Run>, into: &mut Settling) {
+        let mut guard = self.outbound.lock();
+        held.into_iter().for_each(|run| guard.state().release(run, into));
+    }
+
+    /// A transaction was rolled back: what was held is unsettled again.
+    pub(super) fn rolled_back(&self, channel: usize, held: Vec<Run>) {
+        let mut guard = self.outbound.lock();
+        if let Some(out) = guard.state().channels.get_mut(channel) {
+            held.into_iter().for_each(|run| out.unsettled.put_back(run));
+        }
+    }
+
+    /// All that a channel has unsettled is forgotten: the lane gives it back to the queues.
+    pub(super) fn recovered(&self, channel: usize, into: &mut Settling) {
+        let mut guard = self.outbound.lock();
+        let state = guard.state();
+        let mut taken: SmallVec<[Run; 4]> = SmallVec::new();
+        if let Some(out) = state.channels.get_mut(channel) {
+            out.unsettled.take_all(|run| taken.push(run));
+        }
+        taken.into_iter().for_each(|run| state.release(run, into));
+    }
+
+    /// Appends what the publisher is told of a batch: first the messages that come back, then the confirms of
+    /// `first..first + known`. The failure that closes its channel, if there is one.
+    pub(super) fn published(
+        &self,
+        channel: u16,
+        batch: &Batch<'_>,
+        exceptions: &[(u32, Outcome)],
+        (first, known): (Seq, u32),
+        confirms: Option<&mut Confirms>,
+        fatal: impl Fn(&Refused) -> bool,
+    ) -> Option<Refused> {
+        let mut guard = self.outbound.lock();
+        let frame_max = guard.state().frame_max;
+        let mut failed = None;
+        let mut returned = 0;
+        for (at, outcome) in exceptions {
+            match (outcome, batch.message(*at)) {
+                (Outcome::Unroutable, Some(message)) if message.flags.has(Flags::MANDATORY) => {
+                    let (reply_code, reply_text) = (ReplyCode::NoRoute.code(), ReplyCode::NoRoute.name());
+                    let head = Head::Return { reply_code, reply_text };
+                    append(&mut guard, batch, message, 0, head, Recipient { channel, frame_max });
+                    returned += 1;
+                }
+                (Outcome::Refused(refused) | Outcome::Failed(refused), _) if fatal(refused) => {
+                    failed = Some(refused.clone());
+                    break;
+                }
+                _ => {}
+            }
+        }
+        if let Some(confirms) = confirms {
+            let out = guard.parts().1;
+            let mut next = 0;
+            for (at, outcome) in exceptions {
+                if let Outcome::Refused(refused) | Outcome::Failed(refused) = outcome
+                    && *at < known
+                {
+                    confirms.settle(channel, first + u64::from(next), at - next, true, out);
+                    if fatal(refused) {
+                        next = known;
+                        break;
+                    }
+                    confirms.settle(channel, first + u64::from(*at), 1, false, out);
+                    next = at + 1;
+                }
+            }
+            confirms.settle(channel, first + u64::from(next), known.saturating_sub(next), true, out);
+        }
+        guard.appended();
+        self.metrics.returned.increment(returned);
+        failed
+    }
+
+    /// Appends a message that a back end gave back later.
+    pub(super) fn returned(&self, channel: u16, batch: &Batch<'_>, message: &Message, code: u16, text: &str) {
+        let mut guard = self.outbound.lock();
+        let to = Recipient { channel, frame_max: guard.state().frame_max };
+        append(&mut guard, batch, message, 0, Head::Return { reply_code: code, reply_text: text }, to);
+        guard.appended();
+        self.metrics.returned.increment(1);
+    }
+
+    /// Writes, or leaves it to who writes.
+    pub(super) fn flush(&self) {
+        self.outbound.flush();
+    }
+}
+
+/// Appends one message with all its frames.
+fn append(
+    guard: &mut Guard<'_, Outgoing>,
+    batch: &Batch<'_>,
+    message: &Message,
+    age: u64,
+    head: Head<'_>,
+    to: Recipient,
+) {
+    let by_reference = delivery::append(batch, message, age, head, to, guard.parts().1);
+    if let Some(body) = by_reference {
+        by_pieces(guard, &body, to);
+    }
+}
+
+fn by_pieces(guard: &mut Guard<'_, Outgoing>, body: &bytes::Bytes, to: Recipient) {
+    for (before, piece) in delivery::pieces(body, to) {
+        guard.parts().1.extend_from_slice(&before);
+        guard.push_shared(piece);
+    }
+    guard.parts().1.push(frame::END);
+}
+
+impl DeliverySink for Sink {
+    fn deliver(&self, batch: &Batch<'_>, picks: &[Pick]) -> Delivered {
+        if matches!(batch.body, Some(Body::Stored(_))) {
+            // Bodies outside of memory are streamed by who made them; this door takes none and sends none.
+            tracing::error!("a stored body was delivered to an AMQP connection, which is closed");
+            self.outbound.close();
+        }
+        let mut guard = self.outbound.lock();
+        if guard.is_closed() {
+            return Delivered::Closed;
+        }
+        let mut count = 0;
+        for pick in picks {
+            count += u64::from(deliver(&mut guard, batch, pick));
+        }
+        let congested = guard.appended();
+        drop(guard);
+        self.metrics.delivered.increment(count);
+        if congested { Delivered::Congested } else { Delivered::Taken }
+    }
+
+    fn flush(&self) {
+        self.outbound.flush();
+    }
+
+    fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.outbound.poll_drained(cx)
+    }
+
+    fn ended(&self, key: SubscriptionKey, why: Ended) {
+        let mut guard = self.outbound.lock();
+        let (state, out) = guard.parts();
+        if let Some((channel, tag)) = state.consumers.end(key)
+            && let (Some(channel), Some(tag), true) = (state.channels.get(channel), tag, state.cancel_notify)
+        {
+            let consumer_tag = ShortString::truncated(&tag);
+            basic::Cancel { consumer_tag, no_wait: true }.encode(channel.number, out);
+            tracing::debug!(channel = channel.number, tag = &*tag, ?why, "consumer cancelled");
+        }
+        guard.appended();
+        drop(guard);
+        self.outbound.flush();
+    }
+}
+
+/// Appends one pick and says how many messages it was.
+#[inline]
+fn deliver(guard: &mut Guard<'_, Outgoing>, batch: &Batch<'_>, pick: &Pick) -> u32 {
+    let (state, out) = guard.parts();
+    let Outgoing { frame_max, channels, consumers, .. } = state;
+    // Its channel is gone: the lane has released what it had.
+    let Some(consumer) = consumers.get_mut(pick.key) else { return 0 };
+    let Some(channel) = channels.get_mut(consumer.channel) else { return 0 };
+    let count = pick.at.end.saturating_sub(pick.at.start);
+    let first = channel.tag + 1;
+    channel.tag += u64::from(count);
+    if !pick.settled {
+        channel.unsettled.push(Run { channel_tag: first, count, key: pick.key, tag: pick.first });
+        consumer.unsettled += u64::from(count);
+    }
+    let to = Recipient { channel: channel.number, frame_max: *frame_max };
+    let consumer_tag = consumer.tag.as_deref().unwrap_or_default();
+    let redelivered = pick.attempt > 0;
+    let messages = batch.messages.get(pick.at.start as usize..pick.at.end as usize).unwrap_or_default();
+    let mut by_reference = None;
+    for (message, delivery_tag) in messages.iter().zip(first..) {
+        let head = Head::Deliver { consumer_tag, delivery_tag, redelivered };
+        by_reference = delivery::append(batch, message, pick.age, head, to, out);
+    }
+    // A batch with a body has one message.
+    if let Some(body) = by_reference {
+        by_pieces(guard, &body, to);
+    }
+    count
+}

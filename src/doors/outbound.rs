@@ -62,6 +62,8 @@ struct Inner<S> {
     blocked: bool,
     congested: bool,
     slow: bool,
+    /// The owner waits until all is written.
+    finishing: bool,
     closed: Option<Closed>,
     owner: Option<Waker>,
     waiting: Vec<Waker>,
@@ -109,6 +111,7 @@ impl<S> Outbound<S> {
             blocked: false,
             congested: false,
             slow: false,
+            finishing: false,
             closed: None,
             owner: None,
             waiting: Vec::new(),
@@ -187,7 +190,7 @@ impl<S> Outbound<S> {
         inner.writing = false;
         let drained = inner.congested && inner.backlog() <= self.marks.low;
         let waiting = if drained { std::mem::take(&mut inner.waiting) } else { Vec::new() };
-        let owner = if rest || drained { inner.owner.take() } else { None };
+        let owner = if rest || drained || inner.finishing { inner.owner.take() } else { None };
         drop(inner);
         waiting.into_iter().chain(owner).for_each(Waker::wake);
     }
@@ -284,6 +287,7 @@ impl<S> Outbound<S> {
     pub async fn finish(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let mut owner = Owner::default();
+        self.inner.lock().finishing = true;
         let written = std::future::poll_fn(|cx| match self.poll_owner(cx, &mut owner) {
             Poll::Ready(Turn::Closed(_)) => Poll::Ready(()),
             Poll::Ready(Turn::Drained) => {
@@ -356,6 +360,11 @@ impl<S> Guard<'_, S> {
     /// True when nothing more is taken.
     pub fn is_closed(&self) -> bool {
         self.inner.closed.is_some()
+    }
+
+    /// Unsent bytes.
+    pub fn backlog(&self) -> usize {
+        self.inner.backlog()
     }
 
     /// True when the client is above its mark and has taken nothing for so long that nobody is held up by it: what it

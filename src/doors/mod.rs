@@ -7,6 +7,7 @@ pub mod amqp;
 pub mod buffer;
 pub mod http;
 pub mod listener;
+pub mod mqtt;
 pub mod outbound;
 
 use std::future::Future;

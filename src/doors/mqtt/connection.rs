@@ -1,0 +1,314 @@
+//! One client's socket, from accept to the last byte: the only place of this door that reads, waits and keeps time.
+
+mod turn;
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use linkspan_contract::{Client, DeliverySink};
+use tokio::sync::AcquireError;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use self::turn::{Live, Step};
+use super::MqttDoor;
+use super::ending::Ending;
+use super::handshake::{self, Agreement, TurnedAway};
+use super::input::Input;
+use super::limits::CONNECT;
+use super::mailbox::Mailbox;
+use super::metric::Counters;
+use super::registry::Claim;
+use super::session::{Parts, Session};
+use super::sink::Sink;
+use crate::doors::listener::{ReadHalf, Stream};
+use crate::doors::outbound::Outbound;
+use crate::doors::{Stop, buffer, client_number};
+use crate::identity::{Credentials, Identity};
+use crate::protocol::mqtt::{Connect, Framing, Packet, PacketType, ReasonCode, Sender, Version};
+
+/// How long a successor waits for the connection before it to be gone.
+const TAKE_OVER: Duration = Duration::from_secs(2);
+
+/// How long what a client still sends is read and thrown away: closing before would reset the connection, and with it
+/// the farewell that is under way.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Serves one connection to its end.
+pub(super) async fn serve(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: Stop) {
+    let (mut read, write) = stream.split();
+    let mailbox = Arc::new(Mailbox::default());
+    let marks = door.limits.marks;
+    let outbound = Outbound::new(write, super::deliveries::Deliveries::default(), marks);
+    let (mailbox_of_sink, counters) = (Arc::clone(&mailbox), Arc::clone(&door.counters));
+    let sink = Arc::new(Sink::new(outbound, marks.high, mailbox_of_sink, counters));
+    let mut input = Input::default();
+    let welcomed = {
+        let entering = enter(&door, peer, &mut read, &mut input, &sink, &mailbox);
+        let entering = Box::pin(timeout(door.limits.connect_timeout, entering));
+        tokio::select! {
+            biased;
+            () = stop.wanted() => None,
+            welcomed = entering => match welcomed {
+                Ok(welcomed) => welcomed,
+                Err(_) => {
+                    tracing::debug!(%peer, "no CONNECT came in time");
+                    None
+                }
+            },
+        }
+    };
+    let farewell = door.limits.farewell;
+    if let Some((session, claim)) = welcomed {
+        Box::pin(Live::new(read, input, sink, mailbox, session, claim, stop).run(&door, peer)).await;
+    } else {
+        Box::pin(async {
+            sink.outbound.finish(farewell).await;
+            linger(&mut read).await;
+        })
+        .await;
+    }
+}
+
+/// From CONNECT to CONNACK. None when the client was not let in; then the answer, if there is one, is appended.
+async fn enter(
+    door: &Arc<MqttDoor>,
+    peer: SocketAddr,
+    read: &mut ReadHalf,
+    input: &mut Input,
+    sink: &Arc<Sink>,
+    mailbox: &Arc<Mailbox>,
+) -> Option<(Session, Claim)> {
+    let packet = read_connect(read, input, sink).await?;
+    let Ok(Framing::Complete(frame)) = Framing::read(&packet, CONNECT) else { return None };
+    // The CONNECT brings its own version.
+    let connect = match Packet::decode(&frame, Version::V5, Sender::Client) {
+        Ok(Packet::Connect(connect)) => connect,
+        Ok(_) => return None,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "a CONNECT was refused");
+            Counters::refused(error.reason().as_u8());
+            sink.append(&handshake::refusal_of(frame.body(), &error));
+            return None;
+        }
+    };
+    match admit(door, peer, &connect, sink, mailbox).await {
+        Ok(welcomed) => Some(welcomed),
+        Err(away) => {
+            tracing::info!(%peer, client = connect.client_identifier, why = %away.text, "client refused");
+            Counters::refused(away.reason.as_u8());
+            sink.append(&away.refusal(connect.version));
+            None
+        }
+    }
+}
+
+/// The first packet's bytes, when it is a CONNECT [MQTT-3.1.0-1]; what follows it is kept.
+async fn read_connect(read: &mut ReadHalf, input: &mut Input, sink: &Arc<Sink>) -> Option<Vec<u8>> {
+    let mut received = Vec::new();
+    loop {
+        let count = poll_fn(|cx| {
+            buffer::with_scratch(|scratch| {
+                read.poll_read(cx, scratch).map(|result| {
+                    let count = result.unwrap_or(0);
+                    received.extend_from_slice(scratch.get(..count).unwrap_or_default());
+                    count
+                })
+            })
+        })
+        .await;
+        if count == 0 {
+            return None;
+        }
+        match Framing::read(&received, CONNECT) {
+            Ok(Framing::Complete(frame)) if frame.packet_type == PacketType::Connect => {
+                let length = frame.wire.len();
+                input.keep_unread(received.get(length..).unwrap_or_default());
+                received.truncate(length);
+                return Some(received);
+            }
+            Ok(Framing::Incomplete { .. }) if received.first().is_none_or(|byte| byte >> 4 == 1) => {}
+            Err(error) => {
+                Counters::protocol_error(error.reason().as_u8());
+                sink.append(&handshake::refusal_of(&[], &error));
+                return None;
+            }
+            Ok(_) => {
+                Counters::protocol_error(ReasonCode::ProtocolError.as_u8());
+                return None;
+            }
+        }
+    }
+}
+
+/// Lets a client in, or says why not.
+async fn admit(
+    door: &Arc<MqttDoor>,
+    peer: SocketAddr,
+    connect: &Connect<'_>,
+    sink: &Arc<Sink>,
+    mailbox: &Arc<Mailbox>,
+) -> Result<(Session, Claim), TurnedAway> {
+    let number = client_number();
+    let agreement = Agreement::reach(connect, &door.limits, number)?;
+    let identity = identify(door, peer, handshake::credentials(connect)).await?;
+    if !identity.may_enter(&door.vhost) {
+        let text = format!("user '{}' may not enter vhost '{}'", identity.user, door.vhost);
+        return Err(TurnedAway::new(ReasonCode::NotAuthorized, text));
+    }
+    let (claim, before) = door.registry.claim(&agreement.identifier, mailbox);
+    if let Some(before) = before {
+        // Its will is published, and its subscriptions are gone, before this one begins.
+        let _ = timeout(TAKE_OVER, before).await;
+    }
+    let client = Client {
+        number,
+        identifier: Arc::clone(&agreement.identifier),
+        user: identity.user,
+        vhost: Arc::clone(&door.vhost),
+        keep_session: 0,
+    };
+    let mut connection = door.backend.connect(&client, Arc::clone(sink) as Arc<dyn DeliverySink>).await?;
+    let lane = connection.lane(Arc::clone(mailbox) as _, Arc::clone(mailbox) as _).await?;
+    let mut welcome = Vec::new();
+    agreement.welcome(&door.limits, &mut welcome).map_err(|error| {
+        TurnedAway::new(ReasonCode::PacketTooLarge, format!("the client takes no CONNACK: {error}"))
+    })?;
+    {
+        let mut guard = sink.outbound.lock();
+        let (deliveries, out) = guard.parts();
+        deliveries.receiver.version = agreement.version;
+        deliveries.receiver.maximum = agreement.maximum;
+        out.extend_from_slice(&welcome);
+        guard.appended();
+    }
+    sink.outbound.flush();
+    tracing::debug!(%peer, client = %agreement.identifier, user = %client.user, version = ?agreement.version, "client connected");
+    let session = Session::new(Parts {
+        agreement,
+        connection,
+        lane,
+        sink: Arc::clone(sink),
+        limits: Arc::clone(&door.limits),
+        retained: Arc::clone(&door.retained),
+        counters: Arc::clone(&door.counters),
+    });
+    Ok((session, claim))
+}
+
+/// Who the client is. Verifying a password takes long, so that is done where blocking is allowed.
+async fn identify(
+    door: &Arc<MqttDoor>,
+    peer: SocketAddr,
+    who: Credentials<'_>,
+) -> Result<Identity, TurnedAway> {
+    if let Some(answer) = door.users.recall(who, peer.ip()) {
+        return Ok(answer?);
+    }
+    let Credentials::Password { user, password } = who else {
+        return Ok(door.users.verify(who, peer.ip())?);
+    };
+    let busy = || TurnedAway::new(ReasonCode::ServerUnavailable, "the password could not be verified");
+    let _permit = door.users.verifying().acquire().await.map_err(|_: AcquireError| busy())?;
+    let (users, user, password) = (Arc::clone(&door.users), user.to_owned(), password.to_vec());
+    let verifying = spawn_blocking(move || {
+        users.verify(Credentials::Password { user: &user, password: &password }, peer.ip())
+    });
+    Ok(verifying.await.map_err(|_| busy())??)
+}
+
+/// Reads and throws away what the client still sends, for a while.
+async fn linger(read: &mut ReadHalf) {
+    let ended = poll_fn(|cx| {
+        loop {
+            let count = ready!(buffer::with_scratch(|scratch| read.poll_read(cx, scratch))).unwrap_or(0);
+            if count == 0 {
+                return Poll::Ready(());
+            }
+        }
+    });
+    let _ = timeout(LINGER, ended).await;
+}
+
+/// One and a half times what the client promised (MQTT 5 §3.1.2.10).
+struct KeepAlive {
+    patience: Duration,
+    heard: Instant,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl KeepAlive {
+    fn new(seconds: u16) -> Option<Self> {
+        let patience = Duration::from_millis(u64::from(seconds) * 1500);
+        let heard = Instant::now();
+        (seconds > 0).then(|| Self { patience, heard, alarm: Box::pin(sleep_until(heard + patience)) })
+    }
+
+    /// Something was heard.
+    fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// Ready when nothing was heard for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            let due = self.heard + self.patience;
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            self.alarm.as_mut().reset(due);
+        }
+    }
+}
+
+impl Live {
+    async fn run(mut self, door: &Arc<MqttDoor>, peer: SocketAddr) {
+        door.counters.connections.increment(1);
+        door.counters.connected.increment(1);
+        let ending = loop {
+            match poll_fn(|cx| self.poll(cx, door)).await {
+                Step::End(ending) => break ending,
+                Step::Request(request) => {
+                    if let Err(ending) = Box::pin(self.carry_out(Some(request))).await {
+                        break ending;
+                    }
+                }
+                Step::Refresh => {
+                    if let Err(ending) = Box::pin(self.carry_out(None)).await {
+                        break ending;
+                    }
+                }
+            }
+        };
+        door.counters.connections.decrement(1);
+        Box::pin(self.end(door, peer, ending)).await;
+    }
+
+    /// Says why, leaves the will, and closes.
+    async fn end(self, door: &Arc<MqttDoor>, peer: SocketAddr, ending: Ending) {
+        let Self { mut read, sink, mut session, claim, successor, .. } = self;
+        let agreement = session.agreement.clone();
+        if let (true, Some(reason)) = (ending.is_violation(), ending.reason()) {
+            Counters::protocol_error(reason.as_u8());
+            tracing::info!(%peer, client = %agreement.identifier, why = %ending, "client disconnected");
+        } else {
+            tracing::debug!(%peer, client = %agreement.identifier, why = %ending, "client disconnected");
+        }
+        sink.detach(&ending.farewell(agreement.version, agreement.maximum));
+        sink.outbound.flush();
+        if ending.leaves_will() {
+            session.publish_will();
+        }
+        let _ = timeout(TAKE_OVER, session.close()).await;
+        drop((claim, successor));
+        sink.outbound.finish(door.limits.farewell).await;
+        if !matches!(ending, Ending::Gone(_)) {
+            linger(&mut read).await;
+        }
+    }
+}

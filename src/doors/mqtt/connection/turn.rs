@@ -1,0 +1,301 @@
+//! The turns of a connected client's task: what is to be written, what other tasks have said, what was read.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+
+use super::KeepAlive;
+use crate::doors::listener::ReadHalf;
+use crate::doors::mqtt::MqttDoor;
+use crate::doors::mqtt::ending::Ending;
+use crate::doors::mqtt::input::Input;
+use crate::doors::mqtt::mailbox::{Letters, Mailbox, Successor};
+use crate::doors::mqtt::registry::Claim;
+use crate::doors::mqtt::session::{Next, Session, Taken};
+use crate::doors::mqtt::sink::Sink;
+use crate::doors::mqtt::subscribing::Request;
+use crate::doors::mqtt::work::Work;
+use crate::doors::outbound::{Owner, Turn};
+use crate::doors::{Stop, buffer};
+use crate::protocol::mqtt::PacketType;
+
+/// Bytes that a connection handles before it lets others have their turn.
+const FAIR_SHARE: usize = buffer::READ;
+
+/// What a connection waits for beside its socket.
+type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A connected client.
+pub(super) struct Live {
+    pub(super) read: ReadHalf,
+    input: Input,
+    pub(super) sink: Arc<Sink>,
+    owner: Owner,
+    mailbox: Arc<Mailbox>,
+    pub(super) session: Session,
+    pub(super) claim: Claim,
+    keep_alive: Option<KeepAlive>,
+    permit: Option<Waiting<Result<OwnedSemaphorePermit, AcquireError>>>,
+    stop: Waiting<()>,
+    pub(super) successor: Option<Successor>,
+    changed: bool,
+    drained: bool,
+}
+
+/// What the connection does next.
+pub(super) enum Step {
+    /// The back end is asked for something.
+    Request(Request),
+    /// The lane's subscriptions are resolved again.
+    Refresh,
+    /// It is over.
+    End(Ending),
+}
+
+impl Live {
+    pub(super) fn new(
+        read: ReadHalf,
+        input: Input,
+        sink: Arc<Sink>,
+        mailbox: Arc<Mailbox>,
+        session: Session,
+        claim: Claim,
+        stop: Stop,
+    ) -> Self {
+        Self {
+            read,
+            input,
+            sink,
+            owner: Owner::default(),
+            mailbox,
+            keep_alive: KeepAlive::new(session.agreement.keep_alive),
+            session,
+            claim,
+            permit: None,
+            stop: stop.wanted(),
+            successor: None,
+            changed: false,
+            drained: false,
+        }
+    }
+
+    /// Asks the back end; meanwhile what is to be written is written.
+    pub(super) async fn carry_out(&mut self, request: Option<Request>) -> Result<(), Ending> {
+        let Self { session, sink, owner, drained, .. } = self;
+        let mut asking = Box::pin(async {
+            match request {
+                Some(request) => session.carry_out(request).await,
+                None => {
+                    session.lane.refresh().await;
+                    session.lane.flush();
+                    Ok(())
+                }
+            }
+        });
+        poll_fn(|cx| {
+            match sink.outbound.poll_owner(cx, owner) {
+                Poll::Ready(Turn::Closed(how)) => return Poll::Ready(Err(how.into())),
+                Poll::Ready(Turn::Drained) => {
+                    *drained = true;
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending => {}
+            }
+            asking.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, door: &Arc<MqttDoor>) -> Poll<Step> {
+        loop {
+            match self.sink.outbound.poll_owner(cx, &mut self.owner) {
+                Poll::Ready(Turn::Closed(how)) => return Poll::Ready(Step::End(how.into())),
+                Poll::Ready(Turn::Drained) => self.drained = true,
+                Poll::Pending => break,
+            }
+        }
+        if std::mem::take(&mut self.drained) {
+            self.session.drained();
+        }
+        while let Some(letters) = self.mailbox.collect(cx) {
+            if let Err(ending) = self.heed(*letters) {
+                return Poll::Ready(Step::End(ending));
+            }
+        }
+        if std::mem::take(&mut self.changed) {
+            return Poll::Ready(Step::Refresh);
+        }
+        let mut handled = 0;
+        while handled < FAIR_SHARE {
+            match self.session.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(ending)) => return Poll::Ready(Step::End(ending)),
+                // Who is not listened to is not silent.
+                Poll::Pending => {
+                    self.heard();
+                    break;
+                }
+            }
+            match self.poll_input(cx, door) {
+                Poll::Ready(Ok((count, None))) => handled += count.max(1),
+                Poll::Ready(Ok((_, Some(request)))) => return Poll::Ready(Step::Request(request)),
+                Poll::Ready(Err(ending)) => return Poll::Ready(Step::End(ending)),
+                Poll::Pending => break,
+            }
+        }
+        if handled >= FAIR_SHARE {
+            cx.waker().wake_by_ref();
+        }
+        if self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Step::End(Ending::ShuttingDown));
+        }
+        match self.keep_alive.as_mut().map(|keep_alive| keep_alive.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Step::End(Ending::Silent)),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn heard(&mut self) {
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.heard();
+        }
+    }
+
+    /// Deals with what other tasks have said.
+    fn heed(&mut self, letters: Letters) -> Result<(), Ending> {
+        let Letters { receipts, discards, ended, successor, closed, changed } = letters;
+        if !receipts.is_empty() {
+            Work::with(|work| self.session.receipts(&receipts, work))?;
+        }
+        if discards {
+            self.session.settle_discarded();
+        }
+        self.changed |= changed;
+        if let Some(ending) = ended.and_then(Ending::unsubscribed) {
+            return Err(ending);
+        }
+        if let Some(text) = closed {
+            return Err(Ending::Lost(text));
+        }
+        if successor.is_some() {
+            self.successor = successor;
+            return Err(Ending::TakenOver);
+        }
+        Ok(())
+    }
+
+    /// Reads once and deals with it; says how many bytes that were, and what the back end has to be asked for.
+    fn poll_input(
+        &mut self,
+        cx: &mut Context<'_>,
+        door: &Arc<MqttDoor>,
+    ) -> Poll<Result<(usize, Option<Request>), Ending>> {
+        if let Some(bytes) = self.input.take_unread() {
+            return Poll::Ready(self.deal_with_unread(bytes));
+        }
+        if self.input.is_large() {
+            return self.poll_large(cx, door);
+        }
+        let Self { read, input, session, .. } = self;
+        let result = ready!(buffer::with_scratch(|scratch| {
+            let before = input.place_before(scratch);
+            let room = scratch.get_mut(before..).unwrap_or_default();
+            let count = match ready!(read.poll_read(cx, room)) {
+                Ok(0) => return Poll::Ready(Err(Ending::Gone(None))),
+                Ok(count) => count,
+                Err(error) => return Poll::Ready(Err(Ending::Gone(Some(error.kind())))),
+            };
+            let received = scratch.get(..before + count).unwrap_or_default();
+            let taken = deal_with(session, received, count);
+            let rest = received.get(taken.consumed..).unwrap_or_default();
+            Poll::Ready(match taken.next {
+                Next::Bytes { needed } => {
+                    input.keep(rest, needed);
+                    Ok((count, None))
+                }
+                Next::Request(request) => {
+                    input.keep_unread(rest);
+                    Ok((count, Some(request)))
+                }
+                Next::End(ending) => Err(ending),
+            })
+        }));
+        self.heard();
+        Poll::Ready(result)
+    }
+
+    /// Deals with packets that came together with a request that has been carried out by now.
+    fn deal_with_unread(&mut self, bytes: Vec<u8>) -> Result<(usize, Option<Request>), Ending> {
+        let Taken { consumed, next } = deal_with(&mut self.session, &bytes, 0);
+        match next {
+            Next::Bytes { needed } => {
+                self.input.keep(bytes.get(consumed..).unwrap_or_default(), needed);
+                Ok((consumed, None))
+            }
+            Next::Request(request) => {
+                self.input.put_back(bytes, consumed);
+                Ok((consumed, Some(request)))
+            }
+            Next::End(ending) => Err(ending),
+        }
+    }
+
+    /// Reads on in a large packet, once there is room for it among all that are under way.
+    fn poll_large(
+        &mut self,
+        cx: &mut Context<'_>,
+        door: &Arc<MqttDoor>,
+    ) -> Poll<Result<(usize, Option<Request>), Ending>> {
+        if let Some(permits) = self.input.permits_needed(door.limits.large_packets) {
+            let waiting = self
+                .permit
+                .get_or_insert_with(|| Box::pin(Arc::clone(&door.large).acquire_many_owned(permits.max(1))));
+            let permit = match waiting.as_mut().poll(cx) {
+                Poll::Ready(Ok(permit)) => permit,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Ending::ShuttingDown)),
+                Poll::Pending => {
+                    self.heard();
+                    return Poll::Pending;
+                }
+            };
+            self.permit = None;
+            self.input.admit(permit);
+        }
+        let count = match ready!(self.read.poll_read(cx, self.input.large_room())) {
+            Ok(0) => return Poll::Ready(Err(Ending::Gone(None))),
+            Ok(count) => count,
+            Err(error) => return Poll::Ready(Err(Ending::Gone(Some(error.kind())))),
+        };
+        self.heard();
+        let Some((packet, _permit)) = self.input.large_filled(count) else {
+            return Poll::Ready(Ok((count, None)));
+        };
+        let is_publish = packet.first().is_some_and(|byte| byte >> 4 == PacketType::Publish as u8);
+        if !is_publish {
+            return Poll::Ready(self.deal_with_unread(packet.into()));
+        }
+        let session = &mut self.session;
+        Poll::Ready(Work::with(|work| {
+            let taken = session.take_large(&packet, work);
+            session.conclude(work);
+            let refused = session.publishing.refused().map_or(Ok(()), Err);
+            let messages = session.publishing.take_count();
+            session.count_received(messages, count as u64);
+            taken.and(refused).map(|()| (count, None))
+        }))
+    }
+}
+
+/// Lets the session deal with what was received.
+fn deal_with(session: &mut Session, received: &[u8], count: usize) -> Taken {
+    Work::with(|work| {
+        let taken = session.take(received, work);
+        session.conclude(work);
+        let messages = session.publishing.take_count();
+        session.count_received(messages, count as u64);
+        taken
+    })
+}

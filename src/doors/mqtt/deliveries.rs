@@ -1,0 +1,304 @@
+//! What is on its way to one client: its subscriptions, packet identifiers and the bytes that are appended for it. All of
+//! it lies under the lock of the connection's outbound side.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use linkspan_contract::{Batch, DeliveryTag, Message, Pick, Settled, Settlement, SubscriptionKey};
+
+use super::inflight::Inflight;
+use super::metric::Tally;
+use super::translate::delivery::{Receiver, Terms};
+use super::translate::{settlement, undeliverable};
+use crate::protocol::mqtt::{ReasonCode, Version};
+
+/// The key of retained messages that a new subscription brings: they take credit, but no back end waits for them.
+pub(super) const RETAINED: SubscriptionKey = SubscriptionKey { subscription: u32::MAX, part: 0 };
+
+/// What a delivery has to know of its subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subscribed {
+    /// The door's number for it; they only grow.
+    pub number: u32,
+    /// Sent along with each message.
+    pub identifier: Option<NonZeroU32>,
+    /// Messages keep their RETAIN flag.
+    pub retain_as_published: bool,
+}
+
+/// A session's part of the outbound side: it can be moved to another socket.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    /// Who gets it.
+    pub receiver: Receiver,
+    /// Nothing is taken any more: the farewell is said.
+    pub detached: bool,
+    /// While a subscription takes another's place, both get the same messages: the old one's number and the new one's.
+    pub replaced: Option<(u32, u32)>,
+    inflight: Inflight,
+    subscriptions: Vec<Subscribed>,
+    discarded: Vec<Settled>,
+}
+
+/// Where packets are appended, and what that came to.
+pub(super) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    tally: &'a mut Tally,
+    /// Memory for properties.
+    list: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer to the end of `out`.
+    pub(super) fn new(out: &'a mut Vec<u8>, tally: &'a mut Tally) -> Self {
+        Self { out, tally, list: Vec::new() }
+    }
+}
+
+impl Default for Deliveries {
+    fn default() -> Self {
+        Self {
+            receiver: Receiver { version: Version::V311, maximum: u32::MAX },
+            detached: false,
+            replaced: None,
+            inflight: Inflight::default(),
+            subscriptions: Vec::new(),
+            discarded: Vec::new(),
+        }
+    }
+}
+
+impl Deliveries {
+    /// Adds a subscription, or changes the one of that number.
+    pub(super) fn subscribe(&mut self, subscribed: Subscribed) {
+        match self.place(subscribed.number) {
+            Ok(place) => {
+                if let Some(known) = self.subscriptions.get_mut(place) {
+                    *known = subscribed;
+                }
+            }
+            Err(place) => {
+                self.subscriptions.reserve_exact(usize::from(self.subscriptions.len() < 2));
+                self.subscriptions.insert(place, subscribed);
+            }
+        }
+    }
+
+    /// Removes a subscription; what it is given from now on is released.
+    pub(super) fn unsubscribe(&mut self, number: u32) {
+        if let Ok(place) = self.place(number) {
+            self.subscriptions.remove(place);
+        }
+    }
+
+    #[inline]
+    fn place(&self, number: u32) -> Result<usize, usize> {
+        self.subscriptions.binary_search_by_key(&number, |subscribed| subscribed.number)
+    }
+
+    /// The subscription of that number.
+    #[inline]
+    pub(super) fn find(&self, number: u32) -> Option<Subscribed> {
+        match self.subscriptions.as_slice() {
+            [one] if one.number == number => Some(*one),
+            all => all.get(self.place(number).ok()?).copied(),
+        }
+    }
+
+    /// What the client has acknowledged, as runs to be settled; says how many deliveries that are.
+    pub(super) fn settle(&mut self, acks: &[(NonZeroU16, ReasonCode)], runs: &mut Vec<Settled>) -> u32 {
+        let mut count = 0;
+        for (packet_id, reason) in acks {
+            // An identifier that stands for nothing is a repeated PUBACK: nothing is to be done.
+            let Some((key, tag)) = self.inflight.take(*packet_id) else { continue };
+            count += 1;
+            if key != RETAINED {
+                add_run(runs, key, tag, 1, settlement(*reason));
+            }
+        }
+        count
+    }
+
+    /// Deliveries that were taken and not sent: they have to be settled, and count as many.
+    pub(super) fn take_discarded(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.discarded)
+    }
+
+    /// Whether there are such.
+    pub(super) fn has_discarded(&self) -> bool {
+        !self.discarded.is_empty()
+    }
+
+    /// Appends all picks of a batch whose payloads lie in its bytes. With `drop_settled` only what the client has to
+    /// acknowledge is sent.
+    pub(super) fn append(
+        &mut self,
+        batch: &Batch<'_>,
+        picks: &[Pick],
+        drop_settled: bool,
+        to: &mut Writer<'_>,
+    ) {
+        for pick in picks {
+            let Some((terms, messages)) = self.begin(batch, picks, pick, drop_settled, to) else {
+                continue;
+            };
+            let mut rest = messages;
+            let mut tag = pick.first;
+            while let Some((message, after)) = rest.split_first() {
+                let passing = self.receiver.passing(batch, rest, terms);
+                let sent = if passing.count > 0 {
+                    let inflight = &mut self.inflight;
+                    let mut next = tag;
+                    passing.append(rest, terms, to.out, || {
+                        let packet_id = inflight.allot(pick.key, next);
+                        next += 1;
+                        packet_id
+                    })
+                } else {
+                    usize::from(self.append_one(batch, message, pick.key, tag, terms, to))
+                };
+                to.tally.sent += sent as u64;
+                let dealt_with = sent.max(1);
+                if sent < passing.count {
+                    // All packet identifiers are in use.
+                    self.discard(
+                        pick,
+                        tag + sent as u64,
+                        rest.len() - sent,
+                        &Settlement::Release { delay: 0 },
+                    );
+                    break;
+                }
+                tag += dealt_with as u64;
+                rest = if passing.count > 0 { rest.get(dealt_with..).unwrap_or_default() } else { after };
+            }
+        }
+    }
+
+    /// Appends the heads of a batch of one message with a body; says after each whether the body follows.
+    pub(super) fn append_head(
+        &mut self,
+        batch: &Batch<'_>,
+        picks: &[Pick],
+        pick: &Pick,
+        drop_settled: bool,
+        to: &mut Writer<'_>,
+    ) -> bool {
+        let Some((terms, messages)) = self.begin(batch, picks, pick, drop_settled, to) else {
+            return false;
+        };
+        let Some(message) = messages.first() else { return false };
+        let sent = self.append_one(batch, message, pick.key, pick.first, terms, to);
+        if sent {
+            to.tally.sent += 1;
+            to.tally.bytes += batch.payload_len(message);
+        }
+        sent
+    }
+
+    /// The terms of a pick and its messages; none when it is not to be sent at all.
+    #[inline]
+    fn begin<'a>(
+        &mut self,
+        batch: &Batch<'a>,
+        picks: &[Pick],
+        pick: &Pick,
+        drop_settled: bool,
+        to: &mut Writer<'_>,
+    ) -> Option<(Terms, &'a [Message])> {
+        let messages = batch.messages.get(pick.at.start as usize..pick.at.end as usize).unwrap_or_default();
+        if drop_settled && pick.settled {
+            to.tally.slow += messages.len() as u64;
+            return None;
+        }
+        let Some(subscribed) = self.find(pick.key.subscription) else {
+            self.discard(pick, pick.first, messages.len(), &Settlement::Release { delay: 0 });
+            return None;
+        };
+        if self.replaced.is_some_and(|(old, new)| {
+            old == subscribed.number
+                && picks.iter().any(|other| other.key.subscription == new && other.at == pick.at)
+        }) {
+            self.discard(pick, pick.first, messages.len(), &Settlement::Accept);
+            return None;
+        }
+        let terms = Terms {
+            acknowledged: !pick.settled,
+            retain_as_published: subscribed.retain_as_published,
+            retained: false,
+            age: pick.age,
+            identifier: subscribed.identifier,
+        };
+        Some((terms, messages))
+    }
+
+    /// Appends one message, encoded anew; false when it is not sent, which then is settled.
+    fn append_one(
+        &mut self,
+        batch: &Batch<'_>,
+        message: &Message,
+        key: SubscriptionKey,
+        tag: DeliveryTag,
+        terms: Terms,
+        to: &mut Writer<'_>,
+    ) -> bool {
+        let outcome = match self.receiver.prepare(batch, message, &terms, &mut to.list) {
+            Ok(prepared) if !terms.acknowledged => {
+                prepared.append(None, to.out);
+                return true;
+            }
+            Ok(prepared) => match self.inflight.allot(key, tag) {
+                Some(packet_id) => {
+                    prepared.append(Some(packet_id), to.out);
+                    return true;
+                }
+                None => Settlement::Release { delay: 0 },
+            },
+            Err(why) => {
+                to.tally.dropped(why);
+                undeliverable(why)
+            }
+        };
+        if terms.acknowledged && key != RETAINED {
+            add_run(&mut self.discarded, key, tag, 1, outcome);
+        }
+        false
+    }
+
+    /// Appends a retained message for a new subscription.
+    pub(super) fn append_retained(
+        &mut self,
+        batch: &Batch<'_>,
+        message: &Message,
+        terms: Terms,
+        to: &mut Writer<'_>,
+    ) -> bool {
+        let sent = self.append_one(batch, message, RETAINED, 0, terms, to);
+        to.tally.sent += u64::from(sent);
+        sent
+    }
+
+    fn discard(&mut self, pick: &Pick, first: DeliveryTag, count: usize, outcome: &Settlement) {
+        if !pick.settled && count > 0 {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            add_run(&mut self.discarded, pick.key, first, count, outcome.clone());
+        }
+    }
+}
+
+/// Adds deliveries to the last run when they follow it.
+fn add_run(
+    runs: &mut Vec<Settled>,
+    key: SubscriptionKey,
+    first: DeliveryTag,
+    count: u32,
+    outcome: Settlement,
+) {
+    match runs.last_mut() {
+        Some(run)
+            if run.key == key && run.first + u64::from(run.count) == first && run.outcome == outcome =>
+        {
+            run.count += count;
+        }
+        _ => runs.push(Settled { key, first, count, outcome, word: None }),
+    }
+}

@@ -1,0 +1,125 @@
+//! What has been received and not yet dealt with: nothing, for most connections most of the time.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::limits::LARGE;
+
+/// Bytes of one permit for large packets.
+pub(super) const PERMIT: u64 = 1024;
+
+/// The rest of a read.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    rest: Vec<u8>,
+    /// The rest may begin with whole packets.
+    unread: bool,
+    large: Option<Box<Large>>,
+}
+
+/// A packet that is read into a buffer of exactly its size.
+#[derive(Debug)]
+struct Large {
+    bytes: Vec<u8>,
+    filled: usize,
+    needed: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Input {
+    /// Puts what was kept before the bytes that will be read; says how many that are.
+    pub(super) fn place_before(&self, buffer: &mut [u8]) -> usize {
+        match buffer.get_mut(..self.rest.len()) {
+            Some(front) => {
+                front.copy_from_slice(&self.rest);
+                self.rest.len()
+            }
+            None => 0,
+        }
+    }
+
+    /// Keeps what was not dealt with: the beginning of a packet of `needed` bytes.
+    pub(super) fn keep(&mut self, rest: &[u8], needed: Option<usize>) {
+        self.unread = false;
+        match needed {
+            Some(needed) if needed > LARGE => {
+                self.rest = Vec::new();
+                let large = Large { bytes: rest.to_vec(), filled: rest.len(), needed, permit: None };
+                self.large = Some(Box::new(large));
+            }
+            _ if rest.is_empty() => self.rest = Vec::new(),
+            _ => {
+                self.rest.clear();
+                self.rest.reserve_exact(needed.unwrap_or(rest.len()).max(rest.len()));
+                self.rest.extend_from_slice(rest);
+            }
+        }
+    }
+
+    /// Keeps packets that come after a request that is being carried out.
+    pub(super) fn keep_unread(&mut self, rest: &[u8]) {
+        self.rest = rest.to_vec();
+        self.unread = !rest.is_empty();
+    }
+
+    /// The packets that were kept.
+    pub(super) fn take_unread(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.unread).then(|| std::mem::take(&mut self.rest))
+    }
+
+    /// Puts back what is still to be dealt with, from `consumed` on.
+    pub(super) fn put_back(&mut self, mut bytes: Vec<u8>, consumed: usize) {
+        bytes.drain(..consumed);
+        self.unread = !bytes.is_empty();
+        self.rest = bytes;
+    }
+
+    /// Whether a large packet is under way.
+    pub(super) fn is_large(&self) -> bool {
+        self.large.is_some()
+    }
+
+    /// The permits that the large packet still needs before memory is taken for it; none when it has them.
+    pub(super) fn permits_needed(&self, all: u64) -> Option<u32> {
+        let large = self.large.as_ref().filter(|large| large.permit.is_none())?;
+        let permits = (large.needed as u64).div_ceil(PERMIT).min(all / PERMIT);
+        Some(u32::try_from(permits).unwrap_or(u32::MAX))
+    }
+
+    /// Takes memory for the large packet.
+    pub(super) fn admit(&mut self, permit: OwnedSemaphorePermit) {
+        if let Some(large) = &mut self.large {
+            // The system gives zeroed pages as they are written to, not before.
+            let mut bytes = vec![0; large.needed];
+            if let Some(front) = bytes.get_mut(..large.filled) {
+                front.copy_from_slice(&large.bytes);
+            }
+            large.bytes = bytes;
+            large.permit = Some(permit);
+        }
+    }
+
+    /// Where the large packet's next bytes go.
+    pub(super) fn large_room(&mut self) -> &mut [u8] {
+        self.large.as_mut().and_then(|large| large.bytes.get_mut(large.filled..)).unwrap_or_default()
+    }
+
+    /// `count` more bytes of the large packet are there; the whole packet when these were the last.
+    pub(super) fn large_filled(&mut self, count: usize) -> Option<(Bytes, Option<OwnedSemaphorePermit>)> {
+        let large = self.large.as_mut()?;
+        large.filled += count;
+        if large.filled < large.needed {
+            return None;
+        }
+        let large = self.large.take()?;
+        Some((Bytes::from(large.bytes), large.permit))
+    }
+}
+
+/// Permits for `bytes` of large packets.
+pub(super) fn permits(bytes: u64) -> Arc<Semaphore> {
+    let permits = usize::try_from(bytes / PERMIT).unwrap_or(usize::MAX);
+    Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)))
+}

@@ -1,0 +1,94 @@
+//! What other tasks have to say to a connection: receipts, events of its lane, a successor that wants its name.
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use linkspan_contract::{Ended, LaneEvent, LaneEvents, Receipt, ReceiptSink};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Held by the connection to its end: who waits for it to be gone sees it dropped.
+pub(super) type Successor = oneshot::Sender<()>;
+
+/// Filled by any task, emptied by the connection's own.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    letters: Option<Box<Letters>>,
+    owner: Option<Waker>,
+}
+
+/// What has come since the last look.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    /// Receipts that the lane did not know at once.
+    pub receipts: Vec<Receipt>,
+    /// The sink holds deliveries that were not sent and have to be settled.
+    pub discards: bool,
+    /// A subscription was ended by the back end.
+    pub ended: Option<Ended>,
+    /// Another connection has the client identifier now.
+    pub successor: Option<Successor>,
+    /// The lane is over, and why.
+    pub closed: Option<Arc<str>>,
+    /// The lane's subscriptions have to be resolved again.
+    pub changed: bool,
+}
+
+impl Mailbox {
+    /// What is there; when that is nothing, the task is woken as soon as there is something.
+    pub(super) fn collect(&self, cx: &Context<'_>) -> Option<Box<Letters>> {
+        let mut inner = self.inner.lock();
+        let letters = inner.letters.take();
+        if letters.is_none() && !inner.owner.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.owner = Some(cx.waker().clone());
+        }
+        letters
+    }
+
+    /// The sink has deliveries to be settled.
+    pub(super) fn discards(&self) {
+        self.post(|letters| letters.discards = true);
+    }
+
+    /// The back end ended a subscription.
+    pub(super) fn ended(&self, why: Ended) {
+        self.post(|letters| letters.ended = Some(why));
+    }
+
+    /// Another connection takes the client identifier; `successor` is dropped when this one is gone.
+    pub(super) fn take_over(&self, successor: Successor) {
+        self.post(|letters| letters.successor = Some(successor));
+    }
+
+    fn post(&self, write: impl FnOnce(&mut Letters)) {
+        let mut inner = self.inner.lock();
+        write(inner.letters.get_or_insert_default());
+        let owner = inner.owner.take();
+        drop(inner);
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+    }
+}
+
+impl ReceiptSink for Mailbox {
+    fn receipts(&self, runs: &[Receipt]) {
+        self.post(|letters| letters.receipts.extend_from_slice(runs));
+    }
+}
+
+impl LaneEvents for Mailbox {
+    fn event(&self, event: LaneEvent) {
+        match event {
+            LaneEvent::Closed { text, .. } => self.post(|letters| letters.closed = Some(text)),
+            LaneEvent::Changed => self.post(|letters| letters.changed = true),
+            // Nothing is published as mandatory, and a lane that is blocked says so when it is polled.
+            LaneEvent::Returned { .. } | LaneEvent::Blocked(_) | LaneEvent::Unblocked => {}
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! PUBLISHes of a client that are not answered yet: PUBACKs and PUBRECs go out in the order of the PUBLISHes
+//! [MQTT-4.6.0-2] [MQTT-4.6.0-3], in whatever order the receipts come.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU16;
+
+use linkspan_contract::Seq;
+
+use crate::protocol::mqtt::{AckKind, ReasonCode};
+
+/// What a PUBACK or PUBREC says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// How it went.
+    pub reason: ReasonCode,
+    /// An explanation for people.
+    pub text: Option<Box<str>>,
+}
+
+impl Answer {
+    /// All is well.
+    pub(super) const SUCCESS: Self = Self { reason: ReasonCode::Success, text: None };
+
+    /// What became of it is not known.
+    pub(super) const UNKNOWN: Self = Self { reason: ReasonCode::UnspecifiedError, text: None };
+}
+
+/// In the order of the PUBLISHes.
+#[derive(Debug, Default)]
+pub(super) struct Receipts {
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// The receipt's number, or that of the next one behind.
+    seq: Seq,
+    packet_id: NonZeroU16,
+    kind: AckKind,
+    answer: Option<Answer>,
+}
+
+impl Receipts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether a PUBLISH with this packet identifier waits.
+    pub(super) fn holds(&self, packet_id: NonZeroU16) -> bool {
+        self.waiting.iter().any(|waiting| waiting.packet_id == packet_id)
+    }
+
+    /// The next PUBLISH: its receipt is, or will be, number `seq`; without `answer` it is still to come. One that has an
+    /// answer of its own takes the number of the one behind it.
+    pub(super) fn push(&mut self, seq: Seq, packet_id: NonZeroU16, kind: AckKind, answer: Option<Answer>) {
+        self.waiting.push_back(Waiting { seq, packet_id, kind, answer });
+    }
+
+    /// The receipts `first..first + count` have come.
+    pub(super) fn settle(&mut self, first: Seq, count: u32, answer: &Answer) {
+        let end = first.saturating_add(count.into());
+        let from = self.waiting.partition_point(|waiting| waiting.seq < first);
+        for waiting in self.waiting.range_mut(from..).take_while(|waiting| waiting.seq < end) {
+            waiting.answer.get_or_insert_with(|| answer.clone());
+        }
+    }
+
+    /// The next one that can be answered.
+    pub(super) fn pop(&mut self) -> Option<(NonZeroU16, AckKind, Answer)> {
+        self.waiting.front()?.answer.as_ref()?;
+        let Waiting { packet_id, kind, answer, .. } = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        Some((packet_id, kind, answer?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u16) -> NonZeroU16 {
+        NonZeroU16::new(number).unwrap()
+    }
+
+    fn ready(receipts: &mut Receipts) -> Vec<u16> {
+        std::iter::from_fn(|| receipts.pop()).map(|(packet_id, ..)| packet_id.get()).collect()
+    }
+
+    #[test]
+    fn answers_go_out_in_the_order_of_the_publishes_mqtt_4_6_0_2() {
+        let mut receipts = Receipts::default();
+        for number in 0..6 {
+            receipts.push(number, id(u16::try_from(number).unwrap() + 10), AckKind::Puback, None);
+        }
+        receipts.settle(3, 2, &Answer::SUCCESS);
+        assert!(ready(&mut receipts).is_empty(), "10 is still waited for");
+        receipts.settle(0, 2, &Answer::SUCCESS);
+        assert_eq!(ready(&mut receipts), [10, 11]);
+        receipts.settle(2, 1, &Answer::SUCCESS);
+        assert_eq!(ready(&mut receipts), [12, 13, 14]);
+        assert!(receipts.holds(id(15)) && !receipts.holds(id(14)));
+        receipts.settle(5, 1, &Answer::SUCCESS);
+        assert_eq!(ready(&mut receipts), [15]);
+        assert!(receipts.is_empty());
+    }
+
+    #[test]
+    fn what_was_answered_at_once_waits_for_those_before_it_and_keeps_its_answer() {
+        let mut receipts = Receipts::default();
+        let refused = Answer { reason: ReasonCode::PayloadFormatInvalid, text: None };
+        receipts.push(7, id(1), AckKind::Puback, None);
+        receipts.push(8, id(2), AckKind::Puback, Some(refused.clone()));
+        receipts.push(8, id(3), AckKind::Pubrec, None);
+        assert!(ready(&mut receipts).is_empty());
+        receipts.settle(7, 2, &Answer::SUCCESS);
+        assert_eq!(receipts.pop().unwrap(), (id(1), AckKind::Puback, Answer::SUCCESS));
+        assert_eq!(receipts.pop().unwrap(), (id(2), AckKind::Puback, refused));
+        assert_eq!(receipts.pop().unwrap(), (id(3), AckKind::Pubrec, Answer::SUCCESS));
+    }
+}

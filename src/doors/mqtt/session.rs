@@ -1,0 +1,311 @@
+//! An MQTT session: what the packets of one client mean. Bytes in; calls of its lane and packets for the client out.
+//!
+//! The session owns its way through the back end and what is unacknowledged; a socket only lends it a sink.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use linkspan_contract::{Connection, Credit, Lane, Receipt};
+
+use super::ending::Ending;
+use super::handshake::Agreement;
+use super::limits::Limits;
+use super::metric::Counters;
+use super::publishing::Publishing;
+use super::sink::Sink;
+use super::subscribing::{Request, Subscriptions};
+use super::translate;
+use super::work::Work;
+use crate::protocol::mqtt::{
+    Ack, AckKind, Disconnect, Frame, Framing, Packet, Publishes, ReasonCode, Sender, Version,
+};
+use crate::retained::Retained;
+
+/// What a session is made of.
+pub(super) struct Parts {
+    pub agreement: Agreement,
+    pub connection: Box<dyn Connection>,
+    pub lane: Box<dyn Lane>,
+    pub sink: Arc<Sink>,
+    pub limits: Arc<Limits>,
+    pub retained: Arc<Retained>,
+    pub counters: Arc<Counters>,
+}
+
+/// One client's session.
+pub(super) struct Session {
+    pub(super) agreement: Agreement,
+    pub(super) connection: Box<dyn Connection>,
+    pub(super) lane: Box<dyn Lane>,
+    pub(super) sink: Arc<Sink>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) retained: Arc<Retained>,
+    /// Deliveries that the client may have unacknowledged, all its subscriptions together.
+    pub(super) credit: Arc<Credit>,
+    pub(super) publishing: Publishing,
+    pub(super) subscriptions: Subscriptions,
+    /// Something that was published to is above its mark.
+    pub(super) congested: bool,
+    counters: Arc<Counters>,
+}
+
+/// How far a session has come with the bytes it was given.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// Bytes that are dealt with.
+    pub consumed: usize,
+    /// What comes next.
+    pub next: Next,
+}
+
+/// What a session waits for.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// More bytes: `needed` for the packet that has begun, once that is known.
+    Bytes { needed: Option<usize> },
+    /// The back end's answer to a request; what follows in the bytes comes after it.
+    Request(Request),
+    /// Nothing: it is over.
+    End(Ending),
+}
+
+impl Session {
+    /// A session that has just begun.
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { agreement, connection, lane, sink, limits, retained, counters } = parts;
+        let credit = Arc::new(Credit::new(agreement.window));
+        Self {
+            publishing: Publishing::new(agreement.version),
+            agreement,
+            connection,
+            lane,
+            sink,
+            limits,
+            retained,
+            credit,
+            subscriptions: Subscriptions::default(),
+            congested: false,
+            counters,
+        }
+    }
+
+    /// Deals with all whole packets in `bytes`. Afterwards [`Session::conclude`] is due, once per read.
+    pub(super) fn take(&mut self, bytes: &[u8], work: &mut Work) -> Taken {
+        let mut at = 0;
+        let next = loop {
+            match self.take_some(bytes, &mut at, work) {
+                Ok(None) => {}
+                Ok(Some(next)) => break next,
+                Err(ending) => break Next::End(ending),
+            }
+        };
+        self.hand_over(bytes, work);
+        let next = match self.publishing.refused() {
+            Some(ending) => Next::End(ending),
+            None => next,
+        };
+        Taken { consumed: at, next }
+    }
+
+    /// Deals with a run of PUBLISHes and the packet behind it.
+    fn take_some(&mut self, bytes: &[u8], at: &mut usize, work: &mut Work) -> Result<Option<Next>, Ending> {
+        let maximum = self.limits.packet;
+        let rest = bytes.get(*at..).unwrap_or_default();
+        let mut publishes = Publishes::new(rest, self.agreement.version, Sender::Client, maximum);
+        let base = *at;
+        while let Some(publish) = publishes.next() {
+            self.publish(bytes, base, &publish?, work)?;
+            *at = base + publishes.position();
+        }
+        match Framing::read(bytes.get(*at..).unwrap_or_default(), maximum)? {
+            Framing::Incomplete { needed } => Ok(Some(Next::Bytes { needed })),
+            Framing::Complete(frame) => {
+                *at += frame.wire.len();
+                self.packet(&frame, work)
+            }
+        }
+    }
+
+    /// Deals with a packet that is no PUBLISH.
+    fn packet(&mut self, frame: &Frame<'_>, work: &mut Work) -> Result<Option<Next>, Ending> {
+        let version = self.agreement.version;
+        match Packet::decode(frame, version, Sender::Client)? {
+            Packet::Puback(ack) => work.acks.push((ack.packet_id, ack.reason)),
+            Packet::Pubrec(ack) => {
+                // Nothing is delivered at QoS 2, so there is nothing to release (§3.6.2.1).
+                let release = Ack::new(ack.packet_id, ReasonCode::PacketIdentifierNotFound);
+                reply(&Packet::Pubrel(release), version, work);
+            }
+            Packet::Pubrel(ack) => self.release(ack.packet_id, work),
+            Packet::Pubcomp(_) => {}
+            Packet::Subscribe(subscribe) => {
+                return Ok(Some(Next::Request(Request::subscribe(&subscribe))));
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                return Ok(Some(Next::Request(Request::unsubscribe(&unsubscribe))));
+            }
+            Packet::Pingreq => reply(&Packet::Pingresp, version, work),
+            Packet::Disconnect(disconnect) => return Err(self.leave(&disconnect)),
+            Packet::Connect(_) => {
+                return Err(Ending::violated(
+                    ReasonCode::ProtocolError,
+                    "a second CONNECT on one connection [MQTT-3.1.0-2]",
+                ));
+            }
+            // The codec lets only a client's packets through; PUBLISHes are taken before.
+            Packet::Auth(_)
+            | Packet::Publish(_)
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => {
+                return Err(Ending::violated(
+                    ReasonCode::ProtocolError,
+                    "AUTH on a connection without extended authentication [MQTT-4.12.0-6]",
+                ));
+            }
+        }
+        Ok(None)
+    }
+
+    fn leave(&self, disconnect: &Disconnect<'_>) -> Ending {
+        let keeps = disconnect.session_expiry_interval.is_some_and(|seconds| seconds > 0);
+        if keeps && !self.agreement.may_keep_session() {
+            return Ending::violated(
+                ReasonCode::ProtocolError,
+                "a DISCONNECT that lets a session live on which the CONNECT did not (§3.14.2.2.2)",
+            );
+        }
+        Ending::Left(disconnect.reason)
+    }
+
+    /// Settles what was acknowledged, answers what was published, and lets everything be written.
+    pub(super) fn conclude(&mut self, work: &mut Work) {
+        if !work.acks.is_empty() {
+            self.settle(work);
+        }
+        self.reply(work);
+        self.lane.flush();
+    }
+
+    /// Sends the replies that have gathered.
+    pub(super) fn reply(&self, work: &mut Work) {
+        if !work.replies.is_empty() {
+            self.sink.append(&work.replies);
+            self.sink.outbound.flush();
+            work.replies.clear();
+        }
+    }
+
+    fn settle(&mut self, work: &mut Work) {
+        let count = self.sink.outbound.lock().state().settle(&work.acks, &mut work.runs);
+        work.acks.clear();
+        if !work.runs.is_empty() {
+            self.lane.settle(&work.runs);
+            work.runs.clear();
+        }
+        self.grant(count);
+    }
+
+    /// The client may have as many more deliveries.
+    fn grant(&mut self, count: u32) {
+        if count > 0 && self.credit.grant(count) {
+            self.lane.resume();
+            self.replay();
+        }
+    }
+
+    /// Settles what the sink could not send.
+    pub(super) fn settle_discarded(&mut self) {
+        let runs = self.sink.outbound.lock().state().take_discarded();
+        if !runs.is_empty() {
+            self.lane.settle(&runs);
+            self.grant(runs.iter().map(|run| run.count).sum());
+            self.lane.flush();
+        }
+    }
+
+    /// The client has room again.
+    pub(super) fn drained(&mut self) {
+        self.lane.resume();
+        self.replay();
+        self.sink.outbound.flush();
+        self.lane.flush();
+    }
+
+    /// Receipts have come.
+    pub(super) fn receipts(&mut self, runs: &[Receipt], work: &mut Work) -> Result<(), Ending> {
+        for run in runs {
+            self.publishing.receipt(run.first, run.count, &translate::answer(&run.outcome));
+        }
+        self.answer_waiting(work);
+        self.reply(work);
+        self.publishing.refused().map_or(Ok(()), Err)
+    }
+
+    /// Pending while what was published to is above its mark.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        if self.congested {
+            match self.lane.poll_ready(cx) {
+                Poll::Ready(Ok(())) => self.congested = false,
+                Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost.into())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Counts what was read.
+    pub(super) fn count_received(&self, messages: u64, bytes: u64) {
+        self.counters.received.increment(messages);
+        self.counters.received_bytes.increment(bytes);
+    }
+
+    /// Publishes the will.
+    pub(super) fn publish_will(&mut self) {
+        if let Some(will) = self.agreement.will.take() {
+            self.publish_unasked(will.packet());
+            self.lane.flush();
+        }
+    }
+
+    /// Ends it: returns when what belonged to it is gone.
+    pub(super) async fn close(self) {
+        let Self { connection, lane, .. } = self;
+        drop(lane);
+        connection.close().await;
+    }
+
+    /// PUBREL: the client will not send the PUBLISH again.
+    fn release(&mut self, packet_id: NonZeroU16, work: &mut Work) {
+        let reason = match self.publishing.release(packet_id) {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        reply(&Packet::Pubcomp(Ack::new(packet_id, reason)), self.agreement.version, work);
+    }
+}
+
+/// Appends a small packet for the client.
+pub(super) fn reply(packet: &Packet<'_>, version: Version, work: &mut Work) {
+    // Acknowledgements without diagnostics fit into every packet and can always be said.
+    let _ = packet.encode(version, &mut work.replies);
+}
+
+/// Appends the answer to a PUBLISH.
+pub(super) fn acknowledge(
+    kind: AckKind,
+    ack: Ack<'_>,
+    maximum: u32,
+    version: Version,
+    replies: &mut Vec<u8>,
+) {
+    let packet = match kind {
+        AckKind::Puback => Packet::Puback(ack),
+        AckKind::Pubrec => Packet::Pubrec(ack),
+        AckKind::Pubrel => Packet::Pubrel(ack),
+        AckKind::Pubcomp => Packet::Pubcomp(ack),
+    };
+    let _ = packet.encode_within(maximum, version, replies);
+}

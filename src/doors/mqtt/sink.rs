@@ -1,0 +1,128 @@
+//! A client connection's outbound side: what back ends deliver into.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use linkspan_contract::{Batch, Delivered, DeliverySink, Ended, Kept, Pick, SubscriptionKey};
+
+use super::deliveries::{Deliveries, Writer};
+use super::mailbox::Mailbox;
+use super::metric::{Counters, Tally};
+use super::translate::delivery::Terms;
+use super::translate::in_memory;
+use crate::doors::outbound::{Guard, Outbound};
+
+/// A client whose unsent bytes are this many times its high mark gets nothing more at QoS 0, however it came to be.
+const HARD: usize = 16;
+
+/// One per connection, shared by all its subscriptions.
+pub(super) struct Sink {
+    /// The unsent bytes and the session's deliveries.
+    pub outbound: Outbound<Deliveries>,
+    mailbox: Arc<Mailbox>,
+    counters: Arc<Counters>,
+    hard: usize,
+}
+
+impl Sink {
+    /// A sink over `outbound`, whose high mark is `high` bytes; what the connection's task has to do is put into `mailbox`.
+    pub(super) fn new(
+        outbound: Outbound<Deliveries>,
+        high: usize,
+        mailbox: Arc<Mailbox>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { outbound, mailbox, counters, hard: high.saturating_mul(HARD) }
+    }
+
+    /// Appends packets of the door's own.
+    pub(super) fn append(&self, bytes: &[u8]) {
+        let mut guard = self.outbound.lock();
+        guard.parts().1.extend_from_slice(bytes);
+        guard.appended();
+    }
+
+    /// Appends the last packet and takes nothing any more.
+    pub(super) fn detach(&self, farewell: &[u8]) {
+        let mut guard = self.outbound.lock();
+        guard.parts().1.extend_from_slice(farewell);
+        guard.appended();
+        guard.state().detached = true;
+    }
+
+    /// Appends a retained message for a new subscription; false when it cannot be sent to this client.
+    pub(super) fn append_retained(
+        &self,
+        guard: &mut Guard<'_, Deliveries>,
+        retained: &Kept,
+        terms: Terms,
+    ) -> bool {
+        let mut tally = Tally::default();
+        let batch = retained.batch.batch();
+        let (deliveries, out) = guard.parts();
+        let before = out.len();
+        let sent =
+            deliveries.append_retained(&batch, &retained.message(), terms, &mut Writer::new(out, &mut tally));
+        tally.bytes += (out.len() - before) as u64;
+        if sent && let Some(bytes) = batch.body.and_then(in_memory) {
+            guard.push_shared(bytes.clone());
+        }
+        guard.appended();
+        self.counters.count(&tally);
+        sent
+    }
+}
+
+impl DeliverySink for Sink {
+    fn deliver(&self, batch: &Batch<'_>, picks: &[Pick]) -> Delivered {
+        let mut tally = Tally::default();
+        let mut guard = self.outbound.lock();
+        if guard.is_closed() || guard.state().detached {
+            return Delivered::Closed;
+        }
+        let drop_settled = guard.is_slow() || guard.backlog() > self.hard;
+        match batch.body {
+            None => {
+                let (deliveries, out) = guard.parts();
+                let before = out.len();
+                deliveries.append(batch, picks, drop_settled, &mut Writer::new(out, &mut tally));
+                tally.bytes += (out.len() - before) as u64;
+            }
+            Some(body) => {
+                for pick in picks {
+                    let (deliveries, out) = guard.parts();
+                    if deliveries.append_head(
+                        batch,
+                        picks,
+                        pick,
+                        drop_settled,
+                        &mut Writer::new(out, &mut tally),
+                    ) && let Some(bytes) = in_memory(body)
+                    {
+                        guard.push_shared(bytes.clone());
+                    }
+                }
+            }
+        }
+        let congested = guard.appended();
+        let discards = guard.state().has_discarded();
+        drop(guard);
+        self.counters.count(&tally);
+        if discards {
+            self.mailbox.discards();
+        }
+        if congested { Delivered::Congested } else { Delivered::Taken }
+    }
+
+    fn flush(&self) {
+        self.outbound.flush();
+    }
+
+    fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.outbound.poll_drained(cx)
+    }
+
+    fn ended(&self, _key: SubscriptionKey, why: Ended) {
+        self.mailbox.ended(why);
+    }
+}

@@ -1,0 +1,336 @@
+//! What a client subscribes to: from SUBSCRIBE to SUBACK, and the retained messages behind it.
+
+use std::collections::VecDeque;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::address::is_topic;
+use linkspan_contract::{Flags, Source, SubscriptionKey};
+use smallvec::SmallVec;
+
+use super::deliveries::{Deliveries, Subscribed};
+use super::ending::Ending;
+use super::selector::select;
+use super::session::Session;
+use super::translate::delivery::Terms;
+use super::translate::{settle, subscribe_reason};
+use crate::doors::outbound::Guard;
+use crate::protocol::mqtt::{
+    Packet, Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
+    UserProperties,
+};
+use crate::retained::RetainedMessage;
+
+/// What a client asks the back end for.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// SUBSCRIBE
+    Subscribe {
+        packet_id: NonZeroU16,
+        identifier: Option<NonZeroU32>,
+        entries: Vec<(Box<str>, SubscriptionOptions)>,
+    },
+    /// UNSUBSCRIBE
+    Unsubscribe { packet_id: NonZeroU16, filters: Vec<Box<str>> },
+}
+
+/// What a client is subscribed to.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    held: HashMap<Box<str>, Held, RandomState>,
+    /// The number of the next one: none is used twice, for what is unacknowledged may outlive its subscription.
+    next: u32,
+    /// Retained messages that wait until the client has room.
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    number: u32,
+    qos: Qos,
+    no_local: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    retained: RetainedMessage,
+    number: u32,
+    qos: Qos,
+}
+
+/// A subscription that was just made, or changed.
+#[derive(Debug)]
+struct Made {
+    filter: Box<str>,
+    subscribed: Subscribed,
+    qos: Qos,
+    /// It has still to be started.
+    start: bool,
+    /// The number of the one whose place it takes.
+    replaces: Option<u32>,
+    /// The retained messages that match are sent.
+    replay: bool,
+}
+
+/// Why a filter was not subscribed to.
+struct Failure {
+    reason: ReasonCode,
+    text: String,
+}
+
+impl Request {
+    /// That of a SUBSCRIBE.
+    pub(super) fn subscribe(subscribe: &Subscribe<'_>) -> Self {
+        Self::Subscribe {
+            packet_id: subscribe.packet_id,
+            identifier: subscribe.subscription_identifier,
+            entries: subscribe
+                .subscriptions
+                .iter()
+                .map(|subscription| (subscription.filter.into(), subscription.options))
+                .collect(),
+        }
+    }
+
+    /// That of an UNSUBSCRIBE.
+    pub(super) fn unsubscribe(unsubscribe: &Unsubscribe<'_>) -> Self {
+        let filters = unsubscribe.filters.iter().map(Box::from).collect();
+        Self::Unsubscribe { packet_id: unsubscribe.packet_id, filters }
+    }
+}
+
+const fn key(number: u32) -> SubscriptionKey {
+    SubscriptionKey { subscription: number, part: 0 }
+}
+
+impl Session {
+    /// Carries a request out and answers it.
+    ///
+    /// # Errors
+    /// When the answer is larger than the client takes.
+    pub(super) async fn carry_out(&mut self, request: Request) -> Result<(), Ending> {
+        match request {
+            Request::Subscribe { packet_id, identifier, entries } => {
+                self.subscribe(packet_id, identifier, entries).await?;
+            }
+            Request::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters).await?,
+        }
+        self.sink.outbound.flush();
+        self.lane.flush();
+        Ok(())
+    }
+
+    async fn subscribe(
+        &mut self,
+        packet_id: NonZeroU16,
+        identifier: Option<NonZeroU32>,
+        entries: Vec<(Box<str>, SubscriptionOptions)>,
+    ) -> Result<(), Ending> {
+        let mut reasons = SmallVec::new();
+        let mut text = String::new();
+        let mut made = Vec::with_capacity(entries.len());
+        for (filter, options) in entries {
+            match self.make(filter, options, identifier).await {
+                Ok(one) => {
+                    reasons.push(granted(one.qos));
+                    made.push(one);
+                }
+                Err(failure) => {
+                    reasons.push(failure.reason);
+                    text.push_str(if text.is_empty() { "" } else { "; " });
+                    text.push_str(&failure.text);
+                }
+            }
+        }
+        let reason_string =
+            Some(&*text).filter(|text| !text.is_empty() && self.agreement.problem_information);
+        let suback = Suback { packet_id, reason_string, user_properties: UserProperties::NONE, reasons };
+        self.answer(&Packet::Suback(suback), |deliveries| {
+            made.iter().for_each(|one| deliveries.subscribe(one.subscribed));
+        })?;
+        for one in made {
+            if one.start {
+                self.start(&one).await;
+            }
+            if one.replay {
+                self.replay_for(&one);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends an answer under one lock with what comes into force with it.
+    fn answer(&self, packet: &Packet<'_>, into_force: impl FnOnce(&mut Deliveries)) -> Result<(), Ending> {
+        let mut guard = self.sink.outbound.lock();
+        let (deliveries, out) = guard.parts();
+        let result = packet.encode_within(self.agreement.maximum, self.agreement.version, out);
+        into_force(deliveries);
+        guard.appended();
+        result.map_err(Ending::from)
+    }
+
+    /// Makes a subscription that gives nothing yet, or says how an old one changes.
+    async fn make(
+        &mut self,
+        filter: Box<str>,
+        options: SubscriptionOptions,
+        identifier: Option<NonZeroU32>,
+    ) -> Result<Made, Failure> {
+        let source = select(&filter, self.limits.filter_levels).map_err(|unselectable| Failure {
+            reason: ReasonCode::TopicFilterInvalid,
+            text: unselectable.to_string(),
+        })?;
+        let qos = options.qos.min(Qos::AtLeastOnce);
+        let before = self.subscriptions.held.get(&filter).copied();
+        let copies = matches!(source, Source::Filter(_));
+        let replay = copies
+            && match options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => before.is_none(),
+                RetainHandling::DoNotSend => false,
+            };
+        let subscribed =
+            |number| Subscribed { number, identifier, retain_as_published: options.retain_as_published };
+        if let Some(held) = before
+            && held.qos == qos
+            && held.no_local == options.no_local
+        {
+            let subscribed = subscribed(held.number);
+            return Ok(Made { filter, subscribed, qos, start: false, replaces: None, replay });
+        }
+        if before.is_none() && self.subscriptions.held.len() >= self.limits.subscriptions {
+            let text = format!("a connection may have {} subscriptions", self.limits.subscriptions);
+            return Err(Failure { reason: ReasonCode::QuotaExceeded, text });
+        }
+        let mut replaces = before.map(|held| held.number);
+        if let (Source::Queue(_), Some(number)) = (source, replaces.take_if(|_| !copies)) {
+            // What the queue holds waits meanwhile, and one that takes a single consumer has room again.
+            self.end_subscription(number).await;
+            self.subscriptions.held.remove(&filter);
+        }
+        let number = self.subscriptions.next;
+        let mut how = linkspan_contract::Subscribe::new(settle(qos));
+        how.no_local = options.no_local;
+        let credit = (qos != Qos::AtMostOnce).then(|| Arc::clone(&self.credit));
+        self.lane.subscribe(&source, key(number), &how, credit).await.map_err(|refused| Failure {
+            reason: subscribe_reason(&refused),
+            text: format!("'{filter}': {refused}"),
+        })?;
+        self.subscriptions.next += 1;
+        self.subscriptions.held.insert(filter.clone(), Held { number, qos, no_local: options.no_local });
+        Ok(Made { filter, subscribed: subscribed(number), qos, start: true, replaces, replay })
+    }
+
+    /// Lets a subscription give, in place of the one before it: no message is lost in between [MQTT-3.8.4-4], and none
+    /// is sent twice.
+    async fn start(&mut self, made: &Made) {
+        let number = made.subscribed.number;
+        if let Some(old) = made.replaces {
+            self.sink.outbound.lock().state().replaced = Some((old, number));
+        }
+        self.lane.start(key(number));
+        if let Some(old) = made.replaces {
+            self.end_subscription(old).await;
+            self.sink.outbound.lock().state().replaced = None;
+        }
+    }
+
+    async fn end_subscription(&mut self, number: u32) {
+        if let Err(refused) = self.lane.unsubscribe(key(number)).await {
+            tracing::debug!(%refused, "a subscription was not ended cleanly");
+        }
+        self.sink.outbound.lock().state().unsubscribe(number);
+    }
+
+    async fn unsubscribe(&mut self, packet_id: NonZeroU16, filters: &[Box<str>]) -> Result<(), Ending> {
+        let mut reasons = SmallVec::new();
+        for filter in filters {
+            reasons.push(match self.subscriptions.held.remove(filter) {
+                Some(held) => {
+                    self.end_subscription(held.number).await;
+                    ReasonCode::Success
+                }
+                None => ReasonCode::NoSubscriptionExisted,
+            });
+        }
+        let user_properties = UserProperties::NONE;
+        let unsuback = Unsuback { packet_id, reason_string: None, user_properties, reasons };
+        self.answer(&Packet::Unsuback(unsuback), |_| {})
+    }
+
+    /// Sends the retained messages that a new subscription matches, as far as the client has room.
+    ///
+    /// They are read under the sink's lock. The hub retains a message before it delivers it, so that what is read here is
+    /// at least as new as everything that was delivered before: a stale value never follows a newer one.
+    fn replay_for(&mut self, made: &Made) {
+        let sink = Arc::clone(&self.sink);
+        let mut guard = sink.outbound.lock();
+        let (number, qos) = (made.subscribed.number, made.qos);
+        let mut found = self.retained.matching(&made.filter).into_iter();
+        if self.subscriptions.waiting.is_empty() {
+            for retained in found.by_ref() {
+                let waiting = Waiting { retained, number, qos };
+                if !self.replay_one(&mut guard, &waiting) {
+                    self.subscriptions.waiting.push_back(waiting);
+                    break;
+                }
+            }
+        }
+        self.subscriptions.waiting.extend(found.map(|retained| Waiting { retained, number, qos }));
+    }
+
+    /// Sends retained messages that had to wait, each as it is now, as far as the client has room.
+    pub(super) fn replay(&mut self) {
+        let sink = Arc::clone(&self.sink);
+        while let Some(mut waiting) = self.subscriptions.waiting.pop_front() {
+            let mut guard = sink.outbound.lock();
+            let address = waiting.retained.message.address().topic().into_owned();
+            let now = std::str::from_utf8(&address)
+                .ok()
+                .filter(|topic| is_topic(topic.as_bytes()))
+                .and_then(|topic| self.retained.matching(topic).pop());
+            let Some(now) = now else { continue };
+            waiting.retained = now;
+            if !self.replay_one(&mut guard, &waiting) {
+                self.subscriptions.waiting.push_front(waiting);
+                return;
+            }
+        }
+        self.subscriptions.waiting = VecDeque::new();
+    }
+
+    /// Sends one retained message; false when the client has no room.
+    fn replay_one(&self, guard: &mut Guard<'_, Deliveries>, waiting: &Waiting) -> bool {
+        if guard.is_congested() {
+            return false;
+        }
+        let Some(subscribed) = guard.state().find(waiting.number) else { return true };
+        let message = waiting.retained.message.message();
+        let acknowledged = waiting.qos != Qos::AtMostOnce && message.flags.has(Flags::DURABLE);
+        if acknowledged && self.credit.take(1) == 0 {
+            return false;
+        }
+        let terms = Terms {
+            acknowledged,
+            retain_as_published: true,
+            retained: true,
+            age: waiting.retained.age,
+            identifier: subscribed.identifier,
+        };
+        if !self.sink.append_retained(guard, &waiting.retained.message, terms) && acknowledged {
+            self.credit.give_back(1);
+        }
+        true
+    }
+}
+
+/// What a SUBACK says of a subscription that was made.
+const fn granted(qos: Qos) -> ReasonCode {
+    match qos {
+        Qos::AtMostOnce => ReasonCode::Success,
+        Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+        Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}

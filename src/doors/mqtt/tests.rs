@@ -1,0 +1,12 @@
+//! The door, spoken to in bytes over a socket, in front of a small broker that shows what it was asked for.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod broker;
+mod client;
+mod connecting;
+mod delivering;
+mod disconnecting;
+mod publishing;
+mod size;
+mod subscribing;

@@ -1,0 +1,191 @@
+//! MQTT's vocabulary and the contract's, the one in terms of the other. No other place of this door knows both.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`delivery`] | messages of any form as PUBLISH packets for one client |
+//! | [`form`] | PUBLISH packets as others read them |
+//! | [`properties`] | MQTT 5 properties and neutral ones |
+//!
+//! Here: published messages, and what became of them as reason codes.
+
+pub(super) mod delivery;
+pub(super) mod form;
+pub(super) mod properties;
+
+use std::sync::{Arc, LazyLock};
+
+use linkspan_contract::{
+    BackendError, Body, Ended, Flags, Message, Outcome, Refused, Settle, Settlement, Span, TargetId,
+};
+use memchr::memmem::Finder;
+
+use super::receipts::Answer;
+use crate::protocol::mqtt::{PublishProperties, PublishSpans, Qos, ReasonCode};
+
+/// The user property that carries AMQP's priority.
+pub(super) const PRIORITY: &str = "amqp-priority";
+
+/// Priority when a consumer of a queue is given a message that has no topic name.
+const NOT_A_TOPIC: &str = "address-not-mqtt";
+
+/// The message in a PUBLISH whose spans count from `base` of the batch's bytes.
+#[inline]
+pub(super) fn message(publish: &PublishSpans, base: u32, target: TargetId) -> Message {
+    let span = |span: crate::protocol::mqtt::Span| Span::new(span.offset + base, span.len);
+    let durable = publish.qos != Qos::AtMostOnce;
+    let mut flags = (Flags::RECEIPT | Flags::DURABLE).when(durable)
+        | Flags::EXACTLY_ONCE.when(publish.qos == Qos::ExactlyOnce)
+        | Flags::RETAIN.when(publish.retain);
+    let mut expiry = 0;
+    if publish.properties.len > 0 {
+        flags |= Flags::PROPERTIES | Flags::HEADERS.when(publish.has_other_properties);
+        if let Some(seconds) = publish.message_expiry_interval {
+            flags |= Flags::EXPIRES;
+            expiry = u64::from(seconds) * 1000;
+        }
+    }
+    Message {
+        target,
+        flags,
+        priority: 0,
+        expiry,
+        wire: span(publish.wire),
+        address: span(publish.topic),
+        properties: span(publish.properties),
+        payload: span(publish.payload),
+    }
+}
+
+/// The same message with its payload in a body of its own: the bytes then are what stands before the payload.
+pub(super) fn without_payload(message: Message) -> Message {
+    let head = message.payload.start.saturating_sub(message.wire.start);
+    Message {
+        wire: Span::new(message.wire.start, head),
+        payload: Span::new(message.payload.start, 0),
+        ..message
+    }
+}
+
+/// What the encoded properties say that the message itself has to know: its priority. False when they call the payload
+/// UTF-8 text and it is not [MQTT-3.3.2-4].
+pub(super) fn heed_properties(message: &mut Message, list: &[u8], payload: &[u8]) -> bool {
+    static PRIORITY_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(PRIORITY));
+    // Most lists hold neither of the two: a search for the bytes is cheaper than reading the list.
+    let may_be_text = memchr::memchr(1, list).is_some();
+    let may_be_urgent = list.len() > PRIORITY.len() && PRIORITY_FINDER.find(list).is_some();
+    if !may_be_text && !may_be_urgent {
+        return true;
+    }
+    let Ok(properties) = PublishProperties::from_encoded(list) else { return true };
+    if may_be_urgent
+        && let Some(priority) = properties::first(&properties, PRIORITY).and_then(|text| text.parse().ok())
+    {
+        message.priority = priority;
+        message.flags |= Flags::PRIORITY;
+    }
+    !properties::says_utf8(&properties) || std::str::from_utf8(payload).is_ok()
+}
+
+/// What a PUBACK or PUBREC says of a published message's outcome.
+pub(super) fn answer(outcome: &Outcome) -> Answer {
+    match outcome {
+        Outcome::Accepted => Answer::SUCCESS,
+        Outcome::Unroutable => Answer { reason: ReasonCode::NoMatchingSubscribers, text: None },
+        Outcome::Refused(refused) | Outcome::Failed(refused) => {
+            Answer { reason: publish_reason(refused), text: Some(refused.to_string().into()) }
+        }
+    }
+}
+
+/// Of the reasons that a PUBACK may have (MQTT 5 §3.4.2.1).
+fn publish_reason(refused: &Refused) -> ReasonCode {
+    match refused {
+        Refused::AccessRefused(_) | Refused::Locked(_) | Refused::ExclusiveUse(_) => {
+            ReasonCode::NotAuthorized
+        }
+        Refused::Full(_) | Refused::TooLarge(_) => ReasonCode::QuotaExceeded,
+        Refused::Upstream { code: 403, .. } => ReasonCode::NotAuthorized,
+        Refused::Upstream { .. }
+        | Refused::NotFound { .. }
+        | Refused::Inequivalent { .. }
+        | Refused::InUse { .. }
+        | Refused::NotEmpty(_)
+        | Refused::Precondition(_)
+        | Refused::NotImplemented(_)
+        | Refused::FilterInvalid(_) => ReasonCode::ImplementationSpecificError,
+        Refused::Away(_) => ReasonCode::UnspecifiedError,
+    }
+}
+
+/// Of the reasons that a SUBACK may have (MQTT 5 §3.9.3).
+pub(super) fn subscribe_reason(refused: &Refused) -> ReasonCode {
+    match refused {
+        Refused::FilterInvalid(_) | Refused::NotFound { .. } => ReasonCode::TopicFilterInvalid,
+        Refused::AccessRefused(_) | Refused::Locked(_) => ReasonCode::NotAuthorized,
+        Refused::ExclusiveUse(_) | Refused::Full(_) | Refused::TooLarge(_) => ReasonCode::QuotaExceeded,
+        Refused::Upstream { code: 403, .. } => ReasonCode::NotAuthorized,
+        Refused::Upstream { .. }
+        | Refused::Inequivalent { .. }
+        | Refused::InUse { .. }
+        | Refused::NotEmpty(_)
+        | Refused::Precondition(_)
+        | Refused::NotImplemented(_) => ReasonCode::ImplementationSpecificError,
+        Refused::Away(_) => ReasonCode::UnspecifiedError,
+    }
+}
+
+/// Of the reasons that a CONNACK may have (MQTT 5 §3.2.2.2).
+pub(super) fn connect_reason(error: &BackendError) -> ReasonCode {
+    match error {
+        BackendError::Away { .. } | BackendError::Denied { .. } => ReasonCode::ServerUnavailable,
+        BackendError::UnknownVhost(_) => ReasonCode::NotAuthorized,
+    }
+}
+
+/// What a DISCONNECT says when a subscription has ended without the client's doing (MQTT 5 §3.14.2.1), and the text for
+/// people. None when it goes on later.
+pub(super) fn ended(why: Ended) -> Option<(ReasonCode, &'static str)> {
+    match why {
+        Ended::QueueDeleted => {
+            Some((ReasonCode::AdministrativeAction, "a queue that is subscribed to was deleted"))
+        }
+        Ended::Superseded => Some((ReasonCode::QuotaExceeded, "another consumer holds the queue now")),
+        Ended::RouteChanged => {
+            Some((ReasonCode::AdministrativeAction, "the routes do not allow a subscription any more"))
+        }
+        Ended::Away => None,
+    }
+}
+
+/// What a client's PUBACK means for the delivery.
+pub(super) fn settlement(reason: ReasonCode) -> Settlement {
+    if reason.is_error() { Settlement::Reject(None) } else { Settlement::Accept }
+}
+
+/// Who settles what a subscription of this QoS is given.
+pub(super) fn settle(qos: Qos) -> Settle {
+    match qos {
+        Qos::AtMostOnce => Settle::OnDelivery,
+        Qos::AtLeastOnce | Qos::ExactlyOnce => Settle::AsPublished,
+    }
+}
+
+/// What becomes of a delivery that cannot be sent to this client.
+pub(super) fn undeliverable(why: delivery::Undeliverable) -> Settlement {
+    use delivery::Undeliverable as Why;
+    match why {
+        // As if it had been sent and acknowledged [MQTT-3.1.2-25].
+        Why::TooLarge | Why::Expired => Settlement::Accept,
+        Why::NotATopic => Settlement::Reject(Some(Arc::from(NOT_A_TOPIC))),
+        Why::Malformed => Settlement::Reject(Some(Arc::from("malformed"))),
+        Why::BodyElsewhere => Settlement::Release { delay: 0 },
+    }
+}
+
+/// The body's bytes, when they are in memory.
+pub(super) fn in_memory(body: &Body) -> Option<&bytes::Bytes> {
+    match body {
+        Body::Shared(bytes) => Some(bytes),
+        Body::Stored(_) => None,
+    }
+}

@@ -1,14 +1,12 @@
 //! What a publisher waits for before its next read.
 
-use std::pin::Pin;
 use std::ptr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use linkspan_contract::{DeliverySink, Millis};
-use tokio::time::Sleep;
 
+use crate::coordinator::Coordinator;
 use crate::gate::Gate;
 use crate::queue::Queue;
 use crate::session::Session;
@@ -17,8 +15,8 @@ use crate::session::Session;
 #[derive(Default)]
 pub(crate) struct Brakes {
     list: Vec<Brake>,
-    /// Wakes the publisher when a gate holds nobody any more, for lack of progress.
-    stall: Option<Pin<Box<Sleep>>>,
+    /// When the coordinator will wake the publisher, as a gate may hold nobody any more for lack of progress.
+    woken_at: Millis,
 }
 
 enum Brake {
@@ -66,7 +64,12 @@ impl Brakes {
     }
 
     /// Ready when nothing holds the publisher.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Millis) -> Poll<()> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Millis,
+        coordinator: &Arc<Coordinator>,
+    ) -> Poll<()> {
         if self.list.is_empty() {
             return Poll::Ready(());
         }
@@ -79,13 +82,11 @@ impl Brakes {
             return Poll::Ready(());
         }
         let until = self.list.iter().filter_map(|brake| brake.gate()?.holds_until(now)).min();
-        if let Some(until) = until {
-            let wait = Duration::from_millis(until.saturating_sub(now));
-            let mut stall = Box::pin(tokio::time::sleep(wait));
-            if stall.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
-            self.stall = Some(stall);
+        if let Some(until) = until
+            && (self.woken_at <= now || until < self.woken_at)
+        {
+            self.woken_at = until;
+            coordinator.wake(cx.waker(), until);
         }
         Poll::Pending
     }

@@ -1,7 +1,8 @@
-//! Looks at queues when something in them becomes due.
+//! Looks at queues when something in them becomes due, and wakes publishers that were held long enough.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use linkspan_contract::{Clock, Millis};
@@ -20,10 +21,15 @@ pub(crate) struct Coordinator {
 
 #[derive(Default)]
 struct State {
-    due: BTreeMap<(Millis, u64), Weak<Queue>>,
+    due: BTreeMap<(Millis, u64), Due>,
     next: u64,
     runs: bool,
     closed: bool,
+}
+
+enum Due {
+    Queue(Weak<Queue>),
+    Publisher(Waker),
 }
 
 impl Coordinator {
@@ -33,6 +39,15 @@ impl Coordinator {
 
     /// Has a queue looked at. Its own lock may be held.
     pub(crate) fn look_at(self: &Arc<Self>, queue: &Arc<Queue>, at: Millis) {
+        self.add(Due::Queue(Arc::downgrade(queue)), at);
+    }
+
+    /// Has a publisher's task look again.
+    pub(crate) fn wake(self: &Arc<Self>, publisher: &Waker, at: Millis) {
+        self.add(Due::Publisher(publisher.clone()), at);
+    }
+
+    fn add(self: &Arc<Self>, due: Due, at: Millis) {
         let mut state = self.state.lock();
         if state.closed {
             return;
@@ -40,7 +55,7 @@ impl Coordinator {
         let is_first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
         state.next += 1;
         let number = state.next;
-        state.due.insert((at, number), Arc::downgrade(queue));
+        state.due.insert((at, number), due);
         if state.runs {
             if is_first {
                 self.earlier.notify_one();
@@ -63,9 +78,14 @@ impl Coordinator {
         loop {
             let now = self.clock.now();
             let mut touched = Touched::default();
-            while let Some(queue) = self.pop(now) {
-                if let Some(queue) = queue.upgrade() {
-                    queue.tick(now, &mut touched);
+            while let Some(due) = self.pop(now) {
+                match due {
+                    Due::Publisher(waker) => waker.wake(),
+                    Due::Queue(queue) => {
+                        if let Some(queue) = queue.upgrade() {
+                            queue.tick(now, &mut touched);
+                        }
+                    }
                 }
             }
             touched.flush();
@@ -78,7 +98,7 @@ impl Coordinator {
         }
     }
 
-    fn pop(&self, now: Millis) -> Option<Weak<Queue>> {
+    fn pop(&self, now: Millis) -> Option<Due> {
         let mut state = self.state.lock();
         let first = state.due.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())

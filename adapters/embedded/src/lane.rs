@@ -127,7 +127,7 @@ impl Lane for EmbeddedLane {
             let backend = house.name.to_string();
             return Poll::Ready(Err(Lost { backend, why: "it was closed".into() }));
         }
-        self.brakes.poll(cx, house.now()).map(Ok)
+        self.brakes.poll(cx, house.now(), &house.coordinator).map(Ok)
     }
 
     fn settle(&mut self, runs: &[Settled]) {

@@ -20,7 +20,7 @@
 //! | --- | --- |
 //! | [`embedded`], [`options`], [`house`] | the back end, its bounds, what its vhosts share |
 //! | [`connection`], [`lane`], [`transaction`], [`body`] | a client's scope, and its ways through |
-//! | [`publisher`], [`plan`], [`keeper`], [`scratch`] | the way in |
+//! | [`publisher`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
 //! | [`consumers`], [`session`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
 //! | [`gate`], [`brake`] | who is held, and by what |
@@ -48,6 +48,7 @@ mod publisher;
 mod queue;
 mod scratch;
 mod session;
+mod slots;
 mod subscription;
 mod topology;
 mod transaction;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use linkspan_contract::address::{Syntax, respelled};
-use linkspan_contract::{Destination, Refused};
+use linkspan_contract::{Destination, Flags, Refused, Settle, SubscriptionKey};
+use smallvec::SmallVec;
 
 use crate::subscription::Subscription;
 
@@ -57,9 +58,9 @@ impl Goal {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) epoch: u64,
-    pub(crate) members: Box<[Member]>,
+    pub(crate) members: SmallVec<[Member; 1]>,
     /// Places among the lane's queues.
-    pub(crate) queues: Box<[u32]>,
+    pub(crate) queues: SmallVec<[u32; 2]>,
     pub(crate) way: Way,
 }
 
@@ -68,7 +69,31 @@ pub(crate) struct Plan {
 pub(crate) struct Member {
     /// Place of its session among the lane's.
     pub(crate) slot: u32,
+    pub(crate) key: SubscriptionKey,
+    pub(crate) settle: Settle,
     pub(crate) subscription: Arc<Subscription>,
+}
+
+impl Member {
+    pub(crate) fn new(slot: u32, subscription: Arc<Subscription>) -> Self {
+        Self { slot, key: subscription.key, settle: subscription.settle, subscription }
+    }
+
+    /// True when nobody will settle a message of these flags.
+    #[inline]
+    pub(crate) fn is_settled(&self, flags: Flags) -> bool {
+        is_settled(self.settle, flags)
+    }
+}
+
+/// True when nobody will settle a message of these flags for a subscription that settles so.
+#[inline]
+pub(crate) const fn is_settled(settle: Settle, flags: Flags) -> bool {
+    match settle {
+        Settle::OnDelivery => true,
+        Settle::ByConsumer => false,
+        Settle::AsPublished => !flags.has(Flags::DURABLE),
+    }
 }
 
 /// How a target's messages find their way.

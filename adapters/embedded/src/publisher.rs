@@ -3,8 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use linkspan_contract::{
     Batch, Delivered, Destination, Flags, Millis, Outcome, Pick, Published, Refused, Seq, TargetId,
 };
@@ -12,11 +10,10 @@ use slab::Slab;
 
 use crate::brake::Brakes;
 use crate::keeper::Keeper;
-use crate::outlet::{Outlet, Touched};
+use crate::outlet::Touched;
 use crate::plan::{Goal, Member, Plan, Way};
-use crate::queue::Queue;
 use crate::scratch::{NO_LIST, Scratch};
-use crate::session::Session;
+use crate::slots::{FOUND, Slots};
 use crate::subscription::Subscription;
 use crate::topology::Routes;
 use crate::vhost::Vhost;
@@ -34,34 +31,9 @@ pub(crate) struct Publisher {
 }
 
 struct Target {
-    goal: Goal,
     plan: Plan,
+    goal: Box<Goal>,
 }
-
-/// The sessions and queues that this lane's targets lead to, numbered, so that picks are appended without hashing.
-#[derive(Default)]
-struct Slots {
-    sessions: Vec<SessionSlot>,
-    queues: Vec<QueueSlot>,
-    places: HashMap<usize, u32, RandomState>,
-}
-
-struct SessionSlot {
-    outlet: Outlet,
-    /// Its list of picks during a publish.
-    list: u32,
-    /// The client settles some of them.
-    unsettled: bool,
-}
-
-struct QueueSlot {
-    queue: Arc<Queue>,
-    /// Its list of ranges during a publish.
-    list: u32,
-}
-
-/// In place of a target's number: the subscription was found for one message alone.
-const FOUND: u64 = u32::MAX as u64;
 
 impl Publisher {
     pub(crate) fn new(vhost: Arc<Vhost>, client: u64) -> Self {
@@ -69,7 +41,7 @@ impl Publisher {
     }
 
     pub(crate) fn target(&mut self, to: &Destination<'_>) -> TargetId {
-        let place = self.targets.insert(Target { goal: Goal::new(to), plan: Plan::default() });
+        let place = self.targets.insert(Target { plan: Plan::default(), goal: Box::new(Goal::new(to)) });
         TargetId(u32::try_from(place).unwrap_or(u32::MAX))
     }
 
@@ -134,7 +106,9 @@ impl Publisher {
                 .position(|message| message.target != target || message.flags.0 & splits.0 != durable)
                 .unwrap_or(rest.len());
             let end = start.saturating_add(u32::try_from(run).unwrap_or(u32::MAX));
-            self.renew(target);
+            if self.targets.get(target.0 as usize).is_some_and(|target| target.plan.epoch != self.epoch) {
+                self.renew(target);
+            }
             let Some(Target { goal, plan }) = self.targets.get(target.0 as usize) else {
                 published.exceptions.push((start, Outcome::Refused(unknown(target))));
                 return start;
@@ -194,7 +168,7 @@ impl Publisher {
                     .subscribers
                     .into_iter()
                     .filter(|subscription| !(subscription.no_local && subscription.session.client == client))
-                    .map(|subscription| Member { slot: slots.session(&subscription.session), subscription })
+                    .map(|subscription| Member::new(slots.session(&subscription.session), subscription))
                     .collect();
                 let queues = routes.queues.iter().map(|queue| slots.queue(queue)).collect();
                 Plan { epoch, members, queues, way: Way::Common }
@@ -292,124 +266,4 @@ fn dropped_closed(picks: &[Pick]) {
     let settled = picks.iter().filter(|pick| pick.settled);
     let count: u64 = settled.map(|pick| u64::from(pick.at.end - pick.at.start)).sum();
     metrics::counter!("linkspan_messages_dropped_total", "reason" => "connection-closed").increment(count);
-}
-
-impl Slots {
-    fn clear(&mut self) {
-        self.sessions.clear();
-        self.queues.clear();
-        self.places.clear();
-    }
-
-    fn session(&mut self, session: &Arc<Session>) -> u32 {
-        let sessions = &mut self.sessions;
-        *self.places.entry(Arc::as_ptr(session).addr()).or_insert_with(|| {
-            sessions.push(SessionSlot {
-                outlet: Outlet::new(Arc::clone(session)),
-                list: NO_LIST,
-                unsettled: false,
-            });
-            u32::try_from(sessions.len() - 1).unwrap_or(u32::MAX)
-        })
-    }
-
-    fn queue(&mut self, queue: &Arc<Queue>) -> u32 {
-        let queues = &mut self.queues;
-        *self.places.entry(Arc::as_ptr(queue).addr()).or_insert_with(|| {
-            queues.push(QueueSlot { queue: Arc::clone(queue), list: NO_LIST });
-            u32::try_from(queues.len() - 1).unwrap_or(u32::MAX)
-        })
-    }
-
-    /// Adds a run to the lists of all that get it; false when nobody does.
-    #[inline]
-    fn append(
-        &mut self,
-        plan: &Plan,
-        target: TargetId,
-        at: Range<u32>,
-        flags: Flags,
-        scratch: &mut Scratch,
-    ) -> bool {
-        for (place, member) in (0..).zip(&*plan.members) {
-            let whose = u64::from(target.0) << 32 | place;
-            self.append_pick(member.slot, &member.subscription, whose, at.clone(), flags, scratch);
-        }
-        for slot in &*plan.queues {
-            self.append_range(*slot, at.clone(), scratch);
-        }
-        !(plan.members.is_empty() && plan.queues.is_empty())
-    }
-
-    /// The same for one message that went its own way.
-    fn append_found(
-        &mut self,
-        routes: Routes,
-        client: u64,
-        place: u32,
-        flags: Flags,
-        scratch: &mut Scratch,
-    ) -> bool {
-        let at = place..place.saturating_add(1);
-        let mut any = !routes.queues.is_empty();
-        for queue in &routes.queues {
-            let slot = self.queue(queue);
-            self.append_range(slot, at.clone(), scratch);
-        }
-        for subscription in routes.subscribers {
-            if subscription.no_local && subscription.session.client == client {
-                continue;
-            }
-            any = true;
-            let slot = self.session(&subscription.session);
-            let whose = FOUND << 32 | scratch.found.len() as u64;
-            self.append_pick(slot, &subscription, whose, at.clone(), flags, scratch);
-            scratch.found.push(subscription);
-        }
-        any
-    }
-
-    #[inline]
-    fn append_pick(
-        &mut self,
-        slot: u32,
-        subscription: &Subscription,
-        whose: u64,
-        at: Range<u32>,
-        flags: Flags,
-        scratch: &mut Scratch,
-    ) {
-        let place = slot;
-        let Some(slot) = self.sessions.get_mut(slot as usize) else { return };
-        if slot.list == NO_LIST {
-            slot.list = scratch.picks.open();
-            scratch.sessions.push(place);
-        }
-        let Some(picks) = scratch.picks.get_mut(slot.list) else { return };
-        let settled = subscription.is_settled(flags);
-        slot.unsettled |= !settled;
-        match picks.last_mut() {
-            Some(last)
-                if last.at.end == at.start && last.key == subscription.key && last.settled == settled =>
-            {
-                last.at.end = at.end;
-            }
-            _ => picks.push(Pick { at, key: subscription.key, first: whose, age: 0, attempt: 0, settled }),
-        }
-    }
-
-    #[inline]
-    fn append_range(&mut self, slot: u32, at: Range<u32>, scratch: &mut Scratch) {
-        let place = slot;
-        let Some(slot) = self.queues.get_mut(slot as usize) else { return };
-        if slot.list == NO_LIST {
-            slot.list = scratch.ranges.open();
-            scratch.queues.push(place);
-        }
-        let Some(ranges) = scratch.ranges.get_mut(slot.list) else { return };
-        match ranges.last_mut() {
-            Some(last) if last.end == at.start => last.end = at.end,
-            _ => ranges.push(at),
-        }
-    }
 }

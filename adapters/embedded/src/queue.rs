@@ -1,6 +1,7 @@
 //! A queue of this back end: the engine behind a lock, and the sinks of its consumers.
 
 mod hand_out;
+mod membership;
 
 use std::fmt;
 use std::ops::Range;
@@ -9,12 +10,9 @@ use std::sync::{Arc, Weak};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::{
-    DeliveryTag, Ended, Flags, Kept, Millis, Outcome, Published, QueueCounts, Refused, Settlement,
-    SubscriptionKey,
+    Ended, Flags, Kept, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey,
 };
-use linkspan_queues::{
-    Assignment, Consumer, ConsumerId, Effect, LaneId, Limits, NEVER, Offer, Pushed, Queue as Engine, Tally,
-};
+use linkspan_queues::{Assignment, ConsumerId, Effect, Limits, NEVER, Offer, Pushed, Queue as Engine};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::{Overflow, Owned, QueueArguments};
@@ -24,7 +22,6 @@ use crate::gate::Gate;
 use crate::keeper::Keeper;
 use crate::outlet::{Outlet, Touched};
 use crate::scratch::Scratch;
-use crate::session::Session;
 use crate::vhost::Vhost;
 
 /// What a queue was declared with, beside its limits.
@@ -182,22 +179,17 @@ impl Queue {
             return;
         }
         let durable = batch.any.any(Flags::DURABLE);
-        let mut straight = std::mem::take(&mut scratch.straight);
         let mut refused = Refusals { batch, ranges, published };
-        if state.engine.direct(count, durable, &mut straight) == 0 {
+        if state.engine.direct(count, durable, &mut scratch.straight) == 0 {
             let owned = keeper.keep(ranges);
             state.push(&owned, 0..count, now, &mut scratch.assignments, &mut refused);
         } else {
-            let missed = state.hand_straight(batch, ranges, &straight, scratch, touched, brakes);
+            let missed = state.hand_straight(batch, ranges, count, scratch, touched, brakes);
             if !missed.is_empty() {
                 let owned = keeper.keep(ranges);
-                for at in missed {
-                    state.push(&owned, at, now, &mut scratch.assignments, &mut refused);
-                }
+                state.push(&owned, missed, now, &mut scratch.assignments, &mut refused);
             }
         }
-        straight.clear();
-        scratch.straight = straight;
         state.hand_out(now, scratch, touched, Some(brakes));
         if state.congested > 0 && !state.engine.is_empty() {
             state.brake(brakes);
@@ -224,139 +216,6 @@ impl Queue {
             state.hand_out(now, scratch, touched, None);
             self.note(&mut state)
         })
-    }
-
-    /// Lets a consumer in; it is given nothing before [`start`](Self::start).
-    pub(crate) fn join(
-        &self,
-        consumer: Consumer,
-        session: &Arc<Session>,
-        key: SubscriptionKey,
-    ) -> Result<(), Refused> {
-        let mut state = self.state.lock();
-        let id = consumer.id;
-        let in_use = |_| Refused::ExclusiveUse(self.name.to_string());
-        state.engine.add_consumer(consumer).map_err(in_use)?;
-        let outlet = Outlet::new(Arc::clone(session));
-        state.seats.insert(id, Seat { outlet, key, congested: false, list: crate::scratch::NO_LIST });
-        Ok(())
-    }
-
-    /// Lets a consumer begin.
-    pub(crate) fn start(self: &Arc<Self>, consumer: ConsumerId, now: Millis, touched: &mut Touched) {
-        self.act(now, touched, |state| state.engine.set_paused(consumer, false));
-    }
-
-    /// Consumers that ran dry, or whose sink was above its mark, may be able to take again.
-    pub(crate) fn resume(self: &Arc<Self>, consumers: &[ConsumerId], now: Millis, touched: &mut Touched) {
-        self.act(now, touched, |state| {
-            for consumer in consumers {
-                match state.seats.get_mut(consumer) {
-                    Some(seat) if seat.congested => {
-                        seat.congested = false;
-                        state.congested -= 1;
-                        state.engine.set_paused(*consumer, false);
-                    }
-                    Some(_) => state.engine.resume(*consumer),
-                    None => {}
-                }
-            }
-        });
-    }
-
-    /// Carries out what a consumer says.
-    pub(crate) fn settle(
-        self: &Arc<Self>,
-        consumer: ConsumerId,
-        first: DeliveryTag,
-        count: u32,
-        outcome: &Settlement,
-        now: Millis,
-        touched: &mut Touched,
-    ) -> Tally {
-        if *outcome == Settlement::Accept {
-            let mut state = self.state.lock();
-            self.gate.progress(now);
-            return state.engine.settle(now, consumer, first, count, outcome);
-        }
-        self.gate.progress(now);
-        self.act(now, touched, |state| state.engine.settle(now, consumer, first, count, outcome))
-    }
-
-    /// Takes one message for somebody who asks; and how many are still ready.
-    pub(crate) fn fetch(
-        self: &Arc<Self>,
-        key: ConsumerId,
-        lane: LaneId,
-        settled: bool,
-        now: Millis,
-        touched: &mut Touched,
-    ) -> Option<(Assignment<Kept>, u64)> {
-        self.gate.progress(now);
-        self.act(now, touched, |state| {
-            let assignment = state.engine.fetch(now, key, lane, settled)?;
-            Some((assignment, state.engine.len()))
-        })
-    }
-
-    /// Gives back what a lane has not settled: to the queue, or once more to the same consumers.
-    pub(crate) fn recover(
-        self: &Arc<Self>,
-        lane: LaneId,
-        again: Option<&[ConsumerId]>,
-        now: Millis,
-        touched: &mut Touched,
-    ) {
-        let Some(consumers) = again else {
-            return self.act(now, touched, |state| state.engine.recover(now, lane));
-        };
-        Scratch::with(|scratch| {
-            let mut state = self.state.lock();
-            for consumer in consumers {
-                state.engine.redeliver(now, *consumer, &mut scratch.assignments);
-            }
-            state.repeat(scratch, touched);
-            self.finish(state, now, touched);
-        });
-    }
-
-    /// Lets a consumer go; true when it was the last and nobody else holds the queue.
-    pub(crate) fn part(self: &Arc<Self>, consumer: ConsumerId, now: Millis, touched: &mut Touched) -> bool {
-        let left = self.act(now, touched, |state| {
-            state.rise(consumer);
-            state.engine.remove_consumer(now, consumer).was_last
-        });
-        left && self.goes_when_left()
-    }
-
-    /// Lets a lane go, and takes back what it has not settled; true when nobody else holds the queue.
-    pub(crate) fn release(
-        self: &Arc<Self>,
-        lane: LaneId,
-        consumers: &[ConsumerId],
-        now: Millis,
-        touched: &mut Touched,
-    ) -> bool {
-        let left = self.act(now, touched, |state| {
-            consumers.iter().for_each(|consumer| state.rise(*consumer));
-            state.engine.release_lane(now, lane).was_last
-        });
-        left && self.goes_when_left()
-    }
-
-    fn goes_when_left(&self) -> bool {
-        self.traits.auto_delete || self.traits.group.is_some()
-    }
-
-    /// True when a consumer that may be gone has something unsettled.
-    pub(crate) fn owes(&self, consumer: ConsumerId) -> bool {
-        self.state.lock().engine.unsettled_by(consumer) > 0
-    }
-
-    /// True when nobody consumes: it may be removed. The caller holds the topology.
-    pub(crate) fn is_left(&self) -> bool {
-        let state = self.state.lock();
-        !state.ended && state.engine.consumers() == 0
     }
 
     /// Removes what is ready and tells how much.
@@ -444,7 +303,7 @@ impl State {
     fn push(
         &mut self,
         owned: &Arc<linkspan_contract::OwnedBatch>,
-        at: Range<u32>,
+        at: impl IntoIterator<Item = u32>,
         now: Millis,
         out: &mut Vec<Assignment<Kept>>,
         refused: &mut Refusals<'_, '_>,

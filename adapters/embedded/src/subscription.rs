@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linkspan_contract::address::Pattern;
-use linkspan_contract::{DeliveryTag, Flags, Millis, OwnedBatch, Pick, Settle, SubscriptionKey};
+use linkspan_contract::{DeliveryTag, Millis, OwnedBatch, Pick, Settle, SubscriptionKey};
 
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
+use crate::plan::is_settled;
 use crate::session::Session;
 
 /// What publishers need to know of it.
@@ -19,7 +20,7 @@ pub(crate) struct Subscription {
     pub(crate) session: Arc<Session>,
     /// Place of its window among the session's.
     pub(crate) window: usize,
-    settle: Settle,
+    pub(crate) settle: Settle,
     over: AtomicBool,
     next: AtomicU64,
 }
@@ -45,16 +46,6 @@ impl Subscription {
         }
     }
 
-    /// True when nobody will settle a message of these flags.
-    #[inline]
-    pub(crate) fn is_settled(&self, flags: Flags) -> bool {
-        match self.settle {
-            Settle::OnDelivery => true,
-            Settle::ByConsumer => false,
-            Settle::AsPublished => !flags.has(Flags::DURABLE),
-        }
-    }
-
     /// The tag of the first of `count` deliveries. Called under the session's lock.
     pub(crate) fn allot(&self, count: u32) -> DeliveryTag {
         let first = self.next.load(Ordering::Relaxed);
@@ -70,7 +61,7 @@ impl Subscription {
     /// Gives it a message from inside: a dead letter.
     pub(crate) fn give(self: &Arc<Self>, letter: &OwnedBatch, now: Millis, touched: &mut Touched) {
         let batch = letter.batch();
-        let settled = self.is_settled(batch.any);
+        let settled = is_settled(self.settle, batch.any);
         let pick = Pick { at: 0..1, key: self.key, first: 0, age: 0, attempt: 0, settled };
         let (_, sink) = self.session.sink();
         let mut keeper = Keeper::new(&batch);

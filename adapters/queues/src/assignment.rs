@@ -1,7 +1,5 @@
 //! Who gets what.
 
-use std::ops::Range;
-
 use linkspan_contract::DeliveryTag;
 
 use crate::consumer::ConsumerId;
@@ -23,10 +21,12 @@ pub struct Assignment<B> {
 }
 
 /// Messages of a lent batch for a consumer, without their having been in the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Direct {
     /// For whom.
     pub consumer: ConsumerId,
-    /// Places among the messages that were asked about.
-    pub at: Range<u32>,
+    /// The first of its messages among those that were asked about.
+    pub first: u32,
+    /// How many take turns: each so manieth from the first on is its, 1 says all.
+    pub turns: u32,
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use linkspan_contract::{Batch, Delivered, Kept, Millis, Pick};
-use linkspan_queues::{Assignment, Direct};
+use linkspan_queues::Assignment;
 
 use super::{Seat, State};
 use crate::brake::Brakes;
@@ -27,6 +27,17 @@ impl State {
             let mut again = scratch.assignments.len() >= ROUND;
             if scratch.assignments.is_empty() {
                 return;
+            }
+            if self.seats.len() == 1 {
+                let mut all = std::mem::take(&mut scratch.assignments);
+                if let Some(consumer) = all.first().map(|first| first.consumer) {
+                    again |= self.give(consumer, &mut all, scratch, touched, brakes.as_deref_mut());
+                }
+                scratch.assignments = all;
+                if !again {
+                    return;
+                }
+                continue;
             }
             self.share_out(scratch);
             let mut consumers = std::mem::take(&mut scratch.consumers);
@@ -95,7 +106,10 @@ impl State {
         touched: &mut Touched,
         brakes: Option<&mut Brakes>,
     ) -> bool {
-        let Some(seat) = self.seats.get_mut(&consumer) else { return false };
+        let Some(seat) = self.seats.get_mut(&consumer) else {
+            share.drain(..).rev().for_each(|assignment| self.engine.take_back(assignment));
+            return false;
+        };
         let mut rest: &[Assignment<Kept>] = share;
         let mut said = Delivered::Taken;
         while let Some(first) = rest.first() {
@@ -142,42 +156,37 @@ impl State {
         said == Delivered::Closed
     }
 
-    /// Gives messages of a lent batch to consumers; yields those that a closed sink did not take, by their places among
-    /// the ranges' messages.
+    /// Gives `count` messages of a lent batch to consumers; yields those that a closed sink did not take, by their
+    /// places among the ranges' messages.
     pub(super) fn hand_straight(
         &mut self,
         batch: &Batch<'_>,
         ranges: &[Range<u32>],
-        straight: &[Direct],
+        count: u32,
         scratch: &mut Scratch,
         touched: &mut Touched,
         brakes: &mut Brakes,
-    ) -> Vec<Range<u32>> {
+    ) -> Vec<u32> {
         let mut missed = Vec::new();
-        let takes_turns = straight.len() > 1;
-        if takes_turns {
+        let straight = std::mem::take(&mut scratch.straight);
+        if straight.len() > 1 {
             scratch.places.clear();
             scratch.places.extend(ranges.iter().cloned().flatten());
         }
-        // Who takes turns comes again after as many messages as there are consumers.
-        let others = straight.iter().skip(1);
-        let first = straight.first().map(|direct| direct.consumer);
-        let turns = 1 + others.take_while(|direct| Some(direct.consumer) != first).count();
-        for (place, direct) in straight.iter().take(turns).enumerate() {
-            let consumer = direct.consumer;
-            let share = || straight.iter().skip(place).step_by(turns);
-            let Some(seat) = self.seats.get_mut(&consumer) else {
-                missed.extend(share().map(|direct| direct.at.clone()));
+        for share in &straight {
+            let its = || (share.first..count).step_by(share.turns as usize);
+            let Some(seat) = self.seats.get_mut(&share.consumer) else {
+                missed.extend(its());
                 continue;
             };
             let key = seat.key;
             let pick = |at| Pick { at, key, first: 0, age: 0, attempt: 0, settled: true };
             scratch.given.clear();
-            if takes_turns {
-                let places = share().filter_map(|direct| scratch.places.get(direct.at.start as usize));
-                scratch.given.extend(places.map(|place| pick(*place..place.saturating_add(1))));
-            } else {
+            if share.turns == 1 {
                 scratch.given.extend(ranges.iter().cloned().map(pick));
+            } else {
+                let places = scratch.places.iter().skip(share.first as usize).step_by(share.turns as usize);
+                scratch.given.extend(places.map(|place| pick(*place..place.saturating_add(1))));
             }
             let sink = seat.outlet.sink();
             let said = sink.deliver(batch, &scratch.given);
@@ -186,15 +195,17 @@ impl State {
                 Delivered::Taken => {}
                 Delivered::Congested => {
                     brakes.sink(sink);
-                    self.pause(consumer);
+                    self.pause(share.consumer);
                 }
                 Delivered::Closed => {
-                    self.pause(consumer);
-                    missed.extend(share().map(|direct| direct.at.clone()));
+                    self.pause(share.consumer);
+                    missed.extend(its());
                 }
             }
         }
-        missed.sort_unstable_by_key(|range| range.start);
+        scratch.straight = straight;
+        scratch.straight.clear();
+        missed.sort_unstable();
         missed
     }
 

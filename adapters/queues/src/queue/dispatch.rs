@@ -19,7 +19,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// Gives `count` messages that are about to be published straight to consumers, in turns, without their entering
     /// the queue: when nothing is ready, and none of those whose turn it is would have to settle anything. `durable`
     /// says whether any of the messages is. Answers `count` when it did, and the messages are the caller's to deliver;
-    /// otherwise 0, and nothing happened. A single consumer gets one range.
+    /// otherwise 0, and nothing happened. Each consumer that gets some is told once.
     ///
     /// What a sink then refuses as closed was never in the queue: push it.
     #[inline]
@@ -41,12 +41,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         if !equals.iter().all(takes) {
             return 0;
         }
-        if equals.len() == 1 {
-            out.extend(equals.iter().filter_map(id).map(|consumer| Direct { consumer, at: 0..count }));
-            return count;
-        }
-        let turns = equals.iter().filter_map(id).cycle().zip(0..count);
-        out.extend(turns.map(|(consumer, at)| Direct { consumer, at: at..at.saturating_add(1) }));
+        let turns = u32::try_from(equals.len()).unwrap_or(u32::MAX);
+        let shares = equals.iter().filter_map(id).zip(0..count);
+        out.extend(shares.map(|(consumer, first)| Direct { consumer, first, turns }));
         self.rotation.turn(count as usize);
         count
     }

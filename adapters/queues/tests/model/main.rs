@@ -127,8 +127,11 @@ impl Pair {
             Operation::Direct { count, durable } => {
                 let mut out = Vec::new();
                 let taken = self.queue.direct(count, durable, &mut out);
-                let each = |Direct { consumer, at }: Direct| at.map(move |at| (consumer, at));
-                let got: Vec<_> = out.into_iter().flat_map(each).collect();
+                let each = |Direct { consumer, first, turns }: Direct| {
+                    (first..taken).step_by(turns as usize).map(move |at| (consumer, at))
+                };
+                let mut got: Vec<_> = out.into_iter().flat_map(each).collect();
+                got.sort_unstable_by_key(|(_, at)| *at);
                 let expected = self.naive.direct(count, durable);
                 assert_eq!(got, expected, "what goes past the queue");
                 assert_eq!(taken as usize, expected.len());

@@ -9,11 +9,13 @@
 //!   [`identity`], which knows who may come in
 //! - [`hub`]: the one place that every message passes; it asks [`routes`] which route an address has and [`patterns`]
 //!   what that route's pattern means, and keeps the [`retained`] messages, because every door may publish one
+//! - [`broker`]: assembles all of it, reloads it, stops it
 //! - [`config`]: what the TOML file says; [`cli`]: what the command line does
 //!
 //! Back ends lie below, in `adapters/`: `contract` says what one is, `queues` is the queue engine, `embedded` the
 //! in-process broker.
 
+pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod doors;

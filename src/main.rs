@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use linkspan::broker::{self, StartError};
 use linkspan::cli::{self, Cli, CliError, Command};
 use linkspan::config::{Config, ConfigErrors, Log};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -17,7 +19,7 @@ fn main() -> ExitCode {
     match answer(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mine = error.is::<ConfigErrors>() || error.is::<CliError>();
+            let mine = error.is::<ConfigErrors>() || error.is::<CliError>() || error.is::<StartError>();
             // Standard error may be closed; there is nobody left to tell.
             let _ = writeln!(std::io::stderr(), "{error:#}");
             ExitCode::from(if mine { WRONG_USE } else { 1 })
@@ -32,7 +34,9 @@ fn answer(cli: &Cli) -> anyhow::Result<()> {
         None => {
             let config = Config::load(cli.config.as_deref(), cli::environment())?;
             start_logging(&config.log);
-            anyhow::bail!("this build has no broker; it can `check` and `hash-password`")
+            let figures = PrometheusBuilder::new().install_recorder().context("metrics")?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            Ok(runtime.block_on(broker::run(cli.config.clone(), config, figures))?)
         }
     }
 }

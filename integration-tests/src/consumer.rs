@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_lite::StreamExt;
+use lapin::Connection;
+use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Connection, acker::Acker};
 use rumqttc::v5;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -56,7 +57,7 @@ pub struct Received {
 enum Ack {
     Mqtt3(rumqttc::AsyncClient, rumqttc::Publish),
     Mqtt5(v5::AsyncClient, v5::mqttbytes::v5::Publish),
-    Amqp(Acker),
+    Amqp(Box<Delivery>),
 }
 
 impl Received {
@@ -65,8 +66,8 @@ impl Received {
         match self.settle {
             Ack::Mqtt3(client, publish) => client.ack(&publish).await.expect("the client lives"),
             Ack::Mqtt5(client, publish) => client.ack(&publish).await.expect("the client lives"),
-            Ack::Amqp(acker) => {
-                acker.ack(BasicAckOptions::default()).await.expect("the channel lives");
+            Ack::Amqp(delivery) => {
+                delivery.ack(BasicAckOptions::default()).await.expect("the channel lives");
             }
         }
     }
@@ -230,7 +231,7 @@ async fn amqp(
     let driver = tokio::spawn(async move {
         let _open = channel;
         while let Some(Ok(delivery)) = consumer.next().await {
-            let received = Received { payload: delivery.data, settle: Ack::Amqp(delivery.acker) };
+            let received = Received { payload: delivery.data.clone(), settle: Ack::Amqp(Box::new(delivery)) };
             if sender.try_send(received).is_err() {
                 return;
             }

@@ -1,3 +1,34 @@
-//! The test harness as a library.
+//! The test harness of Linkspan: a server to talk to, clients of others to talk with, and a cable that can be cut.
+//!
+//! Tests read as prose because all that is tedious is here:
+//!
+//! - [`server`]: Linkspan inside the test's process, on ports of its own; [`process`]: the real binary, to be killed
+//! - [`dialect`], [`publisher`], [`consumer`]: the same act in MQTT 3.1.1, MQTT 5 or AMQP, by clients that are not ours
+//! - [`cable`]: the wire between a client and the server, which can be cut
+//! - [`patience`]: how long a test waits for what has to happen
 
-pub mod clients;
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::large_futures,
+    reason = "a harness that cannot go on fails the test at once"
+)]
+
+pub mod cable;
+pub mod consumer;
+pub mod dialect;
+pub mod patience;
+pub mod process;
+pub mod publisher;
+pub mod server;
+
+pub use cable::Cable;
+pub use consumer::{Consumer, Received, Taking};
+pub use dialect::Dialect;
+pub use patience::{soon, within};
+pub use process::Process;
+pub use publisher::Publisher;
+pub use server::Server;

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::cli;
 use crate::config::{self, Config, ConfigErrors};
 use crate::doors::amqp::{AmqpDoor, AmqpLimits};
 use crate::doors::http::{HttpDoor, HttpOptions};
@@ -255,11 +253,15 @@ fn back_end(
     }
 }
 
-/// Runs until SIGTERM or Ctrl-C; SIGHUP reads `file` again.
+/// Runs until SIGTERM or Ctrl-C; on SIGHUP what `read` gives takes the place of `config`.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(file: Option<PathBuf>, config: Config, figures: PrometheusHandle) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    read: impl Fn() -> Result<Config, ConfigErrors>,
+    figures: PrometheusHandle,
+) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
@@ -274,7 +276,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, figures: PrometheusHandl
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "Ctrl-C",
             _ = hang_up.recv() => {
-                reload(&broker, file.as_deref()).await;
+                reload(&broker, read()).await;
                 continue;
             }
             _ = upkeep.tick() => {
@@ -289,8 +291,8 @@ pub async fn run(file: Option<PathBuf>, config: Config, figures: PrometheusHandl
     }
 }
 
-async fn reload(broker: &Broker, file: Option<&Path>) {
-    let reloaded = match Config::load(file, cli::environment()) {
+async fn reload(broker: &Broker, new: Result<Config, ConfigErrors>) {
+    let reloaded = match new {
         Ok(config) => broker.reload(config).await,
         Err(errors) => Err(errors.into()),
     };

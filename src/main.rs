@@ -32,11 +32,12 @@ fn answer(cli: &Cli) -> anyhow::Result<()> {
         Some(Command::Check { file }) => say(&cli::check(file, cli::environment())?),
         Some(Command::HashPassword) => say(&format!("{}\n", cli::ask_and_hash()?)),
         None => {
-            let config = Config::load(cli.config.as_deref(), cli::environment())?;
+            let read = || Config::load(cli.config.as_deref(), cli::environment());
+            let config = read()?;
             start_logging(&config.log);
             let figures = PrometheusBuilder::new().install_recorder().context("metrics")?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            Ok(runtime.block_on(broker::run(cli.config.clone(), config, figures))?)
+            Ok(runtime.block_on(broker::run(config, read, figures))?)
         }
     }
 }

@@ -15,22 +15,23 @@ use crate::session::Session;
 #[derive(Default)]
 pub(crate) struct Brakes {
     list: Vec<Brake>,
-    /// When the coordinator will wake the publisher, as a gate may hold nobody any more for lack of progress.
+    /// When the coordinator will wake the publisher, who was held long enough then.
     woken_at: Millis,
 }
 
 enum Brake {
     Sink(Arc<dyn DeliverySink>),
-    Session(Arc<Session>),
-    Queue(Arc<Queue>),
+    Session(Arc<Session>, Millis),
+    Queue(Arc<Queue>, Millis),
 }
 
 impl Brake {
-    fn gate(&self) -> Option<&Gate> {
+    /// What holds, and until when at the latest.
+    fn gate(&self) -> Option<(&Gate, Millis)> {
         match self {
             Self::Sink(_) => None,
-            Self::Session(session) => Some(&session.gate),
-            Self::Queue(queue) => Some(&queue.gate),
+            Self::Session(session, until) => Some((&session.gate, *until)),
+            Self::Queue(queue, until) => Some((&queue.gate, *until)),
         }
     }
 }
@@ -47,20 +48,14 @@ impl Brakes {
         }
     }
 
-    pub(crate) fn session(&mut self, session: &Arc<Session>) {
-        if !self
-            .list
-            .iter()
-            .any(|brake| matches!(brake, Brake::Session(other) if Arc::ptr_eq(other, session)))
-        {
-            self.list.push(Brake::Session(Arc::clone(session)));
-        }
+    pub(crate) fn session(&mut self, session: &Arc<Session>, until: Millis) {
+        self.list.retain(|brake| !matches!(brake, Brake::Session(other, _) if Arc::ptr_eq(other, session)));
+        self.list.push(Brake::Session(Arc::clone(session), until));
     }
 
-    pub(crate) fn queue(&mut self, queue: &Arc<Queue>) {
-        if !self.list.iter().any(|brake| matches!(brake, Brake::Queue(other) if Arc::ptr_eq(other, queue))) {
-            self.list.push(Brake::Queue(Arc::clone(queue)));
-        }
+    pub(crate) fn queue(&mut self, queue: &Arc<Queue>, until: Millis) {
+        self.list.retain(|brake| !matches!(brake, Brake::Queue(other, _) if Arc::ptr_eq(other, queue)));
+        self.list.push(Brake::Queue(Arc::clone(queue), until));
     }
 
     /// Ready when nothing holds the publisher.
@@ -75,13 +70,13 @@ impl Brakes {
         }
         self.list.retain(|brake| match brake {
             Brake::Sink(sink) => sink.poll_drained(cx).is_pending(),
-            other => other.gate().is_some_and(|gate| gate.poll(cx, now).is_pending()),
+            other => other.gate().is_some_and(|(gate, until)| now < until && gate.poll(cx, now).is_pending()),
         });
         if self.list.is_empty() {
             *self = Self::default();
             return Poll::Ready(());
         }
-        let until = self.list.iter().filter_map(|brake| brake.gate()?.holds_until(now)).min();
+        let until = self.list.iter().filter_map(|brake| Some(brake.gate()?.1)).min();
         if let Some(until) = until
             && (self.woken_at <= now || until < self.woken_at)
         {

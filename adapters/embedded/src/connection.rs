@@ -61,7 +61,7 @@ impl Connection for EmbeddedConnection {
             self.client.number,
             self.client.keep_session > 0,
             Arc::clone(&self.sink),
-            self.vhost.house.session_bounds(),
+            &self.vhost.house.options,
         ));
         self.sessions.retain(|session| session.strong_count() > 0);
         self.sessions.push(Arc::downgrade(&session));

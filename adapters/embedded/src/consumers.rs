@@ -14,7 +14,7 @@ use linkspan_contract::{
 use linkspan_queues::{Consumer, ConsumerId, LaneId};
 
 use crate::arguments::QueueArguments;
-use crate::outlet::{Outlet, Touched};
+use crate::outlet::Touched;
 use crate::queue::{Queue, QueueTraits};
 use crate::session::Session;
 use crate::subscription::Subscription;
@@ -25,7 +25,6 @@ pub(crate) struct Consumers {
     vhost: Arc<Vhost>,
     lane: LaneId,
     session: Arc<Session>,
-    outlet: Outlet,
     by_key: HashMap<SubscriptionKey, Consuming, RandomState>,
     /// The queues that this lane consumes from or holds deliveries of.
     queues: Vec<Used>,
@@ -53,15 +52,7 @@ struct Fetches {
 
 impl Consumers {
     pub(crate) fn new(vhost: Arc<Vhost>, lane: LaneId, session: Arc<Session>) -> Self {
-        Self {
-            vhost,
-            lane,
-            outlet: Outlet::new(Arc::clone(&session)),
-            session,
-            by_key: HashMap::default(),
-            queues: Vec::new(),
-            fetches: None,
-        }
+        Self { vhost, lane, session, by_key: HashMap::default(), queues: Vec::new(), fetches: None }
     }
 
     pub(crate) fn subscribe(
@@ -280,10 +271,7 @@ impl Consumers {
 
     /// Gives what waits to those of this lane's subscriptions that may take it.
     pub(crate) fn resume(&mut self, now: Millis, touched: &mut Touched) {
-        let sink = self.outlet.sink();
-        if self.session.resume(&**sink, now).is_some() {
-            touched.add(sink);
-        }
+        self.session.resume(now, touched);
         for used in self.queues.iter().filter(|used| !used.consumers.is_empty()) {
             used.queue.resume(&used.consumers, now, touched);
         }
@@ -291,9 +279,7 @@ impl Consumers {
 
     pub(crate) fn recover(&mut self, requeue: bool, now: Millis, touched: &mut Touched) {
         if !requeue {
-            let sink = self.outlet.sink();
-            self.session.recover(&**sink, now);
-            touched.add(sink);
+            self.session.recover(now, touched);
         }
         for used in &self.queues {
             used.queue.recover(self.lane, (!requeue).then_some(&*used.consumers), now, touched);

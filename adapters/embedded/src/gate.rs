@@ -6,23 +6,37 @@ use std::task::{Context, Poll, Waker};
 use linkspan_contract::Millis;
 use parking_lot::Mutex;
 
-/// Closed above a high mark, open again below half of it. A gate whose consumers have taken nothing for a while holds
-/// nobody: a hung consumer must not stop the world.
+/// Closed above a high mark, open again below half of it. A publisher that finds it closed is held for a while, longer
+/// the more there is: so a backlog grows slower and slower, and nobody stands still for good. A gate whose consumers
+/// have taken nothing for a while holds nobody: a hung consumer must not stop the world.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    high: u64,
-    slow_after: Millis,
+    marks: Marks,
+    level: AtomicU64,
     closed: AtomicBool,
     progressed: AtomicU64,
     waiting: Mutex<Vec<Waker>>,
 }
 
+/// When a gate closes, and how long it holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marks {
+    /// Bytes above which it closes.
+    pub(crate) high: u64,
+    /// Milliseconds that a publisher is held when there is twice as much.
+    pub(crate) longest: Millis,
+    /// Milliseconds without progress after which it holds nobody.
+    pub(crate) slow_after: Millis,
+}
+
+/// More held publishers than these are woken, to ask again: some may be long gone.
+const WAITING: usize = 256;
+
 impl Gate {
-    /// A gate that closes above `high` bytes and holds for `slow_after` milliseconds without progress.
-    pub(crate) fn new(high: u64, slow_after: Millis) -> Self {
+    pub(crate) fn new(marks: Marks) -> Self {
         Self {
-            high,
-            slow_after,
+            marks,
+            level: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             progressed: AtomicU64::new(0),
             waiting: Mutex::default(),
@@ -32,9 +46,10 @@ impl Gate {
     /// So much waits now. Called under the owner's lock.
     #[inline]
     pub(crate) fn level(&self, bytes: u64) {
-        if bytes > self.high {
+        self.level.store(bytes, Ordering::Relaxed);
+        if bytes > self.marks.high {
             self.closed.store(true, Ordering::SeqCst);
-        } else if bytes <= self.high / 2 && self.closed.load(Ordering::Relaxed) {
+        } else if bytes <= self.marks.high / 2 && self.closed.load(Ordering::Relaxed) {
             self.open();
         }
     }
@@ -54,29 +69,40 @@ impl Gate {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Until when publishers are held, unless there is progress; none when they are not.
+    /// Until when a publisher is held at the latest; none when it is not.
     #[inline]
-    pub(crate) fn holds_until(&self, now: Millis) -> Option<Millis> {
-        if !self.closed.load(Ordering::SeqCst) {
+    pub(crate) fn hold(&self, now: Millis) -> Option<Millis> {
+        if !self.holds(now) {
             return None;
         }
-        let until = self.progressed.load(Ordering::Relaxed).saturating_add(self.slow_after);
-        (until > now).then_some(until)
+        let Marks { high, longest, .. } = self.marks;
+        let above = self.level.load(Ordering::Relaxed).saturating_sub(high).min(high);
+        let span = longest.saturating_mul(above).checked_div(high).unwrap_or(longest);
+        (span > 0).then(|| now.saturating_add(span))
     }
 
-    /// Ready when publishers are not held; pending until the gate opens, or until the time that
-    /// [`holds_until`](Self::holds_until) says, for which the caller has to care.
+    fn holds(&self, now: Millis) -> bool {
+        self.closed.load(Ordering::SeqCst)
+            && self.progressed.load(Ordering::Relaxed).saturating_add(self.marks.slow_after) > now
+    }
+
+    /// Ready when it holds nobody; else pending until it opens. For the rest the caller has to look again.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, now: Millis) -> Poll<()> {
-        if self.holds_until(now).is_none() {
+        if !self.holds(now) {
             return Poll::Ready(());
         }
+        let mut crowd = Vec::new();
         {
             let mut waiting = self.waiting.lock();
+            if waiting.len() >= WAITING {
+                crowd = std::mem::take(&mut *waiting);
+            }
             if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                 waiting.push(cx.waker().clone());
             }
         }
-        if self.holds_until(now).is_none() { Poll::Ready(()) } else { Poll::Pending }
+        crowd.into_iter().for_each(Waker::wake);
+        if self.holds(now) { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
@@ -85,17 +111,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gate_holds_between_its_marks_and_only_while_there_is_progress() {
-        let gate = Gate::new(100, 1000);
+    fn a_gate_holds_between_its_marks_longer_the_more_there_is_and_only_while_there_is_progress() {
+        let gate = Gate::new(Marks { high: 100, longest: 400, slow_after: 1000 });
         let mut cx = Context::from_waker(Waker::noop());
         gate.progress(5000);
         gate.level(100);
         assert!(gate.poll(&mut cx, 5000).is_ready());
-        gate.level(101);
-        assert!(gate.poll(&mut cx, 5000).is_pending());
+        gate.level(150);
+        assert_eq!(gate.hold(5000), Some(5200));
+        gate.level(900);
+        assert_eq!(gate.hold(5000), Some(5400));
         gate.level(51);
-        assert_eq!(gate.holds_until(5999), Some(6000));
-        assert_eq!(gate.holds_until(6000), None, "nobody took anything for a second");
+        assert!(gate.poll(&mut cx, 5999).is_pending());
+        assert!(gate.poll(&mut cx, 6000).is_ready(), "nobody took anything for a second");
         gate.progress(6000);
         assert!(gate.poll(&mut cx, 6000).is_pending());
         gate.level(50);

@@ -8,7 +8,6 @@ use linkspan_contract::{Clock, Millis};
 
 use crate::coordinator::Coordinator;
 use crate::options::EmbeddedOptions;
-use crate::session::Bounds;
 
 /// Name, bounds, clock and numbers.
 pub(crate) struct House {
@@ -39,14 +38,6 @@ impl House {
     /// A number that nothing else of this back end has.
     pub(crate) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn session_bounds(&self) -> Bounds {
-        Bounds {
-            limit: self.options.session_limit,
-            high: self.options.session_high,
-            slow_after: self.options.slow_after,
-        }
     }
 
     pub(crate) fn close(&self) {

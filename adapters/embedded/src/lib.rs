@@ -20,7 +20,7 @@
 //! | --- | --- |
 //! | [`embedded`], [`options`], [`house`] | the back end, its bounds, what its vhosts share |
 //! | [`connection`], [`lane`], [`transaction`], [`body`] | a client's scope, and its ways through |
-//! | [`publisher`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
+//! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
 //! | [`consumers`], [`session`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
 //! | [`gate`], [`brake`] | who is held, and by what |
@@ -39,6 +39,7 @@ mod exchange;
 mod gate;
 mod headers;
 mod house;
+mod inward;
 mod keeper;
 mod lane;
 mod options;

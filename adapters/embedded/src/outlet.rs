@@ -20,6 +20,11 @@ impl Outlet {
         Self { session, sink, attached }
     }
 
+    /// The number of the client behind it.
+    pub(crate) fn client(&self) -> u64 {
+        self.session.client
+    }
+
     /// The session's sink of now.
     #[inline]
     pub(crate) fn sink(&mut self) -> &Arc<dyn DeliverySink> {

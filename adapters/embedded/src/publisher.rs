@@ -9,6 +9,7 @@ use linkspan_contract::{
 use slab::Slab;
 
 use crate::brake::Brakes;
+use crate::inward::Inward;
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
 use crate::plan::{Goal, Member, Plan, Way};
@@ -77,7 +78,9 @@ impl Publisher {
         let mut published = Published { first: self.next, ..Published::default() };
         Scratch::with(|scratch| {
             published.taken = self.pick(batch, scratch, &mut published);
-            self.deliver(batch, scratch, touched, brakes, now, &mut published);
+            let mut inward = Inward { client: self.client, now, touched, brakes, published: &mut published };
+            self.deliver(batch, scratch, &mut inward);
+            published.congested = !brakes.is_empty();
         });
         if published.exceptions.len() > 1 {
             published.exceptions.sort_by_key(|(place, _)| *place);
@@ -177,15 +180,8 @@ impl Publisher {
     }
 
     /// Hands to each session and queue what was picked for it.
-    fn deliver(
-        &mut self,
-        batch: &Batch<'_>,
-        scratch: &mut Scratch,
-        touched: &mut Touched,
-        brakes: &mut Brakes,
-        now: Millis,
-        published: &mut Published,
-    ) {
+    fn deliver(&mut self, batch: &Batch<'_>, scratch: &mut Scratch, inward: &mut Inward<'_>) {
+        let now = inward.now;
         let mut keeper = Keeper::new(batch);
         let mut places = std::mem::take(&mut scratch.sessions);
         let mut given = std::mem::take(&mut scratch.given);
@@ -193,23 +189,26 @@ impl Publisher {
             let Some(slot) = self.slots.sessions.get_mut(place as usize) else { continue };
             let picks = scratch.picks.take(slot.list);
             let session = Arc::clone(&slot.outlet.session);
-            let sink = slot.outlet.sink();
             let said = if slot.unsettled {
-                let targets = &self.targets;
-                let found = &scratch.found;
+                let (targets, found) = (&self.targets, &scratch.found);
                 let whose = |pick: &Pick| whose(targets, found, pick);
-                session.deliver(&**sink, &mut keeper, &picks, whose, &mut given, now)
+                session.deliver(&mut keeper, &picks, whose, &mut given, now, inward.touched)
             } else {
+                let sink = slot.outlet.sink();
+                inward.touched.add(sink);
                 sink.deliver(batch, &picks)
             };
-            touched.add(sink);
             match said {
                 Delivered::Taken => {}
-                Delivered::Congested => brakes.sink(sink),
+                Delivered::Congested => inward.brakes.sink(slot.outlet.sink()),
                 Delivered::Closed => dropped_closed(&picks),
             }
-            if slot.unsettled && session.gate.holds_until(now).is_some() {
-                brakes.session(&session);
+            // Who would wait for itself is kept from settling.
+            if slot.unsettled
+                && session.client != inward.client
+                && let Some(until) = session.gate.hold(now)
+            {
+                inward.brakes.session(&session, until);
             }
             let list = slot.list;
             (slot.list, slot.unsettled) = (NO_LIST, false);
@@ -220,13 +219,12 @@ impl Publisher {
         for place in places.drain(..) {
             let Some(slot) = self.slots.queues.get_mut(place as usize) else { continue };
             let ranges = scratch.ranges.take(slot.list);
-            slot.queue.publish(&mut keeper, &ranges, scratch, touched, brakes, now, published);
+            slot.queue.publish(&mut keeper, &ranges, scratch, inward);
             let list = slot.list;
             slot.list = NO_LIST;
             scratch.ranges.put_back(list, ranges);
         }
         scratch.queues = places;
-        published.congested = !brakes.is_empty();
     }
 }
 

@@ -16,9 +16,9 @@ use linkspan_queues::{Assignment, ConsumerId, Effect, Limits, NEVER, Offer, Push
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::{Overflow, Owned, QueueArguments};
-use crate::brake::Brakes;
 use crate::dead_letter::{DeadLetters, Grave};
-use crate::gate::Gate;
+use crate::gate::{Gate, Marks};
+use crate::inward::Inward;
 use crate::keeper::Keeper;
 use crate::outlet::{Outlet, Touched};
 use crate::scratch::Scratch;
@@ -51,6 +51,8 @@ struct State {
     seats: HashMap<ConsumerId, Seat, RandomState>,
     /// Consumers whose sinks are above their marks.
     congested: usize,
+    /// Something was given out since the gate was last told.
+    moved: bool,
     /// When the coordinator will look at this queue.
     scheduled: Millis,
     ended: bool,
@@ -60,6 +62,7 @@ struct State {
 struct Seat {
     outlet: Outlet,
     key: SubscriptionKey,
+    settles_nothing: bool,
     /// Its sink is above its mark or closed.
     congested: bool,
     /// Its list of assignments while things are handed out.
@@ -106,11 +109,16 @@ impl Queue {
             vhost: Arc::downgrade(vhost),
             traits,
             grave,
-            gate: Gate::new(options.queue_high, options.slow_after),
+            gate: Gate::new(Marks {
+                high: options.queue_high,
+                longest: options.slow_after / 4,
+                slow_after: options.slow_after,
+            }),
             state: Mutex::new(State {
                 engine: Engine::new(now, limits),
                 seats: HashMap::default(),
                 congested: 0,
+                moved: false,
                 scheduled: NEVER,
                 ended: false,
             }),
@@ -161,16 +169,12 @@ impl Queue {
     }
 
     /// Takes messages of a lent batch: straight to consumers that settle nothing, else into the queue.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn publish(
         self: &Arc<Self>,
         keeper: &mut Keeper<'_>,
         ranges: &[Range<u32>],
         scratch: &mut Scratch,
-        touched: &mut Touched,
-        brakes: &mut Brakes,
-        now: Millis,
-        published: &mut Published,
+        inward: &mut Inward<'_>,
     ) {
         let count = ranges.iter().map(|range| range.end - range.start).sum();
         let batch = keeper.batch();
@@ -179,24 +183,29 @@ impl Queue {
             return;
         }
         let durable = batch.any.any(Flags::DURABLE);
-        let mut refused = Refusals { batch, ranges, published };
+        let now = inward.now;
         if state.engine.direct(count, durable, &mut scratch.straight) == 0 {
             let owned = keeper.keep(ranges);
+            let mut refused = Refusals { batch, ranges, published: inward.published };
             state.push(&owned, 0..count, now, &mut scratch.assignments, &mut refused);
         } else {
-            let missed = state.hand_straight(batch, ranges, count, scratch, touched, brakes);
+            let missed = state.hand_straight(batch, ranges, count, scratch, inward);
             if !missed.is_empty() {
                 let owned = keeper.keep(ranges);
+                let mut refused = Refusals { batch, ranges, published: inward.published };
                 state.push(&owned, missed, now, &mut scratch.assignments, &mut refused);
             }
         }
-        state.hand_out(now, scratch, touched, Some(brakes));
+        state.hand_out(now, scratch, inward.touched);
         if state.congested > 0 && !state.engine.is_empty() {
-            state.brake(brakes);
+            state.brake(inward.brakes);
         }
-        self.finish(state, now, touched);
-        if self.gate.holds_until(now).is_some() {
-            brakes.queue(self);
+        // Who consumes here itself would be kept from settling, and so hold itself up.
+        let consumes = |state: &State| state.seats.values().any(|seat| seat.outlet.client() == inward.client);
+        let until = self.gate.hold(now).filter(|_| !consumes(&state));
+        self.finish(state, now, inward.touched);
+        if let Some(until) = until {
+            inward.brakes.queue(self, until);
         }
     }
 
@@ -213,8 +222,8 @@ impl Queue {
                 return Vec::new();
             }
             state.engine.push(now, offer(&message.batch, message.at), &mut scratch.assignments);
-            state.hand_out(now, scratch, touched, None);
-            self.note(&mut state)
+            state.hand_out(now, scratch, touched);
+            self.note(&mut state, now)
         })
     }
 
@@ -261,7 +270,7 @@ impl Queue {
         Scratch::with(|scratch| {
             let mut state = self.state.lock();
             let result = what(&mut state);
-            state.hand_out(now, scratch, touched, None);
+            state.hand_out(now, scratch, touched);
             self.finish(state, now, touched);
             result
         })
@@ -269,7 +278,7 @@ impl Queue {
 
     /// Notes what has changed, lets go of the lock and carries out what the engine has to say.
     fn finish(self: &Arc<Self>, mut state: MutexGuard<'_, State>, now: Millis, touched: &mut Touched) {
-        let effects = self.note(&mut state);
+        let effects = self.note(&mut state, now);
         drop(state);
         if !effects.is_empty()
             && let Some(vhost) = self.vhost()
@@ -281,7 +290,10 @@ impl Queue {
     }
 
     /// Notes what has changed, and yields what the engine has to say.
-    fn note(self: &Arc<Self>, state: &mut State) -> Vec<Effect<Kept>> {
+    fn note(self: &Arc<Self>, state: &mut State, now: Millis) -> Vec<Effect<Kept>> {
+        if std::mem::take(&mut state.moved) {
+            self.gate.progress(now);
+        }
         let ready = state.engine.len();
         self.gate.level(state.engine.bytes().saturating_add(ready.saturating_mul(OVERHEAD)));
         self.schedule(state);

@@ -5,27 +5,18 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use linkspan_contract::{
     Credit, Delivered, DeliverySink, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, SubscriptionKey,
 };
 use parking_lot::Mutex;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, Marks};
 use crate::keeper::Keeper;
+use crate::options::EmbeddedOptions;
+use crate::outlet::Touched;
 use crate::subscription::Subscription;
-
-/// Bounds of what may wait for one session.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Bytes that may wait; what comes beyond is dropped.
-    pub(crate) limit: u64,
-    /// Bytes above which publishers are held.
-    pub(crate) high: u64,
-    /// Milliseconds without progress after which they are held no more.
-    pub(crate) slow_after: Millis,
-}
 
 /// The consuming side of a lane.
 pub(crate) struct Session {
@@ -34,16 +25,14 @@ pub(crate) struct Session {
     /// It outlives its socket: what it has unsettled is kept, to be given again.
     keeps: bool,
     limit: u64,
-    sink: Mutex<Arc<dyn DeliverySink>>,
+    /// How often the sink was replaced.
     attached: AtomicU64,
-    /// Something waits for credit.
-    waits: AtomicBool,
     pub(crate) gate: Gate,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    sink: Arc<dyn DeliverySink>,
     windows: Vec<Window>,
     /// Bytes that wait in all windows.
     bytes: u64,
@@ -76,23 +65,30 @@ struct Held {
 const OVERHEAD: u64 = 96;
 
 impl Session {
-    pub(crate) fn new(client: u64, keeps: bool, sink: Arc<dyn DeliverySink>, bounds: Bounds) -> Self {
+    pub(crate) fn new(
+        client: u64,
+        keeps: bool,
+        sink: Arc<dyn DeliverySink>,
+        options: &EmbeddedOptions,
+    ) -> Self {
         Self {
             client,
             keeps,
-            limit: bounds.limit,
-            sink: Mutex::new(sink),
+            limit: options.session_limit,
             attached: AtomicU64::new(0),
-            waits: AtomicBool::new(false),
-            gate: Gate::new(bounds.high, bounds.slow_after),
-            state: Mutex::default(),
+            gate: Gate::new(Marks {
+                high: options.session_high,
+                longest: options.slow_after,
+                slow_after: options.slow_after,
+            }),
+            state: Mutex::new(State { sink, windows: Vec::new(), bytes: 0, held: VecDeque::new() }),
         }
     }
 
     /// The sink, and how often it was replaced.
     pub(crate) fn sink(&self) -> (u64, Arc<dyn DeliverySink>) {
-        let sink = self.sink.lock();
-        (self.attached.load(Ordering::Acquire), Arc::clone(&sink))
+        let state = self.state.lock();
+        (self.attached.load(Ordering::Acquire), Arc::clone(&state.sink))
     }
 
     #[inline]
@@ -102,8 +98,8 @@ impl Session {
 
     /// From now on what there is goes to another sink.
     pub(crate) fn attach(&self, to: Arc<dyn DeliverySink>) {
-        let mut sink = self.sink.lock();
-        *sink = to;
+        let mut state = self.state.lock();
+        state.sink = to;
         self.attached.fetch_add(1, Ordering::Release);
     }
 
@@ -125,12 +121,12 @@ impl Session {
     /// that the client will settle; `given` is scratch.
     pub(crate) fn deliver<'s>(
         &self,
-        sink: &dyn DeliverySink,
         keeper: &mut Keeper<'_>,
         picks: &[Pick],
         whose: impl Fn(&Pick) -> Option<&'s Arc<Subscription>>,
         given: &mut Vec<Pick>,
         now: Millis,
+        touched: &mut Touched,
     ) -> Delivered {
         given.clear();
         let mut state = self.state.lock();
@@ -156,7 +152,11 @@ impl Session {
                 self.wait(&mut state, Arc::clone(subscription), owned, got..wanted, now);
             }
         }
-        if given.is_empty() { Delivered::Taken } else { sink.deliver(keeper.batch(), given) }
+        if given.is_empty() {
+            return Delivered::Taken;
+        }
+        touched.add(&state.sink);
+        state.sink.deliver(keeper.batch(), given)
     }
 
     fn wait(
@@ -185,20 +185,19 @@ impl Session {
             && let Some(window) = state.windows.get_mut(subscription.window)
         {
             window.waiting.push_back(Wait { subscription, batch, at: at.start..end, since: now });
-            self.waits.store(true, Ordering::SeqCst);
         }
         self.gate.level(state.bytes);
     }
 
-    /// Gives what waits and has credit now; none when nothing was given.
-    pub(crate) fn resume(&self, sink: &dyn DeliverySink, now: Millis) -> Option<Delivered> {
-        if !self.waits.load(Ordering::SeqCst) {
-            return None;
-        }
+    /// Gives what waits and has credit now. It takes the lock to look: who found no credit may be about to let something
+    /// wait.
+    pub(crate) fn resume(&self, now: Millis, touched: &mut Touched) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let mut said = None;
-        let mut waits = false;
+        if state.bytes == 0 {
+            return;
+        }
+        let mut moved = false;
         for window in &mut state.windows {
             while let Some(wait) = window.waiting.front_mut() {
                 wait.skip_dead(now, &mut state.bytes);
@@ -216,7 +215,8 @@ impl Session {
                     if self.keeps {
                         hold(&mut state.held, key, first, &wait.batch, at.clone(), wait.since);
                     }
-                    said = Some(sink.deliver(&wait.batch.batch(), std::slice::from_ref(&pick)));
+                    state.sink.deliver(&wait.batch.batch(), std::slice::from_ref(&pick));
+                    moved = true;
                     let bytes: u64 = at.clone().map(|place| size(&wait.batch, place)).sum();
                     state.bytes = state.bytes.saturating_sub(bytes);
                     wait.at.start = at.end;
@@ -229,16 +229,13 @@ impl Session {
             }
             if window.waiting.is_empty() {
                 window.waiting = VecDeque::new();
-            } else {
-                waits = true;
             }
         }
-        self.waits.store(waits, Ordering::SeqCst);
-        if said.is_some() {
+        if moved {
+            touched.add(&state.sink);
             self.gate.progress(now);
         }
         self.gate.level(state.bytes);
-        said
     }
 
     /// The client has settled a run of what a topic filter gave it.
@@ -264,8 +261,10 @@ impl Session {
     }
 
     /// Gives once more what the client has not settled, under the same tags.
-    pub(crate) fn recover(&self, sink: &dyn DeliverySink, now: Millis) {
+    pub(crate) fn recover(&self, now: Millis, touched: &mut Touched) {
         let mut state = self.state.lock();
+        let state = &mut *state;
+        touched.add(&state.sink);
         for held in state.held.iter_mut().flatten() {
             held.attempt = held.attempt.saturating_add(1);
             let pick = Pick {
@@ -276,7 +275,7 @@ impl Session {
                 attempt: held.attempt,
                 settled: false,
             };
-            sink.deliver(&held.message.batch.batch(), std::slice::from_ref(&pick));
+            state.sink.deliver(&held.message.batch.batch(), std::slice::from_ref(&pick));
         }
     }
 
@@ -300,7 +299,9 @@ impl Session {
 
     /// The lane is gone, and its subscriptions are over.
     pub(crate) fn close(&self) {
-        *self.state.lock() = State::default();
+        let mut state = self.state.lock();
+        (state.windows, state.bytes, state.held) = (Vec::new(), 0, VecDeque::new());
+        drop(state);
         self.gate.open();
     }
 }

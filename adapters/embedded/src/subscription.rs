@@ -63,10 +63,8 @@ impl Subscription {
         let batch = letter.batch();
         let settled = is_settled(self.settle, batch.any);
         let pick = Pick { at: 0..1, key: self.key, first: 0, age: 0, attempt: 0, settled };
-        let (_, sink) = self.session.sink();
         let mut keeper = Keeper::new(&batch);
-        self.session.deliver(&*sink, &mut keeper, &[pick], |_| Some(self), &mut Vec::new(), now);
-        touched.add(&sink);
+        self.session.deliver(&mut keeper, &[pick], |_| Some(self), &mut Vec::new(), now, touched);
     }
 
     /// Nothing more is given to it.

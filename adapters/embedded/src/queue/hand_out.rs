@@ -7,6 +7,7 @@ use linkspan_queues::Assignment;
 
 use super::{Seat, State};
 use crate::brake::Brakes;
+use crate::inward::Inward;
 use crate::outlet::Touched;
 use crate::scratch::{NO_LIST, Scratch};
 
@@ -15,13 +16,7 @@ const ROUND: usize = 256;
 
 impl State {
     /// Gives out what is ready as long as somebody can take it.
-    pub(super) fn hand_out(
-        &mut self,
-        now: Millis,
-        scratch: &mut Scratch,
-        touched: &mut Touched,
-        mut brakes: Option<&mut Brakes>,
-    ) {
+    pub(super) fn hand_out(&mut self, now: Millis, scratch: &mut Scratch, touched: &mut Touched) {
         loop {
             self.engine.dispatch_some(now, ROUND, &mut scratch.assignments);
             let mut again = scratch.assignments.len() >= ROUND;
@@ -31,7 +26,7 @@ impl State {
             if self.seats.len() == 1 {
                 let mut all = std::mem::take(&mut scratch.assignments);
                 if let Some(consumer) = all.first().map(|first| first.consumer) {
-                    again |= self.give(consumer, &mut all, scratch, touched, brakes.as_deref_mut());
+                    again |= self.give(consumer, &mut all, scratch, touched);
                 }
                 scratch.assignments = all;
                 if !again {
@@ -45,7 +40,7 @@ impl State {
                 let Some(seat) = self.seats.get_mut(&consumer) else { continue };
                 let list = std::mem::replace(&mut seat.list, NO_LIST);
                 let mut share = scratch.shares.take(list);
-                again |= self.give(consumer, &mut share, scratch, touched, brakes.as_deref_mut());
+                again |= self.give(consumer, &mut share, scratch, touched);
                 scratch.shares.put_back(list, share);
             }
             scratch.consumers = consumers;
@@ -104,7 +99,6 @@ impl State {
         share: &mut Vec<Assignment<Kept>>,
         scratch: &mut Scratch,
         touched: &mut Touched,
-        brakes: Option<&mut Brakes>,
     ) -> bool {
         let Some(seat) = self.seats.get_mut(&consumer) else {
             share.drain(..).rev().for_each(|assignment| self.engine.take_back(assignment));
@@ -134,19 +128,11 @@ impl State {
             rest = behind;
         }
         let taken = share.len() - rest.len();
-        let settles_nothing = share.first().is_some_and(|first| first.settled);
-        let sink = seat.outlet.sink();
-        touched.add(sink);
+        touched.add(seat.outlet.sink());
+        self.moved |= taken > 0;
         match said {
             Delivered::Taken => {}
-            Delivered::Congested => {
-                if let Some(brakes) = brakes {
-                    brakes.sink(sink);
-                }
-                if settles_nothing {
-                    self.pause(consumer);
-                }
-            }
+            Delivered::Congested => self.pause(consumer),
             Delivered::Closed => {
                 self.pause(consumer);
                 share.drain(taken..).rev().for_each(|assignment| self.engine.take_back(assignment));
@@ -164,8 +150,7 @@ impl State {
         ranges: &[Range<u32>],
         count: u32,
         scratch: &mut Scratch,
-        touched: &mut Touched,
-        brakes: &mut Brakes,
+        inward: &mut Inward<'_>,
     ) -> Vec<u32> {
         let mut missed = Vec::new();
         let straight = std::mem::take(&mut scratch.straight);
@@ -190,11 +175,11 @@ impl State {
             }
             let sink = seat.outlet.sink();
             let said = sink.deliver(batch, &scratch.given);
-            touched.add(sink);
+            inward.touched.add(sink);
             match said {
                 Delivered::Taken => {}
                 Delivered::Congested => {
-                    brakes.sink(sink);
+                    inward.brakes.sink(sink);
                     self.pause(share.consumer);
                 }
                 Delivered::Closed => {
@@ -219,9 +204,9 @@ impl State {
         }
     }
 
-    /// Publishers wait for a consumer's sink while the queue only grows.
+    /// Publishers wait for the sink of a consumer that settles nothing while the queue only grows.
     pub(super) fn brake(&mut self, brakes: &mut Brakes) {
-        if let Some(seat) = self.seats.values_mut().find(|seat| seat.congested) {
+        if let Some(seat) = self.seats.values_mut().find(|seat| seat.congested && seat.settles_nothing) {
             brakes.sink(seat.outlet.sink());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{DeliveryTag, Kept, Millis, Refused, Settlement, SubscriptionKey};
+use linkspan_contract::{DeliveryTag, Kept, Millis, Refused, Settle, Settlement, SubscriptionKey};
 use linkspan_queues::{Assignment, Consumer, ConsumerId, LaneId, Tally};
 
 use super::{Queue, Seat};
@@ -20,10 +20,11 @@ impl Queue {
     ) -> Result<(), Refused> {
         let mut state = self.state.lock();
         let id = consumer.id;
+        let settles_nothing = consumer.settle == Settle::OnDelivery;
         let in_use = |_| Refused::ExclusiveUse(self.name.to_string());
         state.engine.add_consumer(consumer).map_err(in_use)?;
         let outlet = Outlet::new(Arc::clone(session));
-        state.seats.insert(id, Seat { outlet, key, congested: false, list: NO_LIST });
+        state.seats.insert(id, Seat { outlet, key, settles_nothing, congested: false, list: NO_LIST });
         Ok(())
     }
 

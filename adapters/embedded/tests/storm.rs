@@ -1,0 +1,242 @@
+//! Many threads at once: nothing is lost, nothing overtakes, nobody waits for ever.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
+
+use linkspan_contract::conformance::letters::{Letter, Letters};
+use linkspan_contract::{
+    Backend, Batch, Client, Connection, Credit, Delivered, DeliverySink, Destination, Ended, Lane, LaneEvent,
+    LaneEvents, Pick, QueueSpec, Receipt, ReceiptSink, Settle, Settled, Settlement, Source, Subscribe,
+    SubscriptionKey, Syntax, SystemClock,
+};
+use linkspan_embedded::{Embedded, EmbeddedOptions};
+use parking_lot::Mutex;
+
+/// Keeps the numbers that it is given, by publisher.
+#[derive(Default)]
+struct Sink {
+    given: Mutex<Vec<(u32, u32)>>,
+    unsettled: Mutex<Vec<(SubscriptionKey, u64)>>,
+    closed: AtomicBool,
+}
+
+impl DeliverySink for Sink {
+    fn deliver(&self, batch: &Batch<'_>, picks: &[Pick]) -> Delivered {
+        if self.closed.load(Ordering::SeqCst) {
+            return Delivered::Closed;
+        }
+        let (mut given, mut unsettled) = (self.given.lock(), self.unsettled.lock());
+        for pick in picks {
+            for (at, tag) in pick.at.clone().zip(pick.first..) {
+                let message = batch.message(at).unwrap();
+                let text = std::str::from_utf8(message.payload.of(batch.bytes)).unwrap();
+                let number: u32 = text.parse().unwrap();
+                if pick.attempt == 0 {
+                    given.push((number / 1_000_000, number % 1_000_000));
+                }
+                if !pick.settled {
+                    unsettled.push((pick.key, tag));
+                }
+            }
+        }
+        Delivered::Taken
+    }
+
+    fn flush(&self) {}
+
+    fn poll_drained(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn ended(&self, _key: SubscriptionKey, _why: Ended) {}
+}
+
+struct Deaf;
+
+impl ReceiptSink for Deaf {
+    fn receipts(&self, _runs: &[Receipt]) {}
+}
+
+impl LaneEvents for Deaf {
+    fn event(&self, _event: LaneEvent) {}
+}
+
+static CLIENTS: AtomicU64 = AtomicU64::new(1);
+
+fn client(
+    runtime: &tokio::runtime::Handle,
+    backend: &Embedded,
+) -> (Box<dyn Connection>, Box<dyn Lane>, Arc<Sink>) {
+    let sink = Arc::new(Sink::default());
+    let client = Client {
+        number: CLIENTS.fetch_add(1, Ordering::Relaxed),
+        identifier: "storm".into(),
+        user: "guest".into(),
+        vhost: "/".into(),
+        keep_session: 0,
+    };
+    runtime.block_on(async {
+        let mut connection = backend.connect(&client, sink.clone()).await.unwrap();
+        let lane = connection.lane(Arc::new(Deaf), Arc::new(Deaf)).await.unwrap();
+        (connection, lane, sink)
+    })
+}
+
+const KEY: SubscriptionKey = SubscriptionKey { subscription: 1, part: 0 };
+const PUBLISHERS: u32 = 3;
+const READS: u32 = 150;
+const READ: u32 = 40;
+
+/// Settles all that a sink was given, and lets the back end go on.
+fn settle(lane: &mut dyn Lane, sink: &Sink, credit: &Credit) {
+    let unsettled = std::mem::take(&mut *sink.unsettled.lock());
+    for (key, first) in &unsettled {
+        lane.settle(&[Settled {
+            key: *key,
+            first: *first,
+            count: 1,
+            outcome: Settlement::Accept,
+            word: None,
+        }]);
+    }
+    credit.grant(u32::try_from(unsettled.len()).unwrap());
+    lane.resume();
+    lane.flush();
+}
+
+fn assert_order(given: &[(u32, u32)], who: &str) {
+    for publisher in 0..PUBLISHERS {
+        let numbers: Vec<u32> = given.iter().filter(|it| it.0 == publisher).map(|it| it.1).collect();
+        assert!(numbers.is_sorted(), "{who}: messages of publisher {publisher} overtook each other");
+    }
+}
+
+#[test]
+fn publishers_consumers_and_a_changing_topology_get_along() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime.handle();
+    let backend = Embedded::open("storm", EmbeddedOptions::default(), Arc::new(SystemClock));
+    let (_owner, mut owner, _) = client(runtime, &backend);
+    let spec = QueueSpec {
+        name: "work",
+        passive: false,
+        durable: true,
+        exclusive: false,
+        auto_delete: false,
+        arguments: &[],
+    };
+    runtime.block_on(owner.declare_queue(&spec)).unwrap();
+    let all = (PUBLISHERS * READS * READ) as usize;
+    let done = AtomicBool::new(false);
+    let worked = AtomicU64::new(0);
+
+    let (watched, shared) = thread::scope(|threads| {
+        let watcher = threads.spawn(|| {
+            let (_connection, mut lane, sink) = client(runtime, &backend);
+            let credit = Arc::new(Credit::new(10));
+            let how = Subscribe::new(Settle::AsPublished);
+            let made = lane.subscribe(&Source::Filter("storm/#"), KEY, &how, Some(credit.clone()));
+            runtime.block_on(made).unwrap();
+            lane.start(KEY);
+            worked.fetch_add(1, Ordering::SeqCst);
+            while sink.given.lock().len() < all {
+                settle(&mut *lane, &sink, &credit);
+                thread::yield_now();
+            }
+            std::mem::take(&mut *sink.given.lock())
+        });
+        while worked.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+        let workers: Vec<_> = (0..2)
+            .map(|_| {
+                threads.spawn(|| {
+                    // Comes and goes with messages in hand.
+                    let mut mine = Vec::new();
+                    while !done.load(Ordering::SeqCst) {
+                        let (_connection, mut lane, sink) = client(runtime, &backend);
+                        let credit = Arc::new(Credit::new(16));
+                        let how = Subscribe::new(Settle::ByConsumer);
+                        let made = lane.subscribe(&Source::Queue("work"), KEY, &how, Some(credit.clone()));
+                        runtime.block_on(made).unwrap();
+                        lane.start(KEY);
+                        for _ in 0..20 {
+                            settle(&mut *lane, &sink, &credit);
+                            thread::yield_now();
+                        }
+                        sink.closed.store(true, Ordering::SeqCst);
+                        drop(lane);
+                        let given = std::mem::take(&mut *sink.given.lock());
+                        mine.extend(given);
+                    }
+                    mine
+                })
+            })
+            .collect();
+        let restless = threads.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                let (_connection, mut lane, _) = client(runtime, &backend);
+                let how = Subscribe::new(Settle::OnDelivery);
+                runtime.block_on(lane.subscribe(&Source::Filter("storm/1"), KEY, &how, None)).unwrap();
+                lane.start(KEY);
+                thread::yield_now();
+            }
+        });
+        let publishers: Vec<_> = (0..PUBLISHERS)
+            .map(|publisher| {
+                let backend = &backend;
+                threads.spawn(move || {
+                    let (_connection, mut lane, _) = client(runtime, backend);
+                    let queues = [Arc::from("work")];
+                    let path = format!("storm/{publisher}");
+                    let target = lane.target(&Destination::Address {
+                        path: path.as_bytes(),
+                        syntax: Syntax::Topic,
+                        more: &[],
+                        queues: &queues,
+                    });
+                    for read in 0..READS {
+                        let numbers = read * READ..(read + 1) * READ;
+                        let letters: Letters = numbers
+                            .map(|number| {
+                                Letter::numbered(target, publisher * 1_000_000 + number).confirmed()
+                            })
+                            .collect();
+                        let published = lane.publish(&letters.batch());
+                        lane.flush();
+                        assert_eq!((published.done, published.exceptions.len()), (READ, 0));
+                        runtime.block_on(std::future::poll_fn(|cx| lane.poll_ready(cx))).unwrap();
+                    }
+                })
+            })
+            .collect();
+        publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+        let watched = watcher.join().unwrap();
+        // What was in hand comes back; the queue drains.
+        for _ in 0..5000 {
+            let depth = backend.queues();
+            if depth.iter().all(|queue| queue.ready + queue.unsettled == 0) {
+                break;
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        done.store(true, Ordering::SeqCst);
+        restless.join().unwrap();
+        let shared: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        (watched, shared)
+    });
+
+    assert_eq!(watched.len(), all, "the watcher gets everything once");
+    assert_order(&watched, "watcher");
+    let mut first_given: Vec<_> = shared.concat();
+    first_given.sort_unstable();
+    first_given.dedup();
+    assert_eq!(first_given.len(), all, "each message was given to a worker");
+    let depth = backend.queues();
+    assert!(depth.iter().all(|queue| queue.ready + queue.unsettled == 0), "the queue is empty: {depth:?}");
+}

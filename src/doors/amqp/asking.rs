@@ -8,10 +8,11 @@ use linkspan_contract::Credit;
 use crate::protocol::amqp::{MethodId, ReplyCode, basic, tx};
 
 use super::channel::{Effect, Mode};
-use super::channels::{Busy, Channels};
+use super::channels::Channels;
 use super::failure::Failure;
+use super::open_channel::Busy;
 use super::request::{Answer, Origin, Request};
-use super::sink::{Acknowledged, Settling};
+use super::settling::{Acknowledged, Settling};
 
 impl Channels {
     /// Does what a method leads to; `payload` is its frame's.
@@ -241,7 +242,7 @@ fn made_up() -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doors::amqp::sink::Word;
+    use crate::doors::amqp::settling::Word;
 
     #[test]
     fn made_up_consumer_tags_differ() {

@@ -15,7 +15,7 @@ use crate::protocol::amqp::{
 };
 
 use super::failure::Failure;
-use super::sink::{Acknowledged, Word};
+use super::settling::{Acknowledged, Word};
 
 /// How publishes and settlements of a channel are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,77 +6,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use linkspan_contract::{BackendError, Connection, Credit, Lane, LaneEvent, Outcome, Receipt};
+use linkspan_contract::{BackendError, Connection, Lane};
 
-use crate::protocol::amqp::{Assembly, Limits, Method, ShortString, channel, connection};
+use crate::protocol::amqp::{Limits, Method, ReplyCode, channel};
 
 use super::channel::Channel;
-use super::confirm::Confirms;
 use super::failure::Failure;
-use super::inbox::{Ear, Inbox, Notice, What};
-use super::incoming::{Budget, Incoming};
+use super::inbox::{Ear, Inbox};
+use super::incoming::Budget;
 use super::metric::Metrics;
-use super::publisher::Publisher;
-use super::request::{Answer, Request};
-use super::sink::{Acknowledged, Settling, Sink};
+use super::open_channel::OpenChannel;
+use super::sink::Sink;
 use super::translate::refusal;
-use super::unsettled::Run;
 
 /// Bytes of frames that wait for channels whose lane is busy, above which the connection is not read.
 const WAITING_MAX: usize = 1024 * 1024;
 
-/// A lane that carries out a request.
-pub(super) type Busy = Pin<Box<dyn Future<Output = (Box<dyn Lane>, Result<Answer, Failure>)> + Send>>;
-
 type Scope = Box<dyn Connection>;
 type Opening = Pin<Box<dyn Future<Output = (Scope, Result<Box<dyn Lane>, BackendError>)> + Send>>;
-
-/// A channel with its lane.
-pub(super) struct OpenChannel {
-    pub(super) state: Channel,
-    /// Which of the channels that had this number.
-    pub(super) serial: u64,
-    /// Its place in the sink.
-    pub(super) place: usize,
-    /// None while it is in a future, before it is opened and after the channel failed.
-    pub(super) lane: Option<Box<dyn Lane>>,
-    pub(super) busy: Option<Busy>,
-    /// Frames that came while the lane was away.
-    pub(super) waiting: Vec<u8>,
-    pub(super) assembly: Assembly,
-    pub(super) incoming: Option<Box<Incoming>>,
-    pub(super) publisher: Publisher,
-    pub(super) confirms: Confirms,
-    /// The window of all its consumers together.
-    pub(super) window: Option<Arc<Credit>>,
-    /// Its bound, also before there is one to bound.
-    pub(super) window_limit: Option<u16>,
-    /// What the client said in this read about deliveries.
-    pub(super) said: Vec<Acknowledged>,
-    /// What a rollback makes unsettled again.
-    pub(super) held: Vec<Run>,
-    /// What windows get when a recovery is done.
-    pub(super) recovering: Option<Settling>,
-    /// Something was published, settled or started since the last flush.
-    pub(super) dirty: bool,
-    /// What it published to is above its mark.
-    pub(super) congested: bool,
-    blocked: bool,
-    refresh: bool,
-}
-
-impl OpenChannel {
-    /// Whether frames have to wait: the lane is away and will be back.
-    pub(super) fn is_away(&self) -> bool {
-        self.lane.is_none() && !self.state.closing
-    }
-
-    /// The window of its consumers together.
-    pub(super) fn window(&mut self) -> Arc<Credit> {
-        let limit = self.window_limit.map_or(u32::MAX, u32::from);
-        Arc::clone(self.window.get_or_insert_with(|| Arc::new(Credit::new(limit))))
-    }
-}
 
 /// What the connection was told when it was opened.
 #[derive(Debug, Clone)]
@@ -101,7 +48,7 @@ pub(super) struct Channels {
     pub(super) sink: Arc<Sink>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) budget: Arc<Budget>,
-    inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<Inbox>,
     /// None while a lane is being opened.
     scope: Option<Scope>,
     opening: Option<(u16, Opening)>,
@@ -146,34 +93,11 @@ impl Channels {
                 "number of channels opened ({}) has reached the negotiated channel_max ({max})",
                 self.open.len()
             );
-            let code = crate::protocol::amqp::ReplyCode::NotAllowed;
-            return Err(Failure::new(code, &text).caused_by(channel::Open::ID));
+            return Err(Failure::new(ReplyCode::NotAllowed, &text).caused_by(channel::Open::ID));
         }
         self.serial += 1;
-        self.open.insert(
-            at,
-            OpenChannel {
-                state: Channel::new(number),
-                serial: self.serial,
-                place: self.sink.open_channel(number),
-                lane: None,
-                busy: None,
-                waiting: Vec::new(),
-                assembly: Assembly::Idle,
-                incoming: None,
-                publisher: Publisher::default(),
-                confirms: Confirms::default(),
-                window: None,
-                window_limit: None,
-                said: Vec::new(),
-                held: Vec::new(),
-                recovering: None,
-                dirty: false,
-                congested: false,
-                blocked: false,
-                refresh: false,
-            },
-        );
+        let place = self.sink.open_channel(number);
+        self.open.insert(at, OpenChannel::new(Channel::new(number), self.serial, place));
         self.metrics.channels.increment(1);
         self.to_open.push_back(number);
         self.open_next()
@@ -268,81 +192,6 @@ impl Channels {
         self.release(&mut channel);
         self.sink.send(|out| failure.encode(number, out));
         Ok(())
-    }
-
-    fn set_blocked(&mut self, channel: &mut OpenChannel, reason: Option<&str>) {
-        let before = channel.blocked;
-        channel.blocked = reason.is_some();
-        let others = self.open.iter().any(|other| other.blocked && other.serial != channel.serial);
-        if !self.opened.tell_blocked || others || before == channel.blocked {
-            return;
-        }
-        self.sink.send(|out| match reason {
-            Some(reason) => connection::Blocked { reason: ShortString::truncated(reason) }.encode(0, out),
-            None => connection::Unblocked {}.encode(0, out),
-        });
-    }
-
-    /// Deals with what back ends said since the last call; true when there was something.
-    ///
-    /// # Errors
-    /// Why the connection is closed.
-    pub(super) fn listen(&mut self, waker: &Waker) -> Result<bool, Failure> {
-        let notices = self.inbox.take(waker);
-        let any = !notices.is_empty();
-        for Notice { channel, serial, what } in notices {
-            let Ok(at) = self.find(channel) else { continue };
-            if self.open.get(at).is_none_or(|open| open.serial != serial || open.state.closing) {
-                continue;
-            }
-            match what {
-                What::Receipts(runs) => self.receipts(at, &runs),
-                What::Event(event) => self.event(at, event)?,
-            }
-        }
-        Ok(any)
-    }
-
-    fn receipts(&mut self, at: usize, runs: &[Receipt]) {
-        let Some(channel) = self.open.get_mut(at) else { return };
-        let (number, confirms) = (channel.state.number, &mut channel.confirms);
-        self.sink.send(|out| {
-            for run in runs {
-                let accepted = matches!(run.outcome, Outcome::Accepted | Outcome::Unroutable);
-                confirms.settle(number, run.first, run.count, accepted, out);
-            }
-        });
-    }
-
-    fn event(&mut self, at: usize, event: LaneEvent) -> Result<(), Failure> {
-        match event {
-            LaneEvent::Returned { message, code, text } => {
-                if let Some(channel) = self.open.get(at) {
-                    let (number, batch) = (channel.state.number, message.batch.batch());
-                    self.sink.returned(number, &batch, &message.message(), code, &text);
-                }
-            }
-            LaneEvent::Closed { code, text } => self.fail(at, Failure::quoted(code, &text))?,
-            LaneEvent::Blocked(reason) => self.blocked(at, Some(&reason)),
-            LaneEvent::Unblocked => self.blocked(at, None),
-            LaneEvent::Changed => self.refresh(at)?,
-        }
-        Ok(())
-    }
-
-    fn blocked(&mut self, at: usize, reason: Option<&str>) {
-        if at < self.open.len() {
-            let mut channel = self.open.remove(at);
-            self.set_blocked(&mut channel, reason);
-            self.open.insert(at, channel);
-        }
-    }
-
-    /// Lets the lane resolve its subscriptions again, now or when it is back.
-    fn refresh(&mut self, at: usize) -> Result<(), Failure> {
-        let Some(channel) = self.open.get_mut(at) else { return Ok(()) };
-        channel.refresh = channel.is_away();
-        if channel.refresh { Ok(()) } else { self.ask(at, Request::Refresh, Default::default()) }
     }
 
     /// Whether a future has to be polled.
@@ -461,33 +310,6 @@ impl Drop for Channels {
             channel.busy = None;
             channel.lane = None;
             self.sink.close_channel(channel.place);
-        }
-    }
-}
-
-impl OpenChannel {
-    /// What is left of a channel that we closed, until the client agrees.
-    fn closing(of: &Self) -> Self {
-        Self {
-            state: Channel { closing: true, ..Channel::new(of.state.number) },
-            serial: of.serial,
-            place: usize::MAX,
-            lane: None,
-            busy: None,
-            waiting: Vec::new(),
-            assembly: Assembly::Idle,
-            incoming: None,
-            publisher: Publisher::default(),
-            confirms: Confirms::default(),
-            window: None,
-            window_limit: None,
-            said: Vec::new(),
-            held: Vec::new(),
-            recovering: None,
-            dirty: false,
-            congested: false,
-            blocked: false,
-            refresh: false,
         }
     }
 }

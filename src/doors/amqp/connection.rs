@@ -8,29 +8,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use linkspan_contract::{BackendError, Client, Connection as Scope};
+use linkspan_contract::{BackendError, Connection as Scope};
 use tokio::time::{Instant, Sleep};
 
+use crate::doors::Stop;
 use crate::doors::buffer::{self, READ};
 use crate::doors::listener::{ReadHalf, Stream};
 use crate::doors::outbound::{Owner, Turn};
-use crate::doors::{Stop, client_number};
 use crate::identity::{Credentials, Denied, Identity};
-use crate::protocol::amqp::{
-    FrameKind, Limits, Method, ReplyCode,
-    connection::{self as class, Connection as Class},
-    frame::{self, Decoded},
-};
+use crate::protocol::amqp::{Limits, ReplyCode, connection as class, frame};
 
 use super::AmqpDoor;
 use super::channels::{Channels, Opened};
 use super::failure::Failure;
-use super::handshake::{Handshake, Step};
+use super::handshake::Handshake;
 use super::heartbeat::{Beat, Heartbeat};
 use super::inbound::{Understood, Wish};
 use super::metric::Metrics;
 use super::sink::Sink;
-use super::translate::refusal;
 
 /// Bytes dealt with before others get their turn.
 const TURN: usize = READ;
@@ -44,13 +39,13 @@ const LINGER: Duration = Duration::from_secs(1);
 type Waited = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// What a connection waited for.
-enum Outcome {
+pub(super) enum Outcome {
     Verified(Result<Identity, Denied>),
     Entered(Result<Box<dyn Scope>, BackendError>, Arc<str>),
     Left,
 }
 
-enum Phase {
+pub(super) enum Phase {
     /// Until `connection.open-ok`.
     Handshake(Box<Handshake>),
     Running(Box<Channels>),
@@ -60,25 +55,25 @@ enum Phase {
     Over,
 }
 
-struct Connection {
-    door: Arc<AmqpDoor>,
-    peer: SocketAddr,
-    read: ReadHalf,
-    sink: Arc<Sink>,
-    owner: Owner,
-    phase: Phase,
+pub(super) struct Connection {
+    pub(super) door: Arc<AmqpDoor>,
+    pub(super) peer: SocketAddr,
+    pub(super) read: ReadHalf,
+    pub(super) sink: Arc<Sink>,
+    pub(super) owner: Owner,
+    pub(super) phase: Phase,
     /// The beginning of a frame, and how much of `rest` is filled when it has the frame's size.
-    rest: Vec<u8>,
-    filled: usize,
-    waited: Option<Waited>,
-    stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    timer: Pin<Box<Sleep>>,
-    heartbeat: Option<Heartbeat>,
-    user: Option<Identity>,
-    name: Arc<str>,
+    pub(super) rest: Vec<u8>,
+    pub(super) filled: usize,
+    pub(super) waited: Option<Waited>,
+    pub(super) stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub(super) timer: Pin<Box<Sleep>>,
+    pub(super) heartbeat: Option<Heartbeat>,
+    pub(super) user: Option<Identity>,
+    pub(super) name: Arc<str>,
     /// The peer has closed its side.
-    ended: bool,
-    why: String,
+    pub(super) ended: bool,
+    pub(super) why: String,
 }
 
 /// Serves a connection to its end.
@@ -277,7 +272,7 @@ impl Connection {
     }
 
     /// Deals with received bytes, and keeps what is not whole yet.
-    fn understand(&mut self, received: &[u8]) {
+    pub(super) fn understand(&mut self, received: &[u8]) {
         let understood = match &mut self.phase {
             Phase::Handshake(_) => self.shake_hands(received),
             Phase::Running(channels) => channels.frames(received),
@@ -303,48 +298,7 @@ impl Connection {
         }
     }
 
-    fn shake_hands(&mut self, received: &[u8]) -> Result<Understood, Failure> {
-        let mut used = 0;
-        while self.waited.is_none() {
-            let Phase::Handshake(handshake) = &mut self.phase else { break };
-            let mut answer = Vec::new();
-            if handshake.awaits_greeting() {
-                let greeted = handshake.greet(received.get(used..).unwrap_or_default(), &mut answer);
-                self.sink.send(|out| out.extend_from_slice(&answer));
-                match greeted {
-                    Ok(true) => used += 8,
-                    Ok(false) => return Ok(Understood { used, needed: 8, wish: None }),
-                    Err(refusal) => {
-                        self.over(refusal.to_string());
-                        break;
-                    }
-                }
-                continue;
-            }
-            let (frame, end) = match frame::decode(received, used, &handshake.limits())? {
-                Decoded::Incomplete { needed } => return Ok(Understood { used, needed, wish: None }),
-                Decoded::Frame(frame) => (frame, frame.wire.end()),
-            };
-            used = end;
-            if frame.kind == FrameKind::Heartbeat {
-                continue;
-            }
-            let step = handshake.accept(&frame, &self.door.limits, &mut answer);
-            self.sink.send(|out| out.extend_from_slice(&answer));
-            match step? {
-                Step::Wait => {}
-                Step::Authenticate { user, password } => self.authenticate(user, password),
-                Step::Enter { vhost } => self.enter(&vhost)?,
-                Step::Closed => {
-                    self.over("the client closed the connection".to_owned());
-                    break;
-                }
-            }
-        }
-        Ok(Understood { used, needed: 0, wish: None })
-    }
-
-    fn authenticate(&mut self, user: String, password: Vec<u8>) {
+    pub(super) fn authenticate(&mut self, user: String, password: Vec<u8>) {
         let (door, peer) = (Arc::clone(&self.door), self.peer.ip());
         self.waited = Some(Box::pin(async move {
             let users = Arc::clone(&door.users);
@@ -363,67 +317,7 @@ impl Connection {
         }));
     }
 
-    fn enter(&mut self, vhost: &str) -> Result<(), Failure> {
-        let (Phase::Handshake(handshake), Some(identity)) = (&self.phase, &self.user) else { return Ok(()) };
-        if !identity.may_enter(vhost) {
-            let text = format!("access to vhost '{vhost}' refused for user '{}'", identity.user);
-            return Err(Failure::new(ReplyCode::NotAllowed, &text).caused_by(class::Open::ID));
-        }
-        let vhost: Arc<str> = vhost.into();
-        self.name = match &handshake.client().name {
-            Some(name) => name.as_str().into(),
-            None => self.peer.to_string().into(),
-        };
-        let client = Client {
-            number: client_number(),
-            identifier: Arc::clone(&self.name),
-            user: Arc::clone(&identity.user),
-            vhost: Arc::clone(&vhost),
-            keep_session: 0,
-        };
-        let (backend, sink) = (Arc::clone(&self.door.backend), Arc::clone(&self.sink));
-        self.waited =
-            Some(Box::pin(async move { Outcome::Entered(backend.connect(&client, sink).await, vhost) }));
-        Ok(())
-    }
-
-    fn resolved(&mut self, outcome: Outcome) {
-        match (outcome, &mut self.phase) {
-            (Outcome::Verified(Ok(identity)), Phase::Handshake(handshake)) => {
-                self.user = Some(identity);
-                let mut answer = Vec::new();
-                handshake.authenticated(&self.door.limits, &mut answer);
-                self.sink.send(|out| out.extend_from_slice(&answer));
-            }
-            (Outcome::Verified(Err(denied)), Phase::Handshake(handshake)) => {
-                tracing::warn!(peer = %self.peer, %denied, "AMQP login refused");
-                match handshake.denied() {
-                    Some(failure) => self.fail(failure),
-                    None => self.over(denied.to_string()),
-                }
-            }
-            (Outcome::Entered(Ok(scope), vhost), Phase::Handshake(_)) => self.run(scope, vhost),
-            (Outcome::Entered(Err(error), _), Phase::Handshake(_)) => {
-                self.fail(refusal::unopened(&error).caused_by(class::Open::ID));
-            }
-            (Outcome::Left, _) => {
-                self.sink.send(|out| class::CloseOk {}.encode(0, out));
-                self.over("the client closed the connection".to_owned());
-            }
-            _ => {}
-        }
-        // What came behind is looked at now.
-        if self.waited.is_none() && self.filled == 0 && !self.rest.is_empty() {
-            let rest = std::mem::take(&mut self.rest);
-            self.understand(&rest);
-        }
-        match &mut self.phase {
-            Phase::Running(channels) => channels.flush(),
-            _ => self.sink.flush(),
-        }
-    }
-
-    fn run(&mut self, scope: Box<dyn Scope>, vhost: Arc<str>) {
+    pub(super) fn run(&mut self, scope: Box<dyn Scope>, vhost: Arc<str>) {
         let (Phase::Handshake(handshake), Some(identity)) = (&self.phase, &self.user) else { return };
         let (client, tuned) = (handshake.client(), handshake.tuned());
         self.sink.negotiated(tuned.frame_max, client.consumer_cancel_notify);
@@ -447,19 +341,8 @@ impl Connection {
         self.sink.send(|out| class::OpenOk {}.encode(0, out));
     }
 
-    /// The client wants to close: first all that belongs to it goes.
-    fn leave(&mut self) {
-        if let Phase::Running(channels) = std::mem::replace(&mut self.phase, Phase::Closing) {
-            let closed = channels.close();
-            self.waited = Some(Box::pin(async move {
-                closed.await;
-                Outcome::Left
-            }));
-        }
-    }
-
     /// Closes the connection for a reason of ours.
-    fn fail(&mut self, failure: Failure) {
+    pub(super) fn fail(&mut self, failure: Failure) {
         Metrics::failed(failure.code);
         self.why.clone_from(&failure.text);
         self.waited = None;
@@ -478,47 +361,6 @@ impl Connection {
         } else {
             self.timer.as_mut().reset(Instant::now() + self.door.limits.farewell);
         }
-    }
-
-    /// Discards all but what ends a connection that we close.
-    fn closing(&mut self, received: &[u8]) -> Result<Understood, Failure> {
-        let limits = Limits { frame_max: self.door.limits.frame_max, body_max: 0 };
-        let mut used = 0;
-        loop {
-            match frame::decode(received, used, &limits) {
-                Ok(Decoded::Incomplete { needed }) => return Ok(Understood { used, needed, wish: None }),
-                Ok(Decoded::Frame(frame)) => {
-                    used = frame.wire.end();
-                    if frame.channel != 0 || frame.kind != FrameKind::Method {
-                        continue;
-                    }
-                    match Method::decode(frame.payload) {
-                        Ok(Method::Connection(Class::CloseOk(_))) => {
-                            self.over(String::new());
-                            break;
-                        }
-                        Ok(Method::Connection(Class::Close(_))) => {
-                            self.sink.send(|out| class::CloseOk {}.encode(0, out));
-                        }
-                        _ => {}
-                    }
-                }
-                Err(_) => {
-                    self.over(String::new());
-                    break;
-                }
-            }
-        }
-        Ok(Understood { used: received.len(), needed: 0, wish: None })
-    }
-
-    /// The connection is over; `why` unless there was a reason before.
-    fn over(&mut self, why: String) {
-        if self.why.is_empty() {
-            self.why = why;
-        }
-        self.waited = None;
-        self.phase = Phase::Over;
     }
 
     fn alive(&mut self) {

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use linkspan_contract::{Credit, SubscriptionKey};
 
+use crate::protocol::amqp::Forwarding;
+
 /// One consumer, or what a channel fetches under.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Consumer {
     /// Its channel's place in the sink.
     pub(super) channel: usize,
     /// The consumer tag; `None` for what `basic.get` fetches.
     pub(super) tag: Option<Box<str>>,
+    /// The head of its deliveries.
+    pub(super) forwarding: Option<Forwarding>,
     /// The window, unless nobody settles.
     pub(super) credit: Option<Arc<Credit>>,
     /// Deliveries that are not settled.
@@ -124,7 +128,7 @@ mod tests {
     use super::*;
 
     fn consumer(channel: usize, tag: &str) -> Consumer {
-        Consumer { channel, tag: Some(tag.into()), credit: None, unsettled: 0, over: false }
+        Consumer { channel, tag: Some(tag.into()), ..Consumer::default() }
     }
 
     #[test]

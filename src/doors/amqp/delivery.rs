@@ -130,6 +130,35 @@ fn cut(key: &[u8]) -> &[u8] {
     key.get(..end).unwrap_or_default()
 }
 
+/// The content frames of `message` as they came, when a connection with `frame_max` can be given them as they are.
+#[inline]
+pub(super) fn forwardable<'a>(
+    bytes: &'a [u8],
+    message: &Message,
+    frame_max: u32,
+) -> Option<(amqp::Address<'a>, &'a [u8])> {
+    if frame_max != 0 && message.payload.len as usize + OVERHEAD > frame_max as usize {
+        return None;
+    }
+    let address = amqp::Address::new(message.address.of(bytes))?;
+    // Behind the address: one octet of bits, the end of the frame.
+    let content = bytes.get(message.address.end() as usize + 2..message.wire.end() as usize)?;
+    let body = match message.payload.len as usize {
+        0 => 0,
+        len => OVERHEAD + len,
+    };
+    let header = content.len().checked_sub(OVERHEAD + CONTENT_FIXED + body)?;
+    (header == message.properties.len as usize).then_some((address, content))
+}
+
+/// Class, weight and body size of a content header.
+const CONTENT_FIXED: usize = 12;
+
+/// Whether messages of `batch` can be [`forwardable`].
+pub(super) fn forwards(batch: &Batch<'_>) -> bool {
+    batch.form.id() == AMQP_FORM.id() && batch.body.is_none() && !batch.any.has(Flags::REWRITE)
+}
+
 /// Appends `message`, which waited `age` milliseconds. When its body goes out by reference, only what comes before it
 /// is appended, and the body is returned: its frames are [`pieces`].
 #[inline]

@@ -4,12 +4,13 @@
 //! | --- | --- |
 //! | [`connection`] | one client's socket, timers and futures: the only I/O |
 //! | [`handshake`], [`heartbeat`] | opening and keeping a connection, as functions of bytes and time |
+//! | [`entry`], [`farewell`] | how a connection begins and how it ends |
 //! | [`inbound`], [`incoming`] | from bytes to frames, methods and messages |
 //! | [`channel`] | what a method means in the state that its channel is in |
-//! | [`channels`], [`asking`], [`request`] | the channels with their lanes, what they ask of them, and what comes back |
+//! | [`channels`], [`open_channel`], [`asking`], [`request`] | the channels with their lanes, what they ask of them, and what comes back |
 //! | [`publisher`], [`confirm`] | messages to lanes in batches; receipts back as confirms |
-//! | [`sink`], [`consumers`], [`unsettled`], [`delivery`] | the way out: deliveries, their tags, and what is settled |
-//! | [`inbox`] | what back ends say from other threads |
+//! | [`sink`], [`consumers`], [`unsettled`], [`settling`], [`delivery`] | the way out: deliveries, their tags, and what is settled |
+//! | [`inbox`], [`notices`] | what back ends say from other threads |
 //! | [`form`], [`translate`] | AMQP's words and the contract's |
 //! | [`failure`] | why channels and connections are closed |
 //! | [`limits`], [`metric`] | what is bounded, what is counted |
@@ -21,7 +22,9 @@ mod confirm;
 mod connection;
 mod consumers;
 mod delivery;
+mod entry;
 mod failure;
+mod farewell;
 mod form;
 mod handshake;
 mod heartbeat;
@@ -30,8 +33,11 @@ mod inbox;
 mod incoming;
 mod limits;
 mod metric;
+mod notices;
+mod open_channel;
 mod publisher;
 mod request;
+mod settling;
 mod sink;
 mod translate;
 mod unsettled;

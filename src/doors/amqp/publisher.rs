@@ -94,6 +94,7 @@ impl Channels {
         }
         let (address, properties) = (span(publish.address), span(publish.properties));
         let asked = match pending.properties {
+            _ if properties.of(buffer) == NONE => properties::Asked::default(),
             Some((last, asked)) if last.of(buffer) == properties.of(buffer) => asked,
             _ => {
                 let asked = self.asked(properties.of(buffer))?;

@@ -6,20 +6,21 @@ use std::task::{Context, Poll};
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
     Batch, Body, Credit, Delivered, DeliverySink, Ended, Flags, Message, Outcome, Pick, Refused, Seq,
-    Settled, Settlement, SubscriptionKey,
+    SubscriptionKey,
 };
 use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::doors::listener::WriteHalf;
 use crate::doors::outbound::{Guard, Marks, Outbound};
-use crate::protocol::amqp::{MethodId, ReplyCode, ShortString, basic, frame};
+use crate::protocol::amqp::{Forwarding, ReplyCode, ShortBytes, ShortString, basic, frame};
 
 use super::confirm::Confirms;
 use super::consumers::{Consumer, Consumers};
 use super::delivery::{self, Head, Recipient};
 use super::failure::Failure;
 use super::metric::Metrics;
+use super::settling::{Acknowledged, Settling, Word};
 use super::unsettled::{Run, Unsettled};
 
 /// The outbound side of one connection: deliveries of all its channels.
@@ -47,81 +48,6 @@ struct ChannelOut {
     unsettled: Unsettled,
     /// Under which key `basic.get` fetches.
     fetches: Option<SubscriptionKey>,
-}
-
-/// What a client says about deliveries, as it came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Acknowledged {
-    /// The first tag; with `multiple`, all up to it.
-    pub(super) tag: u64,
-    /// How many follow each other, when not `multiple`.
-    pub(super) count: u32,
-    /// All up to `tag`; 0 is all there are.
-    pub(super) multiple: bool,
-    /// What is said.
-    pub(super) word: Word,
-    /// By which method.
-    pub(super) method: MethodId,
-}
-
-/// AMQP's outcomes of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
-    /// `basic.ack`.
-    Ack,
-    /// `basic.reject` or `basic.nack` without requeue.
-    Drop,
-    /// The same with requeue; `basic.recover`.
-    Requeue,
-}
-
-impl Word {
-    fn outcome(self) -> Settlement {
-        match self {
-            Self::Ack => Settlement::Accept,
-            Self::Drop => Settlement::Reject(None),
-            Self::Requeue => Settlement::Release { delay: 0 },
-        }
-    }
-}
-
-/// What acknowledgements of one read come to.
-#[derive(Debug, Default)]
-pub(super) struct Settling {
-    /// For the lane.
-    pub(super) runs: Vec<Settled>,
-    /// What windows get back, once the lane knows.
-    pub(super) grants: SmallVec<[(SubscriptionKey, u32, Arc<Credit>); 2]>,
-    /// In a transaction: what a rollback brings back and a commit grants.
-    pub(super) held: Vec<Run>,
-}
-
-impl Settling {
-    fn add(&mut self, run: Run, word: Word) {
-        let outcome = word.outcome();
-        if let Some(last) = self.runs.last_mut() {
-            let follows = last.key == run.key && last.first + u64::from(last.count) == run.tag;
-            if let Some(count) =
-                last.count.checked_add(run.count).filter(|_| follows && last.outcome == outcome)
-            {
-                last.count = count;
-                return;
-            }
-        }
-        self.runs.push(Settled { key: run.key, first: run.tag, count: run.count, outcome, word: None });
-    }
-
-    fn grant(&mut self, key: SubscriptionKey, count: u32, credit: &Arc<Credit>) {
-        match self.grants.iter_mut().find(|(known, _, _)| known.subscription == key.subscription) {
-            Some((_, n, _)) => *n += count,
-            None => self.grants.push((key, count, Arc::clone(credit))),
-        }
-    }
-
-    /// Gives the windows what they get; true when a back end had run dry.
-    pub(super) fn give(&self) -> bool {
-        self.grants.iter().fold(false, |starved, (_, count, credit)| credit.grant(*count) | starved)
-    }
 }
 
 impl Outgoing {
@@ -228,11 +154,13 @@ impl Sink {
         credit: Option<Arc<Credit>>,
     ) -> Option<SubscriptionKey> {
         let mut guard = self.outbound.lock();
-        let consumers = &mut guard.state().consumers;
+        let Outgoing { channels, consumers, .. } = guard.state();
         if consumers.find(channel, tag).is_some() {
             return None;
         }
-        consumers.add(Consumer { channel, tag: Some(tag.into()), credit, unsettled: 0, over: false })
+        let number = channels.get(channel)?.number;
+        let forwarding = Some(Forwarding::new(number, ShortBytes::new(tag.as_bytes()).unwrap_or_default()));
+        consumers.add(Consumer { channel, tag: Some(tag.into()), forwarding, credit, ..Consumer::default() })
     }
 
     /// The live consumer of a channel with this tag.
@@ -251,8 +179,7 @@ impl Sink {
         let Outgoing { channels, consumers, .. } = guard.state();
         let out = channels.get_mut(channel)?;
         if out.fetches.is_none() {
-            out.fetches =
-                consumers.add(Consumer { channel, tag: None, credit: None, unsettled: 0, over: false });
+            out.fetches = consumers.add(Consumer { channel, ..Consumer::default() });
         }
         out.fetches
     }
@@ -425,8 +352,9 @@ impl DeliverySink for Sink {
             return Delivered::Closed;
         }
         let mut count = 0;
+        let forwards = delivery::forwards(batch);
         for pick in picks {
-            count += u64::from(deliver(&mut guard, batch, pick));
+            count += u64::from(deliver(&mut guard, batch, pick, forwards));
         }
         let congested = guard.appended();
         drop(guard);
@@ -460,7 +388,7 @@ impl DeliverySink for Sink {
 
 /// Appends one pick and says how many messages it was.
 #[inline]
-fn deliver(guard: &mut Guard<'_, Outgoing>, batch: &Batch<'_>, pick: &Pick) -> u32 {
+fn deliver(guard: &mut Guard<'_, Outgoing>, batch: &Batch<'_>, pick: &Pick, forwards: bool) -> u32 {
     let (state, out) = guard.parts();
     let Outgoing { frame_max, channels, consumers, .. } = state;
     // Its channel is gone: the lane has released what it had.
@@ -479,6 +407,13 @@ fn deliver(guard: &mut Guard<'_, Outgoing>, batch: &Batch<'_>, pick: &Pick) -> u
     let messages = batch.messages.get(pick.at.start as usize..pick.at.end as usize).unwrap_or_default();
     let mut by_reference = None;
     for (message, delivery_tag) in messages.iter().zip(first..) {
+        if forwards
+            && let Some(forwarding) = &consumer.forwarding
+            && let Some((address, content)) = delivery::forwardable(batch.bytes, message, to.frame_max)
+        {
+            forwarding.encode(delivery_tag, redelivered, address, content, out);
+            continue;
+        }
         let head = Head::Deliver { consumer_tag, delivery_tag, redelivered };
         by_reference = delivery::append(batch, message, pick.age, head, to, out);
     }

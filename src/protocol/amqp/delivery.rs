@@ -84,6 +84,71 @@ impl Delivery<'_> {
     }
 }
 
+/// The deliveries of one consumer, for messages whose content frames are copied as their publisher sent them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// The method frame up to the address, tag and size being still empty.
+    start: Box<[u8]>,
+}
+
+impl Forwarding {
+    /// Deliveries to the consumer of that tag on `channel`.
+    pub fn new(channel: u16, consumer_tag: ShortBytes<'_>) -> Self {
+        let delivery =
+            Delivery { channel, consumer_tag, delivery_tag: 0, redelivered: false, address: Address::EMPTY };
+        let mut start = Vec::new();
+        delivery.encode_method(&mut start);
+        start.truncate(start.len() - Address::EMPTY.as_bytes().len() - 1);
+        Self { start: start.into() }
+    }
+
+    /// Appends a delivery. `content` is a header frame and, unless the body is empty, one body frame, as received on
+    /// whatever channel; the consumer's frame-max admits them.
+    #[inline]
+    pub fn encode(
+        &self,
+        delivery_tag: u64,
+        redelivered: bool,
+        address: Address<'_>,
+        content: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let address = address.as_bytes();
+        let at = out.len();
+        out.reserve(self.start.len() + address.len() + 1 + content.len());
+        out.extend_from_slice(&self.start);
+        out.extend_from_slice(address);
+        out.push(END);
+        let content_at = out.len();
+        out.extend_from_slice(content);
+
+        let size = (content_at - at - OVERHEAD) as u32;
+        let Some(written) = out.get_mut(at..) else { return };
+        let Some((&mut [_, c0, c1, ..], _)) = written.split_first_chunk_mut::<HEAD>() else { return };
+        put(written, 3, size.to_be_bytes());
+        put(written, self.start.len() - TAG_OCTETS, tag_octets(delivery_tag, redelivered));
+        let header = content_at - at;
+        put(written, header + 1, [c0, c1]);
+        let Some([s0, s1, s2, s3]) = written.get(header + 3..).and_then(|size| size.first_chunk()).copied()
+        else {
+            return;
+        };
+        let body = header + OVERHEAD + u32::from_be_bytes([s0, s1, s2, s3]) as usize;
+        put(written, body + 1, [c0, c1]);
+    }
+}
+
+/// Delivery tag and redelivered.
+const TAG_OCTETS: usize = 9;
+
+/// Overwrites a few octets, when they are there.
+#[inline]
+fn put<const N: usize>(written: &mut [u8], at: usize, octets: [u8; N]) {
+    if let Some(slot) = written.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+        *slot = octets;
+    }
+}
+
 /// A `basic.get-ok`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetched<'a> {
@@ -145,5 +210,34 @@ impl Returned<'_> {
         self.reply_text.write(out);
         out.extend_from_slice(self.address.as_bytes());
         out.push(END);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_forwarded_is_what_would_be_encoded() {
+        let mut address = Vec::new();
+        let key = ShortBytes::new(b"a.b").unwrap_or_default();
+        let address = Address::encode(ShortBytes::new(b"amq.topic").unwrap_or_default(), key, &mut address);
+        let consumer_tag = ShortBytes::new(b"consumer").unwrap_or_default();
+        let forwarding = Forwarding::new(0x0102, consumer_tag);
+        for (body, properties) in [(&b""[..], &[0, 0][..]), (b"body", &[0x10, 0, 2])] {
+            let content = Content { properties, body };
+            let mut received = Vec::new();
+            content.encode(7, 0, &mut received);
+            let (mut forwarded, mut encoded) = (b"before".to_vec(), b"before".to_vec());
+            for delivery_tag in [1, u64::MAX] {
+                forwarding.encode(delivery_tag, true, address, &received, &mut forwarded);
+                Delivery { channel: 0x0102, consumer_tag, delivery_tag, redelivered: true, address }.encode(
+                    &content,
+                    0,
+                    &mut encoded,
+                );
+            }
+            assert_eq!(forwarded, encoded);
+        }
     }
 }

@@ -57,7 +57,7 @@ pub use array::{Array, ArrayBuf};
 pub use assembly::{Assembly, Part};
 pub use content::Content;
 pub use content_header::ContentHeader;
-pub use delivery::{Delivery, Fetched, Returned};
+pub use delivery::{Delivery, Fetched, Forwarding, Returned};
 pub use error::{Error, Malformed};
 pub use frame::{Frame, FrameKind};
 pub use header::Greeting;

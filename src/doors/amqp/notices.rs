@@ -1,0 +1,92 @@
+//! What back ends said, passed on to the client.
+
+use std::task::Waker;
+
+use linkspan_contract::{LaneEvent, Outcome, Receipt};
+
+use crate::protocol::amqp::{ShortString, connection};
+
+use super::channels::Channels;
+use super::failure::Failure;
+use super::inbox::{Notice, What};
+use super::open_channel::OpenChannel;
+use super::request::Request;
+
+impl Channels {
+    /// Deals with what back ends said since the last call; true when there was something.
+    ///
+    /// # Errors
+    /// Why the connection is closed.
+    pub(super) fn listen(&mut self, waker: &Waker) -> Result<bool, Failure> {
+        let notices = self.inbox.take(waker);
+        let any = !notices.is_empty();
+        for Notice { channel, serial, what } in notices {
+            let Ok(at) = self.find(channel) else { continue };
+            if self.open.get(at).is_none_or(|open| open.serial != serial || open.state.closing) {
+                continue;
+            }
+            match what {
+                What::Receipts(runs) => self.receipts(at, &runs),
+                What::Event(event) => self.event(at, event)?,
+            }
+        }
+        Ok(any)
+    }
+
+    fn receipts(&mut self, at: usize, runs: &[Receipt]) {
+        let Some(channel) = self.open.get_mut(at) else { return };
+        let (number, confirms) = (channel.state.number, &mut channel.confirms);
+        self.sink.send(|out| {
+            for run in runs {
+                let accepted = matches!(run.outcome, Outcome::Accepted | Outcome::Unroutable);
+                confirms.settle(number, run.first, run.count, accepted, out);
+            }
+        });
+    }
+
+    fn event(&mut self, at: usize, event: LaneEvent) -> Result<(), Failure> {
+        match event {
+            LaneEvent::Returned { message, code, text } => {
+                if let Some(channel) = self.open.get(at) {
+                    let (number, batch) = (channel.state.number, message.batch.batch());
+                    self.sink.returned(number, &batch, &message.message(), code, &text);
+                }
+            }
+            LaneEvent::Closed { code, text } => self.fail(at, Failure::quoted(code, &text))?,
+            LaneEvent::Blocked(reason) => self.blocked(at, Some(&reason)),
+            LaneEvent::Unblocked => self.blocked(at, None),
+            LaneEvent::Changed => self.refresh(at)?,
+        }
+        Ok(())
+    }
+
+    fn blocked(&mut self, at: usize, reason: Option<&str>) {
+        if at < self.open.len() {
+            let mut channel = self.open.remove(at);
+            self.set_blocked(&mut channel, reason);
+            self.open.insert(at, channel);
+        }
+    }
+
+    /// Tells the client, if it wants to be told, when the first channel's back end stops taking and the last one's goes
+    /// on.
+    pub(super) fn set_blocked(&mut self, channel: &mut OpenChannel, reason: Option<&str>) {
+        let before = channel.blocked;
+        channel.blocked = reason.is_some();
+        let others = self.open.iter().any(|other| other.blocked && other.serial != channel.serial);
+        if !self.opened.tell_blocked || others || before == channel.blocked {
+            return;
+        }
+        self.sink.send(|out| match reason {
+            Some(reason) => connection::Blocked { reason: ShortString::truncated(reason) }.encode(0, out),
+            None => connection::Unblocked {}.encode(0, out),
+        });
+    }
+
+    /// Lets the lane resolve its subscriptions again, now or when it is back.
+    pub(super) fn refresh(&mut self, at: usize) -> Result<(), Failure> {
+        let Some(channel) = self.open.get_mut(at) else { return Ok(()) };
+        channel.refresh = channel.is_away();
+        if channel.refresh { Ok(()) } else { self.ask(at, Request::Refresh, Default::default()) }
+    }
+}

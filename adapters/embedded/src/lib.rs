@@ -21,7 +21,7 @@
 //! | [`embedded`], [`options`], [`house`] | the back end, its bounds, what its vhosts share |
 //! | [`connection`], [`lane`], [`transaction`], [`body`] | a client's scope, and its ways through |
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
-//! | [`consumers`], [`session`], [`subscription`], [`outlet`] | the way out |
+//! | [`consumers`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
 //! | [`gate`], [`brake`] | who is held, and by what |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
@@ -55,6 +55,7 @@ mod topology;
 mod transaction;
 mod tree;
 mod vhost;
+mod window;
 
 pub use embedded::{Embedded, QueueDepth};
 pub use options::EmbeddedOptions;

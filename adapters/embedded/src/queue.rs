@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::{
-    Ended, Flags, Kept, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey,
+    Batch, Ended, Flags, Kept, Millis, Outcome, OwnedBatch, Published, QueueCounts, Refused, SubscriptionKey,
 };
 use linkspan_queues::{Assignment, ConsumerId, Effect, Limits, NEVER, Offer, Pushed, Queue as Engine};
 use parking_lot::{Mutex, MutexGuard};
@@ -19,7 +19,7 @@ use crate::arguments::{Overflow, Owned, QueueArguments};
 use crate::dead_letter::{DeadLetters, Grave};
 use crate::gate::{Gate, Marks};
 use crate::inward::Inward;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Piece};
 use crate::outlet::{Outlet, Touched};
 use crate::scratch::Scratch;
 use crate::vhost::Vhost;
@@ -185,16 +185,10 @@ impl Queue {
         let durable = batch.any.any(Flags::DURABLE);
         let now = inward.now;
         if state.engine.direct(count, durable, &mut scratch.straight) == 0 {
-            let owned = keeper.keep(ranges);
-            let mut refused = Refusals { batch, ranges, published: inward.published };
-            state.push(&owned, 0..count, now, &mut scratch.assignments, &mut refused);
+            state.push(keeper, ranges, &mut scratch.assignments, inward);
         } else {
-            let missed = state.hand_straight(batch, ranges, count, scratch, inward);
-            if !missed.is_empty() {
-                let owned = keeper.keep(ranges);
-                let mut refused = Refusals { batch, ranges, published: inward.published };
-                state.push(&owned, missed, now, &mut scratch.assignments, &mut refused);
-            }
+            let missed = state.hand_straight(batch, ranges, scratch, inward);
+            state.push(keeper, &missed, &mut scratch.assignments, inward);
         }
         state.hand_out(now, scratch, inward.touched);
         if state.congested > 0 && !state.engine.is_empty() {
@@ -312,17 +306,22 @@ impl Queue {
 }
 
 impl State {
+    /// Keeps messages of a lent batch and puts them into the queue.
     fn push(
         &mut self,
-        owned: &Arc<linkspan_contract::OwnedBatch>,
-        at: impl IntoIterator<Item = u32>,
-        now: Millis,
+        keeper: &mut Keeper<'_>,
+        ranges: &[Range<u32>],
         out: &mut Vec<Assignment<Kept>>,
-        refused: &mut Refusals<'_, '_>,
+        inward: &mut Inward<'_>,
     ) {
-        for at in at {
-            if self.engine.push(now, offer(owned, at), out) == Pushed::Refused {
-                refused.add(at);
+        if ranges.is_empty() {
+            return;
+        }
+        for Piece { ranges, owned } in &*keeper.keep(ranges) {
+            for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
+                if self.engine.push(inward.now, offer(owned, at), out) == Pushed::Refused {
+                    refused(keeper.batch(), place, inward.published);
+                }
             }
         }
     }
@@ -336,7 +335,7 @@ impl State {
 }
 
 /// A message as the engine takes it.
-fn offer(owned: &Arc<linkspan_contract::OwnedBatch>, at: u32) -> Offer<Kept> {
+fn offer(owned: &Arc<OwnedBatch>, at: u32) -> Offer<Kept> {
     let kept = Kept { batch: Arc::clone(owned), at };
     let message = owned.messages().get(at as usize).copied().unwrap_or_default();
     Offer {
@@ -356,36 +355,13 @@ fn counts(name: &str, state: &State) -> QueueCounts {
     }
 }
 
-/// Messages that a full queue did not take.
-struct Refusals<'a, 'b> {
-    batch: &'a linkspan_contract::Batch<'b>,
-    ranges: &'a [Range<u32>],
-    published: &'a mut Published,
-}
-
-impl Refusals<'_, '_> {
-    /// The message at `at` of those published to the queue.
-    fn add(&mut self, at: u32) {
-        metrics::counter!("linkspan_messages_refused_total", "reason" => "queue-full").increment(1);
-        let Some(place) = place_of(self.ranges, at) else { return };
-        if self.batch.message(place).is_some_and(|message| message.flags.has(Flags::RECEIPT)) {
-            let why = Outcome::Refused(Refused::Full("the queue is full and takes no more".into()));
-            self.published.exceptions.push((place, why));
-        }
+/// A full queue did not take the message at `place`.
+fn refused(batch: &Batch<'_>, place: u32, published: &mut Published) {
+    metrics::counter!("linkspan_messages_refused_total", "reason" => "queue-full").increment(1);
+    if batch.message(place).is_some_and(|message| message.flags.has(Flags::RECEIPT)) {
+        let why = Refused::Full("the queue is full and takes no more".into());
+        published.exceptions.push((place, Outcome::Refused(why)));
     }
-}
-
-/// The place in the batch of the `at`th message of some ranges.
-fn place_of(ranges: &[Range<u32>], at: u32) -> Option<u32> {
-    let mut before = 0;
-    for range in ranges {
-        let len = range.end - range.start;
-        if at - before < len {
-            return Some(range.start + (at - before));
-        }
-        before += len;
-    }
-    None
 }
 
 impl fmt::Debug for Queue {

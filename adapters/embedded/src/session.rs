@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linkspan_contract::{
-    Credit, Delivered, DeliverySink, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, SubscriptionKey,
+    Credit, Delivered, DeliverySink, DeliveryTag, Kept, Millis, OwnedBatch, Pick, SubscriptionKey,
 };
 use parking_lot::Mutex;
 
 use crate::gate::{Gate, Marks};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Piece};
 use crate::options::EmbeddedOptions;
 use crate::outlet::Touched;
 use crate::subscription::Subscription;
+use crate::window::{Wait, Window, size};
 
 /// The consuming side of a lane.
 pub(crate) struct Session {
@@ -39,19 +40,6 @@ struct State {
     held: VecDeque<Option<Held>>,
 }
 
-struct Window {
-    credit: Option<Arc<Credit>>,
-    waiting: VecDeque<Wait>,
-}
-
-/// A run of messages that waits for credit.
-struct Wait {
-    subscription: Arc<Subscription>,
-    batch: Arc<OwnedBatch>,
-    at: Range<u32>,
-    since: Millis,
-}
-
 /// A message that the client has not settled.
 struct Held {
     key: SubscriptionKey,
@@ -60,9 +48,6 @@ struct Held {
     since: Millis,
     attempt: u32,
 }
-
-/// What a message costs beside its payload while it waits.
-const OVERHEAD: u64 = 96;
 
 impl Session {
     pub(crate) fn new(
@@ -139,17 +124,12 @@ impl Session {
             let wanted = pick.at.end - pick.at.start;
             let got = state.windows.get(subscription.window).map_or(0, |window| window.admit(wanted));
             let middle = pick.at.start.saturating_add(got);
-            if got > 0 {
-                let first = subscription.allot(got);
-                given.push(Pick { at: pick.at.start..middle, first, ..pick.clone() });
-                if self.keeps {
-                    let owned = keeper.keep(std::slice::from_ref(&pick.at));
-                    state.hold(pick.key, first, &owned, 0..got, now);
-                }
+            let share = Pick { at: pick.at.start..middle, first: subscription.allot(got), ..pick.clone() };
+            if got < wanted || self.keeps {
+                self.keep(&mut state, keeper, &pick.at, &share, subscription, now);
             }
-            if got < wanted {
-                let owned = keeper.keep(std::slice::from_ref(&pick.at));
-                self.wait(&mut state, Arc::clone(subscription), owned, got..wanted, now);
+            if got > 0 {
+                given.push(share);
             }
         }
         if given.is_empty() {
@@ -157,6 +137,31 @@ impl Session {
         }
         touched.add(&state.sink);
         state.sink.deliver(keeper.batch(), given)
+    }
+
+    /// Keeps what comes behind the client's share until there is credit; and the share, for a session that outlives its
+    /// socket.
+    fn keep(
+        &self,
+        state: &mut State,
+        keeper: &mut Keeper<'_>,
+        wanted: &Range<u32>,
+        share: &Pick,
+        subscription: &Arc<Subscription>,
+        now: Millis,
+    ) {
+        for Piece { ranges, owned } in &*keeper.keep(std::slice::from_ref(wanted)) {
+            let Some(range) = ranges.first() else { continue };
+            let split = share.at.end.clamp(range.start, range.end) - range.start;
+            let len = range.end - range.start;
+            if self.keeps && split > 0 {
+                let first = share.first.saturating_add((range.start - wanted.start).into());
+                hold(&mut state.held, share.key, first, owned, 0..split, now);
+            }
+            if split < len {
+                self.wait(state, Arc::clone(subscription), Arc::clone(owned), split..len, now);
+            }
+        }
     }
 
     fn wait(
@@ -306,19 +311,6 @@ impl Session {
     }
 }
 
-impl State {
-    fn hold(
-        &mut self,
-        key: SubscriptionKey,
-        first: DeliveryTag,
-        batch: &Arc<OwnedBatch>,
-        at: Range<u32>,
-        since: Millis,
-    ) {
-        hold(&mut self.held, key, first, batch, at, since);
-    }
-}
-
 fn hold(
     held: &mut VecDeque<Option<Held>>,
     key: SubscriptionKey,
@@ -331,55 +323,6 @@ fn hold(
     held.extend(tags.zip(at).map(|(tag, at)| {
         Some(Held { key, tag, message: Kept { batch: Arc::clone(batch), at }, since, attempt: 0 })
     }));
-}
-
-impl Window {
-    /// How many of `wanted` may be given at once: none while others wait.
-    fn admit(&self, wanted: u32) -> u32 {
-        match &self.credit {
-            _ if !self.waiting.is_empty() => 0,
-            Some(credit) => credit.take(wanted),
-            None => wanted,
-        }
-    }
-}
-
-impl Wait {
-    fn bytes(&self) -> u64 {
-        self.at.clone().map(|place| size(&self.batch, place)).sum()
-    }
-
-    fn is_dead(&self, place: u32, now: Millis) -> bool {
-        self.batch.messages().get(place as usize).is_some_and(|message| {
-            message.flags.has(Flags::EXPIRES) && self.since.saturating_add(message.expiry) <= now
-        })
-    }
-
-    /// Drops messages at the front whose time is over.
-    fn skip_dead(&mut self, now: Millis, bytes: &mut u64) {
-        let dead = self.at.clone().take_while(|place| self.is_dead(*place, now));
-        let (mut count, mut size_of_dead) = (0, 0_u64);
-        for place in dead {
-            count += 1;
-            size_of_dead = size_of_dead.saturating_add(size(&self.batch, place));
-        }
-        if count > 0 {
-            metrics::counter!("linkspan_messages_dropped_total", "reason" => "expired")
-                .increment(u64::from(count));
-            *bytes = bytes.saturating_sub(size_of_dead);
-            self.at.start = self.at.start.saturating_add(count);
-        }
-    }
-
-    /// How many at the front may be given now.
-    fn run(&self, now: Millis) -> u32 {
-        let alive = self.at.clone().take_while(|place| !self.is_dead(*place, now)).count();
-        u32::try_from(alive).unwrap_or(u32::MAX)
-    }
-}
-
-fn size(batch: &OwnedBatch, place: u32) -> u64 {
-    batch.size(place).saturating_add(OVERHEAD)
 }
 
 impl fmt::Debug for Session {

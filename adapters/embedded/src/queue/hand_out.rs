@@ -142,28 +142,22 @@ impl State {
         said == Delivered::Closed
     }
 
-    /// Gives `count` messages of a lent batch to consumers; yields those that a closed sink did not take, by their
-    /// places among the ranges' messages.
+    /// Gives messages of a lent batch to consumers; yields those that a closed sink did not take.
     pub(super) fn hand_straight(
         &mut self,
         batch: &Batch<'_>,
         ranges: &[Range<u32>],
-        count: u32,
         scratch: &mut Scratch,
         inward: &mut Inward<'_>,
-    ) -> Vec<u32> {
-        let mut missed = Vec::new();
+    ) -> Vec<Range<u32>> {
+        let mut missed: Vec<Range<u32>> = Vec::new();
         let straight = std::mem::take(&mut scratch.straight);
         if straight.len() > 1 {
             scratch.places.clear();
             scratch.places.extend(ranges.iter().cloned().flatten());
         }
         for share in &straight {
-            let its = || (share.first..count).step_by(share.turns as usize);
-            let Some(seat) = self.seats.get_mut(&share.consumer) else {
-                missed.extend(its());
-                continue;
-            };
+            let Some(seat) = self.seats.get_mut(&share.consumer) else { continue };
             let key = seat.key;
             let pick = |at| Pick { at, key, first: 0, age: 0, attempt: 0, settled: true };
             scratch.given.clear();
@@ -184,13 +178,13 @@ impl State {
                 }
                 Delivered::Closed => {
                     self.pause(share.consumer);
-                    missed.extend(its());
+                    missed.extend(scratch.given.iter().map(|pick| pick.at.clone()));
                 }
             }
         }
         scratch.straight = straight;
         scratch.straight.clear();
-        missed.sort_unstable();
+        missed.sort_unstable_by_key(|range| range.start);
         missed
     }
 

@@ -105,8 +105,9 @@ impl Publishing {
 }
 
 impl Session {
-    /// Deals with one PUBLISH, whose spans count from `base` of the bytes.
-    #[inline]
+    /// Deals with one PUBLISH, whose spans count from `base` of the bytes. All of the common way is inlined: messages that
+    /// are handed from function to function are written to memory and read back in other pieces, which stalls.
+    #[inline(always)]
     pub(super) fn publish(
         &mut self,
         bytes: &[u8],
@@ -160,7 +161,7 @@ impl Session {
     }
 
     /// Adds a message in `bytes` to those that are published together.
-    #[inline]
+    #[inline(always)]
     fn add(
         &mut self,
         bytes: &[u8],

@@ -12,24 +12,28 @@ pub(super) mod delivery;
 pub(super) mod form;
 pub(super) mod properties;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use linkspan_contract::{
     BackendError, Body, Ended, Flags, Message, Outcome, Refused, Settle, Settlement, Span, TargetId,
 };
-use memchr::memmem::Finder;
 
 use super::receipts::Answer;
-use crate::protocol::mqtt::{PublishProperties, PublishSpans, Qos, ReasonCode};
+use crate::protocol::mqtt::{PropertyIdentifier, PublishProperties, PublishSpans, Qos, ReasonCode};
 
 /// The user property that carries AMQP's priority.
 pub(super) const PRIORITY: &str = "amqp-priority";
+
+/// The length of its name, as it stands before the name.
+const PRIORITY_LEN: u8 = 13;
+
+const _: () = assert!(PRIORITY.len() == PRIORITY_LEN as usize, "the byte to look for is the name's length");
 
 /// Priority when a consumer of a queue is given a message that has no topic name.
 const NOT_A_TOPIC: &str = "address-not-mqtt";
 
 /// The message in a PUBLISH whose spans count from `base` of the batch's bytes.
-#[inline]
+#[inline(always)]
 pub(super) fn message(publish: &PublishSpans, base: u32, target: TargetId) -> Message {
     let span = |span: crate::protocol::mqtt::Span| Span::new(span.offset + base, span.len);
     let durable = publish.qos != Qos::AtMostOnce;
@@ -68,18 +72,19 @@ pub(super) fn without_payload(message: Message) -> Message {
 
 /// What the encoded properties say that the message itself has to know: its priority. False when they call the payload
 /// UTF-8 text and it is not [MQTT-3.3.2-4].
+#[inline]
 pub(super) fn heed_properties(message: &mut Message, list: &[u8], payload: &[u8]) -> bool {
-    static PRIORITY_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(PRIORITY));
-    // Most lists hold neither of the two: a search for the bytes is cheaper than reading the list.
-    let may_be_text = memchr::memchr(1, list).is_some();
-    let may_be_urgent = list.len() > PRIORITY.len() && PRIORITY_FINDER.find(list).is_some();
-    if !may_be_text && !may_be_urgent {
-        return true;
+    // Both properties begin with, or hold, a byte that texts do not: most lists need not be read.
+    match memchr::memchr2(PropertyIdentifier::PayloadFormatIndicator as u8, PRIORITY_LEN, list) {
+        Some(_) => heed_list(message, list, payload),
+        None => true,
     }
+}
+
+#[inline(never)]
+fn heed_list(message: &mut Message, list: &[u8], payload: &[u8]) -> bool {
     let Ok(properties) = PublishProperties::from_encoded(list) else { return true };
-    if may_be_urgent
-        && let Some(priority) = properties::first(&properties, PRIORITY).and_then(|text| text.parse().ok())
-    {
+    if let Some(priority) = properties::first(&properties, PRIORITY).and_then(|text| text.parse().ok()) {
         message.priority = priority;
         message.flags |= Flags::PRIORITY;
     }

@@ -14,7 +14,7 @@ use super::limits::LARGE;
 use super::receipts::{Answer, Receipts};
 use super::session::{Session, acknowledge};
 use super::targets::Targets;
-use super::translate::{self, form::PublishForm};
+use super::translate::{self, NotText, form::PublishForm};
 use super::work::{Asked, Verdict, Work};
 use crate::protocol::mqtt::{
     Ack, AckKind, Framing, PublishEncoder, PublishSpans, Qos, ReasonCode, Sender, Version,
@@ -165,37 +165,51 @@ impl Session {
     fn add(
         &mut self,
         bytes: &[u8],
-        mut message: Message,
+        message: Message,
         asked: Option<(NonZeroU16, AckKind)>,
         work: &mut Work,
     ) -> Result<(), Ending> {
         let source = if work.in_rewritten { work.rewritten.as_slice() } else { bytes };
         let topic = message.address.of(source);
-        message.target = match work.messages.last() {
+        let target = match work.messages.last() {
             Some(before) if before.address.of(source) == topic => before.target,
             _ => self.publishing.targets.find(topic, &mut *self.lane),
         };
-        let (list, payload) = (message.properties.of(source), message.payload.of(source));
-        if message.flags.has(Flags::HEADERS) && !translate::heed_properties(&mut message, list, payload) {
-            return refuse_payload(asked, work);
+        let mut message = Message { target, ..message };
+        if message.flags.has(Flags::HEADERS) {
+            match translate::priority(message.properties.of(source), message.payload.of(source)) {
+                Ok(priority) => message = translate::prioritized(message, priority),
+                Err(NotText) => return refuse_payload(asked, work),
+            }
         }
-        let large = payload.len() > LARGE && !work.in_rewritten;
-        if large {
-            self.hand_over(bytes, work);
+        if message.payload.len as usize > LARGE && !work.in_rewritten {
+            self.add_large(bytes, message, asked, work);
+            return Ok(());
         }
         if let Some((packet_id, kind)) = asked {
             let place = u32::try_from(work.messages.len()).unwrap_or(u32::MAX);
             work.asked.push(Asked { packet_id, kind, verdict: Verdict::At(place) });
         }
-        if large {
-            // Kept by reference by all who get it.
-            let body = Body::Shared(Bytes::copy_from_slice(message.payload.of(bytes)));
-            let message = translate::without_payload(message);
-            self.publish_body(message.wire.of(bytes), &rebased(message), &body, work);
-        } else {
-            work.messages.push(message);
-        }
+        work.messages.push(message);
         Ok(())
+    }
+
+    /// Publishes a message so large that all who get it had better keep its payload by reference.
+    #[cold]
+    fn add_large(
+        &mut self,
+        bytes: &[u8],
+        message: Message,
+        asked: Option<(NonZeroU16, AckKind)>,
+        work: &mut Work,
+    ) {
+        self.hand_over(bytes, work);
+        if let Some((packet_id, kind)) = asked {
+            work.asked.push(Asked { packet_id, kind, verdict: Verdict::At(0) });
+        }
+        let body = Body::Shared(Bytes::copy_from_slice(message.payload.of(bytes)));
+        let message = translate::without_payload(message);
+        self.publish_body(message.wire.of(bytes), &rebased(message), &body, work);
     }
 
     /// A PUBLISH with a topic alias is written anew with its topic name: so it can be sent on as it is.
@@ -301,10 +315,13 @@ impl Session {
         let mut message = translate::message(&publish, 0, TargetId::default());
         message.target = self.publishing.targets.find(message.address.of(packet), &mut *self.lane);
         let (list, payload) = (message.properties.of(packet), message.payload.of(packet));
-        if message.flags.has(Flags::HEADERS) && !translate::heed_properties(&mut message, list, payload) {
-            refuse_payload(asked, work)?;
-            self.heed(&Published::default(), work);
-            return Ok(());
+        match translate::priority(list, payload) {
+            Ok(priority) => message = translate::prioritized(message, priority),
+            Err(NotText) => {
+                refuse_payload(asked, work)?;
+                self.heed(&Published::default(), work);
+                return Ok(());
+            }
         }
         if let Some((packet_id, kind)) = asked {
             work.asked.push(Asked { packet_id, kind, verdict: Verdict::At(0) });

@@ -70,25 +70,39 @@ pub(super) fn without_payload(message: Message) -> Message {
     }
 }
 
-/// What the encoded properties say that the message itself has to know: its priority. False when they call the payload
-/// UTF-8 text and it is not [MQTT-3.3.2-4].
+/// What of the encoded properties the message itself has to know: its priority.
+///
+/// # Errors
+/// When they call the payload UTF-8 text and it is not [MQTT-3.3.2-4].
 #[inline]
-pub(super) fn heed_properties(message: &mut Message, list: &[u8], payload: &[u8]) -> bool {
+pub(super) fn priority(list: &[u8], payload: &[u8]) -> Result<Option<u8>, NotText> {
     // Both properties begin with, or hold, a byte that texts do not: most lists need not be read.
     match memchr::memchr2(PropertyIdentifier::PayloadFormatIndicator as u8, PRIORITY_LEN, list) {
-        Some(_) => heed_list(message, list, payload),
-        None => true,
+        Some(_) => read_priority(list, payload),
+        None => Ok(None),
     }
 }
 
+/// A payload that is not the text that it is said to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NotText;
+
 #[inline(never)]
-fn heed_list(message: &mut Message, list: &[u8], payload: &[u8]) -> bool {
-    let Ok(properties) = PublishProperties::from_encoded(list) else { return true };
-    if let Some(priority) = properties::first(&properties, PRIORITY).and_then(|text| text.parse().ok()) {
-        message.priority = priority;
-        message.flags |= Flags::PRIORITY;
+fn read_priority(list: &[u8], payload: &[u8]) -> Result<Option<u8>, NotText> {
+    let Ok(properties) = PublishProperties::from_encoded(list) else { return Ok(None) };
+    if properties::says_utf8(&properties) && std::str::from_utf8(payload).is_err() {
+        return Err(NotText);
     }
-    !properties::says_utf8(&properties) || std::str::from_utf8(payload).is_ok()
+    Ok(properties::first(&properties, PRIORITY).and_then(|text| text.parse().ok()))
+}
+
+/// The same message with a priority.
+#[inline]
+pub(super) fn prioritized(message: Message, priority: Option<u8>) -> Message {
+    match priority {
+        Some(priority) => Message { priority, flags: message.flags | Flags::PRIORITY, ..message },
+        None => message,
+    }
 }
 
 /// What a PUBACK or PUBREC says of a published message's outcome.

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use linkspan_contract::{
     Batch, Ended, Flags, Kept, Millis, Outcome, OwnedBatch, Published, QueueCounts, Refused, SubscriptionKey,
 };
-use linkspan_queues::{Assignment, ConsumerId, Effect, Limits, NEVER, Offer, Pushed, Queue as Engine};
+use linkspan_queues::{ConsumerId, Effect, Limits, NEVER, Offer, Pushed, Queue as Engine};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::{Overflow, Owned, QueueArguments};
@@ -185,12 +185,11 @@ impl Queue {
         let durable = batch.any.any(Flags::DURABLE);
         let now = inward.now;
         if state.engine.direct(count, durable, &mut scratch.straight) == 0 {
-            state.push(keeper, ranges, &mut scratch.assignments, inward);
+            state.push(keeper, ranges, scratch, inward);
         } else {
             let missed = state.hand_straight(batch, ranges, scratch, inward);
-            state.push(keeper, &missed, &mut scratch.assignments, inward);
+            state.push(keeper, &missed, scratch, inward);
         }
-        state.hand_out(now, scratch, inward.touched);
         if state.congested > 0 && !state.engine.is_empty() {
             state.brake(inward.brakes);
         }
@@ -306,12 +305,13 @@ impl Queue {
 }
 
 impl State {
-    /// Keeps messages of a lent batch and puts them into the queue.
+    /// Keeps messages of a lent batch, puts them into the queue and gives out what can be given: piece by piece, so that
+    /// what goes through at once needs little room.
     fn push(
         &mut self,
         keeper: &mut Keeper<'_>,
         ranges: &[Range<u32>],
-        out: &mut Vec<Assignment<Kept>>,
+        scratch: &mut Scratch,
         inward: &mut Inward<'_>,
     ) {
         if ranges.is_empty() {
@@ -319,10 +319,12 @@ impl State {
         }
         for Piece { ranges, owned } in &*keeper.keep(ranges) {
             for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
-                if self.engine.push(inward.now, offer(owned, at), out) == Pushed::Refused {
+                let offer = offer(owned, at);
+                if self.engine.push(inward.now, offer, &mut scratch.assignments) == Pushed::Refused {
                     refused(keeper.batch(), place, inward.published);
                 }
             }
+            self.hand_out(inward.now, scratch, inward.touched);
         }
     }
 

@@ -84,9 +84,9 @@ impl Channels {
             }
             Effect::Recover { answer } => {
                 let mut settling = Settling::default();
-                self.sink.recovered(place, &mut settling);
+                self.sink.recovered(place, &answer, &mut settling);
                 channel.recovering = Some(settling);
-                self.ask(at, Request::Recover { answer }, method)
+                self.ask(at, Request::Recover, method)
             }
             Effect::Begin => self.ask(at, Request::Begin, method),
             Effect::Commit => self.ask(at, Request::Commit, method),

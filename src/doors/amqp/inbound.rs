@@ -123,7 +123,9 @@ impl Channels {
             Ok(Decoded::Incomplete { needed }) => {
                 let whole =
                     needed <= frame::OVERHEAD || needed as u64 == content.body_size + frame::OVERHEAD as u64;
-                header.kind == FrameKind::Header && content.body_size > 0 && whole && short(needed, at)
+                // What is long is put together, or refused at its header.
+                let is_short = (1..=WAIT_MAX as u64).contains(&content.body_size);
+                header.kind == FrameKind::Header && is_short && whole && short(needed, at)
             }
             _ => false,
         }

@@ -55,11 +55,8 @@ pub(super) enum Request {
         /// Nobody will settle it.
         settled: bool,
     },
-    /// `basic.recover` with requeue.
-    Recover {
-        /// The frame of the answer; empty when none is wanted.
-        answer: Vec<u8>,
-    },
+    /// `basic.recover` with requeue, which the client has its answer to already.
+    Recover,
     /// `tx.select`.
     Begin,
     /// `tx.commit`.
@@ -131,9 +128,9 @@ impl Request {
                 let fetched = lane.fetch(&queue, key, settled).await.map_err(refused)?;
                 Ok(Answer::Fetched(fetched, settled))
             }
-            Self::Recover { answer } => {
+            Self::Recover => {
                 lane.recover(true).await.map_err(refused)?;
-                Ok(Answer::Frame(answer))
+                Ok(Answer::Frame(Vec::new()))
             }
             Self::Begin => lane.begin().await.map(|()| Answer::Begun).map_err(refused),
             Self::Commit => match lane.commit().await {

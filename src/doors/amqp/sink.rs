@@ -238,9 +238,12 @@ impl Sink {
         }
     }
 
-    /// All that a channel has unsettled is forgotten: the lane gives it back to the queues.
-    pub(super) fn recovered(&self, channel: usize, into: &mut Settling) {
+    /// All that a channel has unsettled is forgotten: the lane gives it back to the queues. `answer` is told the client
+    /// at once: it throws away what it has when it hears it, and must not throw away what comes again.
+    pub(super) fn recovered(&self, channel: usize, answer: &[u8], into: &mut Settling) {
         let mut guard = self.outbound.lock();
+        guard.parts().1.extend_from_slice(answer);
+        guard.appended();
         let state = guard.state();
         let mut taken: SmallVec<[Run; 4]> = SmallVec::new();
         if let Some(out) = state.channels.get_mut(channel) {

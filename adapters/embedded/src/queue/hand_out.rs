@@ -152,7 +152,7 @@ impl State {
     ) -> Vec<Range<u32>> {
         let mut missed: Vec<Range<u32>> = Vec::new();
         let straight = std::mem::take(&mut scratch.straight);
-        if straight.len() > 1 {
+        if straight.iter().any(|share| share.turns > 1) {
             scratch.places.clear();
             scratch.places.extend(ranges.iter().cloned().flatten());
         }

@@ -138,15 +138,16 @@ async fn recovering_gives_all_that_is_unsettled_again() {
     client.bodies(3).await;
     client.ack(1, false).await;
     client.send(1, basic::Recover { requeue: true }).await;
-    let mut answered = false;
+    let answer = client.frame().await;
+    assert!(
+        matches!(answer.method(), Method::Basic(Basic::RecoverOk(_))),
+        "first of all: {}",
+        answer.shown()
+    );
     let mut again = Vec::new();
-    while !answered || again.len() < 2 {
-        let peeked = client.frame().await;
-        if matches!(peeked.method(), Method::Basic(Basic::RecoverOk(_))) {
-            answered = true;
-            continue;
-        }
-        let Method::Basic(Basic::Deliver(deliver)) = peeked.method() else { panic!("{}", peeked.shown()) };
+    for _ in 0..2 {
+        let frame = client.frame().await;
+        let Method::Basic(Basic::Deliver(deliver)) = frame.method() else { panic!("{}", frame.shown()) };
         assert!(deliver.redelivered && deliver.delivery_tag > 3);
         let _header = client.frame().await;
         again.push(client.frame().await.payload);

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::config::{self, Config, ConfigErrors};
+use crate::config::{self, Config, ConfigErrors, Place};
 use crate::doors::amqp::{AmqpDoor, AmqpLimits};
 use crate::doors::http::{HttpDoor, HttpOptions};
 use crate::doors::listener::Listener;
@@ -34,10 +34,12 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A door's address cannot be listened on: the configuration's or another program's fault.
-    #[error("doors.{door}.listen: cannot listen on {address}: {}; {}", .why, advice(.why))]
+    #[error("{place}: doors.{door}.listen: cannot listen on {address}: {}; {}", .why, advice(.why))]
     Listen {
         /// Which door.
         door: &'static str,
+        /// Where its address was set.
+        place: Place,
         /// Where.
         address: SocketAddr,
         /// What the system says.
@@ -101,7 +103,8 @@ impl Broker {
         let mut listeners = HashMap::new();
         let mut open = Vec::new();
         for (door, address) in config.doors.open() {
-            let listen = |why| StartError::Listen { door, address, why };
+            let place = || config.place_of_listen(door).clone();
+            let listen = |why| StartError::Listen { door, place: place(), address, why };
             let listener = Listener::bind(address).map_err(listen)?;
             open.push((door, listener.address().map_err(listen)?));
             listeners.insert(door, listener);

@@ -63,6 +63,17 @@ pub struct Config {
     pub limits: Limits,
     /// How much is said on standard error.
     pub log: Log,
+    listens: Listens,
+}
+
+/// Where the addresses of the open doors were set. That is no part of what they are: all are equal.
+#[derive(Debug, Clone)]
+struct Listens(BTreeMap<&'static str, Place>);
+
+impl PartialEq for Listens {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// The file as written: all there is to know of a key is in its section's type.
@@ -126,6 +137,11 @@ impl Config {
         Routes::new(vhosts, self.routes.iter().cloned())
     }
 
+    /// Where the address of a door was set, for errors that show when it is listened on.
+    pub fn place_of_listen(&self, door: &str) -> &Place {
+        self.listens.0.get(door).unwrap_or(&Place::Default)
+    }
+
     /// The accounts as doors ask for them.
     pub fn accounts(&self) -> Users {
         Users::new(&self.users)
@@ -163,6 +179,17 @@ impl ConfigTable {
         self.doors.check(!self.users.is_empty(), vhost_names, report);
         self.limits.check(report);
         let routes = route::check(&self.route, &vhosts, &backend_names, report);
-        Config { doors: self.doors, users, backends, vhosts, routes, limits: self.limits, log: self.log }
+        let listen = |door| (door, report.place(&KeyPath::of(["doors", door, "listen"])));
+        let listens = Listens(self.doors.open().map(|(door, _)| listen(door)).collect());
+        Config {
+            doors: self.doors,
+            users,
+            backends,
+            vhosts,
+            routes,
+            limits: self.limits,
+            log: self.log,
+            listens,
+        }
     }
 }

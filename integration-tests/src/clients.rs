@@ -40,6 +40,23 @@ pub fn node(script: &str) -> Result<Command> {
     Ok(c)
 }
 
+/// A script of `integration-tests/clients`: Python's when its name ends in `.py`, Node's otherwise.
+///
+/// # Errors
+/// The clients are not installed; the error says how to.
+pub fn script(name: &str) -> Result<Command> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name);
+    let mut c = if name.ends_with(".py") {
+        command(&installed("python/bin/python")?)
+    } else {
+        let mut node = command(Path::new("node"));
+        node.env("NODE_PATH", installed("node/node_modules")?);
+        node
+    };
+    c.arg(file);
+    Ok(c)
+}
+
 /// Ends with the test that started it, whatever the test's end.
 fn command(program: &Path) -> Command {
     let mut c = Command::new(program);

@@ -4,6 +4,9 @@
 //!
 //! - [`server`]: Linkspan inside the test's process, on ports of its own; [`process`]: the real binary, to be killed
 //! - [`dialect`], [`publisher`], [`consumer`]: the same act in MQTT 3.1.1, MQTT 5 or AMQP, by clients that are not ours
+//! - [`mqtt5`], [`amqp`], [`http`]: these clients with all that their protocol has
+//! - [`clients`]: what people have installed, run as programs
+//! - [`wire`], [`mqtt_wire`], [`amqp_wire`]: bytes written by hand
 //! - [`cable`]: the wire between a client and the server, which can be cut
 //! - [`patience`]: how long a test waits for what has to happen
 
@@ -17,13 +20,20 @@
     reason = "a harness that cannot go on fails the test at once"
 )]
 
+pub mod amqp;
+pub mod amqp_wire;
 pub mod cable;
+pub mod clients;
 pub mod consumer;
 pub mod dialect;
+pub mod http;
+pub mod mqtt5;
+pub mod mqtt_wire;
 pub mod patience;
 pub mod process;
 pub mod publisher;
 pub mod server;
+pub mod wire;
 
 pub use cable::Cable;
 pub use consumer::{Consumer, Received, Taking};

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,39 @@ pub struct Process {
     child: Child,
     lines: Receiver<String>,
     said: Vec<String>,
+}
+
+/// A folder of the test's own, gone with the test.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// An empty folder.
+    #[allow(clippy::new_without_default, reason = "it makes a folder")]
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("linkspan-test-{process}-{number}"));
+        std::fs::create_dir(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file; returns its name, for commands that run in this folder.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.0.join(name), text).expect("a file for the test");
+        name.to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The binary that was built together with the tests.
@@ -50,7 +84,13 @@ impl Process {
     /// Starts `linkspan` with `arguments` in `folder`, on ports that the system chooses.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
         let mut command = command(folder);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Runs `command`, on ports that the system chooses.
+    pub fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         for door in ["MQTT", "AMQP", "HTTP"] {
             command.env(format!("LINKSPAN_DOORS__{door}__LISTEN"), "127.0.0.1:0");
         }

@@ -23,7 +23,7 @@ pub struct Publisher {
 enum Way {
     Mqtt3 { client: rumqttc::AsyncClient, acknowledged: mpsc::Receiver<()>, driver: JoinHandle<()> },
     Mqtt5 { client: v5::AsyncClient, acknowledged: mpsc::Receiver<()>, driver: JoinHandle<()> },
-    Amqp { _connection: Connection, channel: Channel },
+    Amqp { _connection: Connection, channel: Box<Channel> },
 }
 
 impl Publisher {
@@ -77,7 +77,7 @@ impl Publisher {
                 let connection = connect_amqp(door).await;
                 let channel = connection.create_channel().await.expect("a channel");
                 channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-                Way::Amqp { _connection: connection, channel }
+                Way::Amqp { _connection: connection, channel: Box::new(channel) }
             }
         };
         Self { way }

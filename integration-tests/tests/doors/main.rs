@@ -1,0 +1,31 @@
+//! The doors from outside: by clients of third parties, unmodified, by the real binary, and by bytes written by hand.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    reason = "a test that cannot go on fails"
+)]
+
+mod amqp_bad_input;
+mod amqp_consume;
+mod amqp_exchanges;
+mod amqp_publish;
+mod amqp_queues;
+mod bad_input;
+mod bystander;
+mod http;
+mod mqtt_bad_input;
+mod mqtt_publish;
+mod mqtt_sessions;
+mod mqtt_subscribe;
+mod process;
+mod real_clients;
+mod reload;
+mod users;
+
+use std::time::Duration;
+
+/// How long a message that must not come is waited for.
+const LULL: Duration = Duration::from_millis(150);

@@ -64,6 +64,9 @@ impl Connection for EmbeddedConnection {
             &self.vhost.house.options,
         ));
         self.sessions.retain(|session| session.strong_count() > 0);
+        if self.sessions.is_empty() {
+            self.sessions.reserve_exact(1);
+        }
         self.sessions.push(Arc::downgrade(&session));
         let vhost = Arc::clone(&self.vhost);
         let own = Arc::clone(&self.own);

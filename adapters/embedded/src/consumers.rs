@@ -28,6 +28,8 @@ pub(crate) struct Consumers {
     by_key: HashMap<SubscriptionKey, Consuming, RandomState>,
     /// The queues that this lane consumes from or holds deliveries of.
     queues: Vec<Used>,
+    /// Which of them is given to first.
+    turn: usize,
     fetches: Option<Fetches>,
 }
 
@@ -43,6 +45,14 @@ struct Used {
     consumers: Vec<ConsumerId>,
 }
 
+impl Used {
+    fn resume(&self, now: Millis, touched: &mut Touched) {
+        if !self.consumers.is_empty() {
+            self.queue.resume(&self.consumers, now, touched);
+        }
+    }
+}
+
 /// What was taken by name and not settled.
 struct Fetches {
     holder: ConsumerId,
@@ -52,7 +62,7 @@ struct Fetches {
 
 impl Consumers {
     pub(crate) fn new(vhost: Arc<Vhost>, lane: LaneId, session: Arc<Session>) -> Self {
-        Self { vhost, lane, session, by_key: HashMap::default(), queues: Vec::new(), fetches: None }
+        Self { vhost, lane, session, by_key: HashMap::default(), queues: Vec::new(), turn: 0, fetches: None }
     }
 
     pub(crate) fn subscribe(
@@ -269,11 +279,17 @@ impl Consumers {
         }))
     }
 
-    /// Gives what waits to those of this lane's subscriptions that may take it.
+    /// Gives what waits to those of this lane's subscriptions that may take it; each time another one comes first, so
+    /// that a window that they share starves none.
     pub(crate) fn resume(&mut self, now: Millis, touched: &mut Touched) {
+        self.turn = self.turn.checked_add(1).filter(|turn| *turn <= self.queues.len()).unwrap_or(0);
+        let (last, first) = self.queues.split_at_checked(self.turn).unwrap_or((&[], &self.queues));
+        for used in first {
+            used.resume(now, touched);
+        }
         self.session.resume(now, touched);
-        for used in self.queues.iter().filter(|used| !used.consumers.is_empty()) {
-            used.queue.resume(&used.consumers, now, touched);
+        for used in last {
+            used.resume(now, touched);
         }
     }
 

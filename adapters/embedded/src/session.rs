@@ -97,6 +97,7 @@ impl Session {
             _ => false,
         };
         state.windows.iter().position(same).unwrap_or_else(|| {
+            state.windows.reserve_exact(1);
             state.windows.push(Window { credit, waiting: VecDeque::new() });
             state.windows.len() - 1
         })

@@ -13,15 +13,19 @@ use smallvec::SmallVec;
 #[derive(Debug)]
 pub(crate) struct Tree<T> {
     nodes: Slab<Node<T>>,
-    root: usize,
+    root: u32,
 }
+
+/// No node.
+const NOWHERE: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Node<T> {
-    parent: usize,
-    literals: HashMap<Box<[u8]>, usize, RandomState>,
-    one: Option<usize>,
-    rest: Option<usize>,
+    parent: u32,
+    /// Where one level of any name leads; [`NOWHERE`] without.
+    one: u32,
+    rest: u32,
+    literals: HashMap<Box<[u8]>, u32, RandomState>,
     /// Reached by `#`: stays possible whatever level comes.
     is_rest: bool,
     /// The first level of the pattern is a wildcard.
@@ -35,12 +39,12 @@ struct Entry<T> {
     value: T,
 }
 
-type Nodes = SmallVec<[usize; 16]>;
+type Nodes = SmallVec<[u32; 16]>;
 
 impl<T> Tree<T> {
     pub(crate) fn new() -> Self {
         let mut nodes = Slab::new();
-        let root = nodes.insert(Node::new(0, false, false));
+        let root = number(nodes.insert(Node::new(NOWHERE, false, false)));
         Self { nodes, root }
     }
 
@@ -50,7 +54,10 @@ impl<T> Tree<T> {
         for level in &pattern.levels {
             at = self.child(at, level).unwrap_or_else(|| self.grow(at, level));
         }
-        if let Some(node) = self.nodes.get_mut(at) {
+        if let Some(node) = self.nodes.get_mut(at as usize) {
+            if node.entries.is_empty() {
+                node.entries.reserve_exact(1);
+            }
             node.entries.push(Entry { spares_dollar: pattern.spares_dollar, value });
         }
     }
@@ -58,7 +65,7 @@ impl<T> Tree<T> {
     /// Takes out the first value under exactly this pattern that `is_it` accepts.
     pub(crate) fn remove(&mut self, pattern: &Pattern, mut is_it: impl FnMut(&T) -> bool) -> Option<T> {
         let at = self.find(pattern)?;
-        let node = self.nodes.get_mut(at)?;
+        let node = self.nodes.get_mut(at as usize)?;
         let place = node.entries.iter().position(|entry| is_it(&entry.value))?;
         let value = node.entries.swap_remove(place).value;
         self.prune(at, &pattern.levels);
@@ -67,7 +74,7 @@ impl<T> Tree<T> {
 
     /// The values under exactly this pattern.
     pub(crate) fn under(&self, pattern: &Pattern) -> impl Iterator<Item = &T> {
-        let node = self.find(pattern).and_then(|at| self.nodes.get(at));
+        let node = self.find(pattern).and_then(|at| self.nodes.get(at as usize));
         node.into_iter().flat_map(|node| node.entries.iter().map(|entry| &entry.value))
     }
 
@@ -83,16 +90,14 @@ impl<T> Tree<T> {
         self.enter(self.root, &mut now);
         for level in levels(path) {
             for at in &now {
-                let Some(node) = self.nodes.get(*at) else { continue };
+                let Some(node) = self.nodes.get(*at as usize) else { continue };
                 if node.is_rest {
                     next.push(*at);
                 }
                 if let Some(child) = node.literals.get(level) {
                     self.enter(*child, &mut next);
                 }
-                if let Some(child) = node.one {
-                    self.enter(child, &mut next);
-                }
+                self.enter(node.one, &mut next);
             }
             if next.len() > 1 {
                 next.sort_unstable();
@@ -105,7 +110,7 @@ impl<T> Tree<T> {
             }
         }
         let dollar = path.first() == Some(&b'$');
-        for node in now.iter().filter_map(|at| self.nodes.get(*at)) {
+        for node in now.iter().filter_map(|at| self.nodes.get(*at as usize)) {
             for entry in &node.entries {
                 if !(dollar && node.wild && entry.spares_dollar) {
                     found(&entry.value);
@@ -115,49 +120,50 @@ impl<T> Tree<T> {
     }
 
     /// A node is possible, and with it what a `#` of no levels leads to.
-    fn enter(&self, at: usize, into: &mut Nodes) {
-        let mut at = Some(at);
-        while let Some(node) = at {
-            into.push(node);
-            at = self.nodes.get(node).and_then(|node| node.rest);
+    fn enter(&self, at: u32, into: &mut Nodes) {
+        let mut at = at;
+        while let Some(node) = self.nodes.get(at as usize) {
+            into.push(at);
+            at = node.rest;
         }
     }
 
-    fn find(&self, pattern: &Pattern) -> Option<usize> {
+    fn find(&self, pattern: &Pattern) -> Option<u32> {
         pattern.levels.iter().try_fold(self.root, |at, level| self.child(at, level))
     }
 
-    fn child(&self, at: usize, level: &Level) -> Option<usize> {
-        let node = self.nodes.get(at)?;
-        match level {
-            Level::Literal(literal) => node.literals.get(literal).copied(),
+    fn child(&self, at: u32, level: &Level) -> Option<u32> {
+        let node = self.nodes.get(at as usize)?;
+        let child = match level {
+            Level::Literal(literal) => node.literals.get(literal).copied()?,
             Level::One => node.one,
             Level::Rest => node.rest,
-        }
+        };
+        (child != NOWHERE).then_some(child)
     }
 
-    fn grow(&mut self, at: usize, level: &Level) -> usize {
+    fn grow(&mut self, at: u32, level: &Level) -> u32 {
         let is_wild = !matches!(level, Level::Literal(_));
-        let wild =
-            if at == self.root { is_wild } else { self.nodes.get(at).is_some_and(|parent| parent.wild) };
-        let child = self.nodes.insert(Node::new(at, matches!(level, Level::Rest), wild));
-        if let Some(parent) = self.nodes.get_mut(at) {
+        let parent = self.nodes.get(at as usize);
+        let wild = if at == self.root { is_wild } else { parent.is_some_and(|parent| parent.wild) };
+        let child = number(self.nodes.insert(Node::new(at, matches!(level, Level::Rest), wild)));
+        if let Some(parent) = self.nodes.get_mut(at as usize) {
             match level {
                 Level::Literal(literal) => {
                     parent.literals.insert(literal.clone(), child);
                 }
-                Level::One => parent.one = Some(child),
-                Level::Rest => parent.rest = Some(child),
+                Level::One => parent.one = child,
+                Level::Rest => parent.rest = child,
             }
         }
         child
     }
 
     /// Removes the nodes at the end of a pattern that nothing needs any more.
-    fn prune(&mut self, at: usize, pattern: &[Level]) {
+    fn prune(&mut self, at: u32, pattern: &[Level]) {
         let mut at = at;
         for level in pattern.iter().rev() {
-            let Some(node) = self.nodes.get_mut(at) else { return };
+            let Some(node) = self.nodes.get_mut(at as usize) else { return };
             if !node.is_bare() {
                 if node.entries.capacity() > 2 * node.entries.len().max(4) {
                     node.entries.shrink_to_fit();
@@ -165,14 +171,14 @@ impl<T> Tree<T> {
                 return;
             }
             let parent = node.parent;
-            self.nodes.remove(at);
-            if let Some(parent) = self.nodes.get_mut(parent) {
+            self.nodes.remove(at as usize);
+            if let Some(parent) = self.nodes.get_mut(parent as usize) {
                 match level {
                     Level::Literal(literal) => {
                         parent.literals.remove(literal);
                     }
-                    Level::One => parent.one = None,
-                    Level::Rest => parent.rest = None,
+                    Level::One => parent.one = NOWHERE,
+                    Level::Rest => parent.rest = NOWHERE,
                 }
             }
             at = parent;
@@ -180,13 +186,17 @@ impl<T> Tree<T> {
     }
 }
 
+fn number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(NOWHERE)
+}
+
 impl<T> Node<T> {
-    fn new(parent: usize, is_rest: bool, wild: bool) -> Self {
+    fn new(parent: u32, is_rest: bool, wild: bool) -> Self {
         Self {
             parent,
             literals: HashMap::default(),
-            one: None,
-            rest: None,
+            one: NOWHERE,
+            rest: NOWHERE,
             is_rest,
             wild,
             entries: Vec::new(),
@@ -194,7 +204,7 @@ impl<T> Node<T> {
     }
 
     fn is_bare(&self) -> bool {
-        self.entries.is_empty() && self.literals.is_empty() && self.one.is_none() && self.rest.is_none()
+        self.entries.is_empty() && self.literals.is_empty() && self.one == NOWHERE && self.rest == NOWHERE
     }
 }
 

@@ -122,6 +122,7 @@ macro_rules! conformance {
             }
             sessions {
                 a_session_gets_again_what_it_had_under_the_same_tags
+                subscriptions_that_share_a_window_take_turns
                 a_closed_sink_gets_nothing
             }
         }

@@ -1,7 +1,10 @@
 //! Clients that outlive their sockets, and sockets that are gone.
 
+use std::sync::Arc;
+
 use crate::conformance::letters::Letters;
-use crate::conformance::stage::Stage;
+use crate::conformance::stage::{Stage, key};
+use crate::credit::Credit;
 use crate::source::{Settle, Source, Subscribe};
 
 /// MQTT 5 §4.4 [MQTT-4.4.0-1]: the same messages, in order, under the same tags.
@@ -29,6 +32,36 @@ pub async fn a_session_gets_again_what_it_had_under_the_same_tags(stage: &Stage<
         assert_eq!((given.key, given.tag), (same.key, same.tag));
         assert!(given.attempt > 0, "it is a duplicate");
     }
+}
+
+/// One window over several subscriptions starves none of them.
+pub async fn subscriptions_that_share_a_window_take_turns(stage: &Stage<'_>) {
+    let (topic, queue) = (stage.name("t"), stage.name("q"));
+    let mut publisher = stage.client().await;
+    publisher.queue(&queue, &[]).await;
+    let mut client = stage.client().await;
+    let how = Subscribe::new(Settle::AsPublished);
+    let credit = Arc::new(Credit::new(2));
+    for (number, source) in [(1, Source::Filter(&topic)), (2, Source::Queue(&queue))] {
+        client
+            .subscribe(&source, key(number), &how, Some(credit.clone()))
+            .await
+            .expect("a subscription is made");
+        client.start(key(number));
+    }
+    let (to_topic, to_queue) = (publisher.to_topic(&topic), publisher.to_queue(&queue));
+    publisher.confirm(&Letters::confirmed(to_topic, 0..100)).await;
+    publisher.confirm(&Letters::confirmed(to_queue, 100..200)).await;
+    let mut from_queue = 0;
+    for _ in 0..20 {
+        for given in client.expect(2).await {
+            from_queue += u32::from(given.key == key(2));
+            client.accept(&given);
+        }
+        credit.grant(2);
+        client.resume();
+    }
+    assert!((5..35).contains(&from_queue), "of 40 deliveries {from_queue} came from the queue");
 }
 
 /// A sink that says closed has taken nothing.

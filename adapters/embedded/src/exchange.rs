@@ -107,6 +107,11 @@ impl Exchange {
         self.bindings > 0
     }
 
+    /// True when it is to go, as it leads nowhere.
+    pub(crate) fn is_left(&self) -> bool {
+        self.auto_delete && !self.is_used()
+    }
+
     /// Adds a binding; false when it is there.
     pub(crate) fn bind(&mut self, binding: Binding) -> bool {
         let list = match &mut self.table {

@@ -158,7 +158,9 @@ impl Topology {
             {
                 list.swap_remove(place);
             }
-            self.leave(source);
+            if self.exchange(source).is_some_and(Exchange::is_left) {
+                self.remove_exchange(source);
+            }
         }
     }
 
@@ -170,22 +172,22 @@ impl Topology {
         }
     }
 
-    /// Removes an auto-delete exchange whose last binding went.
-    fn leave(&mut self, name: &str) {
-        if self.exchanges.get(name).is_some_and(|exchange| exchange.auto_delete && !exchange.is_used()) {
-            self.remove_exchange(name);
-        }
-    }
-
     /// Removes an exchange and its bindings, and what goes with them.
     pub(crate) fn remove_exchange(&mut self, name: &str) {
-        let Some(exchange) = self.exchanges.remove(name) else { return };
-        exchange.each_binding(|binding| {
-            if let Some(list) = self.bound_of(&binding.to) {
-                list.retain(|bound| *bound.exchange != *name);
-            }
-        });
-        self.forget(exchange.bound, End::Exchange(exchange.name));
+        self.remove_exchanges(vec![name.into()]);
+    }
+
+    /// The chain of auto-delete exchanges that go with one another may be long: it is walked, not descended.
+    fn remove_exchanges(&mut self, mut names: Vec<Arc<str>>) {
+        while let Some(name) = names.pop() {
+            let Some(exchange) = self.exchanges.remove(&name) else { continue };
+            exchange.each_binding(|binding| {
+                if let Some(list) = self.bound_of(&binding.to) {
+                    list.retain(|bound| bound.exchange != name);
+                }
+            });
+            names.extend(self.forget(exchange.bound, End::Exchange(exchange.name)));
+        }
     }
 
     /// Removes a queue and its bindings, and the exchanges that go with them.
@@ -194,17 +196,24 @@ impl Topology {
             return;
         }
         if let Some(declared) = self.queues.remove(&queue.name) {
-            self.forget(declared.bound, End::Queue(declared.queue));
+            let left = self.forget(declared.bound, End::Queue(declared.queue));
+            self.remove_exchanges(left);
         }
     }
 
-    fn forget(&mut self, bound: Vec<Bound>, to: End) {
-        for Bound { exchange, key, arguments } in bound {
+    /// Undoes the bindings to what is gone; yields the auto-delete exchanges that lead nowhere any more.
+    fn forget(&mut self, bound: Vec<Bound>, to: End) -> Vec<Arc<str>> {
+        let mut left = Vec::new();
+        for Bound { exchange: name, key, arguments } in bound {
             let binding = Binding { key, arguments, to: to.clone() };
-            if self.exchanges.get_mut(&exchange).is_some_and(|exchange| exchange.unbind(&binding)) {
-                self.leave(&exchange);
+            if let Some(exchange) = self.exchanges.get_mut(&name)
+                && exchange.unbind(&binding)
+                && exchange.is_left()
+            {
+                left.push(name);
             }
         }
+        left
     }
 
     /// Where a client's message to `to` goes. `properties` are those of the message; without them a headers exchange

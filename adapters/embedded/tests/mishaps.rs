@@ -1,0 +1,80 @@
+//! What clients do that they should not, and what happens at the same time.
+
+#![allow(clippy::expect_used, reason = "a test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use linkspan_contract::conformance::Fixture;
+use linkspan_contract::conformance::letters::Letters;
+use linkspan_contract::conformance::stage::{Peer, Stage, key, queue_spec};
+use linkspan_contract::topology::{Binding, BindingEnd};
+use linkspan_contract::{
+    Backend, Clock, ExchangeKind, ExchangeSpec, Millis, Settle, Settlement, Source, Subscribe, Value,
+};
+use linkspan_embedded::{Embedded, EmbeddedOptions};
+use tokio::time::Instant;
+
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now(&self) -> Millis {
+        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A back end whose shared subscriptions are full soon.
+struct Fresh;
+
+#[async_trait]
+impl Fixture for Fresh {
+    async fn backend(&self) -> Arc<dyn Backend> {
+        let options = EmbeddedOptions { queue_limit: 10_000, ..EmbeddedOptions::default() };
+        Embedded::open("local", options, Arc::new(PausedClock(Instant::now())))
+    }
+
+    async fn pass(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(100)
+    }
+
+    fn quiet(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+}
+
+async fn ready(peer: &mut Peer<'_>, queue: &str) -> u64 {
+    peer.declare_queue(&queue_spec(queue, &[])).await.expect("the queue is there").messages
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_chain_of_auto_delete_exchanges_goes_at_once() {
+    const LINKS: u32 = 20_000;
+    let stage = Stage::new(&Fresh, "chain").await;
+    let mut client = stage.client().await;
+    let names: Vec<String> = (0..LINKS).map(|link| format!("e{link}")).collect();
+    for name in &names {
+        let spec = ExchangeSpec {
+            name,
+            kind: ExchangeKind::Fanout,
+            passive: false,
+            durable: false,
+            auto_delete: true,
+            internal: false,
+            arguments: &[],
+        };
+        client.declare_exchange(&spec).await.expect("an exchange is declared");
+    }
+    for pair in names.windows(2) {
+        let to = BindingEnd::Exchange(&pair[1]);
+        let binding = Binding { source: &pair[0], to, key: b"", arguments: &[] };
+        client.bind(&binding).await.expect("an exchange is bound");
+    }
+    client.delete_exchange(&names[names.len() - 1], false).await.expect("an exchange is deleted");
+    let target = client.to_exchange(&names[0], "");
+    assert_eq!(client.publish(&Letters::confirmed(target, [1])).taken, 0, "the first went with the last");
+}

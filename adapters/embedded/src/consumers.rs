@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use linkspan_contract::address::Pattern;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Credit, DeliveryTag, Millis, Refused, Settle, Settled, Source, Subscribe, SubscriptionKey,
+    Credit, DeliveryTag, Millis, Refused, Settle, Settled, Settlement, Source, Subscribe, SubscriptionKey,
 };
 use linkspan_queues::{Consumer, ConsumerId, LaneId};
 
@@ -55,6 +55,8 @@ impl Used {
 
 /// What was taken by name and not settled.
 struct Fetches {
+    /// The one key that serves all of them.
+    key: SubscriptionKey,
     holder: ConsumerId,
     next: DeliveryTag,
     unsettled: BTreeMap<DeliveryTag, (Arc<Queue>, DeliveryTag)>,
@@ -150,9 +152,23 @@ impl Consumers {
         match self.queues.iter_mut().find(|used| Arc::ptr_eq(&used.queue, queue)) {
             Some(used) => used.consumers.extend(consumer),
             None => {
-                self.queues.push(Used { queue: Arc::clone(queue), consumers: consumer.into_iter().collect() })
+                if self.queues.len() == self.queues.capacity() {
+                    self.tidy();
+                }
+                self.queues
+                    .push(Used { queue: Arc::clone(queue), consumers: consumer.into_iter().collect() });
             }
         }
+    }
+
+    /// Lets go of queues that are gone, or that this lane has nothing to do with any more.
+    fn tidy(&mut self) {
+        let lane = self.lane;
+        self.queues.retain(|used| used.queue.knows(lane));
+        self.by_key.retain(|_, consuming| match consuming {
+            Consuming::Filter { .. } => true,
+            Consuming::Queue { queue, .. } => queue.knows(lane),
+        });
     }
 
     pub(crate) fn start(&mut self, key: SubscriptionKey, now: Millis, touched: &mut Touched) {
@@ -226,20 +242,18 @@ impl Consumers {
     }
 
     fn settle_fetched(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
-        let Some(fetches) = &mut self.fetches else {
+        let Some(fetches) = self.fetches.as_mut().filter(|fetches| fetches.key == run.key) else {
             // What a topic filter gave before it was unsubscribed is nobody's to settle any more.
             self.session.settle(run.key, run.first, run.count);
             return false;
         };
+        let tags = run.first..run.first.saturating_add(run.count.into());
         let mut known = 0;
-        for tag in (run.first..).take(run.count as usize) {
-            if let Some((queue, own)) = fetches.unsettled.get(&tag) {
-                let tally = queue.settle(fetches.holder, *own, 1, &run.outcome, now, touched);
-                known += tally.known;
-                if !matches!(run.outcome, linkspan_contract::Settlement::Extend(_)) {
-                    fetches.unsettled.remove(&tag);
-                }
-            }
+        for (queue, own) in fetches.unsettled.range(tags.clone()).map(|(_, fetched)| fetched) {
+            known += queue.settle(fetches.holder, *own, 1, &run.outcome, now, touched).known;
+        }
+        if !matches!(run.outcome, Settlement::Extend(_)) {
+            fetches.unsettled.extract_if(tags, |_, _| true).for_each(drop);
         }
         note_unknown(run.count.saturating_sub(known));
         known > 0
@@ -256,6 +270,7 @@ impl Consumers {
         let queue = self.vhost.queue(name, self.session.client)?;
         let house = &self.vhost.house;
         let fetches = self.fetches.get_or_insert_with(|| Fetches {
+            key,
             holder: house.number(),
             next: 1,
             unsettled: BTreeMap::new(),
@@ -333,5 +348,48 @@ impl Consumers {
 fn note_unknown(count: u32) {
     if count > 0 {
         metrics::counter!("linkspan_settlements_ignored_total").increment(count.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_contract::conformance::recorder::Recorder;
+    use linkspan_contract::{QueueSpec, SystemClock};
+
+    use super::*;
+    use crate::house::House;
+    use crate::options::EmbeddedOptions;
+
+    #[test]
+    fn a_lane_that_lives_long_forgets_queues_that_are_gone() {
+        let options = EmbeddedOptions::default();
+        let house = Arc::new(House::new("local", options, Arc::new(SystemClock)));
+        let vhost = Arc::new(Vhost::new("/".into(), house));
+        let session = Arc::new(Session::new(1, false, Arc::new(Recorder::default()), &options));
+        let mut consumers = Consumers::new(Arc::clone(&vhost), 7, session);
+        let mut touched = Touched::default();
+        let spec = QueueSpec {
+            name: "",
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: true,
+            arguments: &[],
+        };
+        for subscription in 0..1000 {
+            let (counts, _) = vhost.declare_queue(&spec, 1).unwrap();
+            let key = SubscriptionKey { subscription, part: 0 };
+            let how = Subscribe::new(Settle::ByConsumer);
+            let source = Source::Queue(&counts.name);
+            consumers.subscribe(&source, key, &how, None, 0, &mut touched).unwrap();
+            consumers.start(key, 0, &mut touched);
+            if subscription % 2 == 0 {
+                consumers.unsubscribe(key, 0, &mut touched);
+            } else {
+                vhost.delete_queue(&counts.name, false, false, 1).unwrap();
+            }
+        }
+        assert!(consumers.queues.len() < 10, "{}", consumers.queues.len());
+        assert!(consumers.by_key.len() < 10, "{}", consumers.by_key.len());
     }
 }

@@ -78,3 +78,21 @@ async fn a_long_chain_of_auto_delete_exchanges_goes_at_once() {
     let target = client.to_exchange(&names[0], "");
     assert_eq!(client.publish(&Letters::confirmed(target, [1])).taken, 0, "the first went with the last");
 }
+
+#[tokio::test(start_paused = true)]
+async fn settling_twice_for_a_consumer_that_is_gone_does_not_settle_what_was_fetched() {
+    let stage = Stage::new(&Fresh, "late").await;
+    let mut client = stage.client().await;
+    client.queue("q", &[]).await;
+    let target = client.to_queue("q");
+    client.confirm(&Letters::confirmed(target, 0..2)).await;
+    client.consume("q", 1, 1).await;
+    let given = client.expect_numbers([0]).await;
+    client.accept(&given[0]);
+    client.unsubscribe(key(1)).await.expect("a consumer is cancelled");
+    let fetched = client.fetch("q", key(9), false).await.expect("a queue is asked").expect("a message");
+    assert_eq!(fetched.tag, given[0].tag, "two that have to be told apart");
+    client.accept(&given[0]);
+    client.lose_lane().await;
+    assert_eq!(ready(&mut client, "q").await, 1, "what was fetched comes back with its lane");
+}

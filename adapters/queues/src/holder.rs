@@ -111,6 +111,10 @@ impl<B> Holders<B> {
         }
     }
 
+    pub(crate) fn knows(&self, lane: LaneId) -> bool {
+        self.by_lane.contains_key(&lane)
+    }
+
     /// The places of a lane's holders.
     pub(crate) fn of_lane(&self, lane: LaneId) -> SmallVec<[usize; 1]> {
         self.by_lane.get(&lane).cloned().unwrap_or_default()

@@ -13,7 +13,7 @@ use std::vec::Drain;
 use linkspan_contract::Millis;
 
 use crate::assignment::Assignment;
-use crate::consumer::ConsumerId;
+use crate::consumer::{ConsumerId, LaneId};
 use crate::delayed::Delayed;
 use crate::effect::{DeadReason, Effect};
 use crate::holder::Holders;
@@ -276,6 +276,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     pub fn unsettled_by(&self, consumer: ConsumerId) -> usize {
         let holder = self.holders.find(consumer).and_then(|at| self.holders.get(at));
         holder.map_or(0, |holder| holder.unsettled.len())
+    }
+
+    /// True when this lane consumes, fetches or has something unsettled.
+    pub fn knows(&self, lane: LaneId) -> bool {
+        self.holders.knows(lane)
     }
 
     /// How many consume.

@@ -139,6 +139,11 @@ impl Queue {
         self.state.lock().engine.unsettled_by(consumer) > 0
     }
 
+    /// True when a lane consumes, has fetched or has something unsettled here.
+    pub(crate) fn knows(&self, lane: LaneId) -> bool {
+        self.state.lock().engine.knows(lane)
+    }
+
     /// True when nobody consumes: it may be removed. The caller holds the topology.
     pub(crate) fn is_left(&self) -> bool {
         let state = self.state.lock();

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
     Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvent, LaneEvents, Lost,
-    Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled, Source, Subscribe,
-    SubscriptionKey, TargetId,
+    Outcome, OwnedBatch, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled, Source,
+    Subscribe, SubscriptionKey, TargetId,
 };
 
 use crate::body::MemoryBody;
@@ -80,6 +80,28 @@ impl EmbeddedLane {
                 };
                 self.receipts.receipts(&[Receipt { first: word, count: 1, outcome }]);
             }
+        }
+    }
+
+    /// Publishes a batch that was held back. An exchange that was deleted since the commit began costs the messages to it,
+    /// and none of those behind them.
+    fn publish_held(&mut self, held: &Arc<OwnedBatch>) {
+        let batch = held.batch();
+        let mut start = 0_u32;
+        while let Some(messages) = batch.messages.get(start as usize..).filter(|rest| !rest.is_empty()) {
+            let published = self.publish_now(&Batch { messages, ..batch });
+            for (place, outcome) in published.exceptions {
+                let Some(message) = held.kept(start.saturating_add(place)) else { continue };
+                if outcome == Outcome::Unroutable && message.message().flags.has(Flags::MANDATORY) {
+                    let text = "NO_ROUTE".into();
+                    self.events.event(LaneEvent::Returned { message, code: NO_ROUTE, text });
+                }
+            }
+            if (published.taken as usize) < messages.len() {
+                metrics::counter!("linkspan_messages_dropped_total", "reason" => "exchange-deleted")
+                    .increment(1);
+            }
+            start = start.saturating_add(published.taken).saturating_add(1);
         }
     }
 
@@ -228,14 +250,7 @@ impl Lane for EmbeddedLane {
             return Err(why);
         }
         for batch in &transaction.published {
-            let published = self.publish_now(&batch.batch());
-            for (place, outcome) in published.exceptions {
-                let Some(message) = batch.kept(place) else { continue };
-                if outcome == Outcome::Unroutable && message.message().flags.has(Flags::MANDATORY) {
-                    let text = "NO_ROUTE".into();
-                    self.events.event(LaneEvent::Returned { message, code: NO_ROUTE, text });
-                }
-            }
+            self.publish_held(batch);
         }
         self.settle_now(&transaction.settled);
         self.publisher.forget(&transaction.forgotten);
@@ -244,8 +259,8 @@ impl Lane for EmbeddedLane {
     }
 
     async fn rollback(&mut self) -> Result<(), Refused> {
-        let transaction = self.transaction.replace(Box::default()).ok_or_else(no_transaction);
-        self.publisher.forget(&transaction?.forgotten);
+        let transaction = self.transaction.as_deref_mut().map(std::mem::take).ok_or_else(no_transaction)?;
+        self.publisher.forget(&transaction.forgotten);
         Ok(())
     }
 }

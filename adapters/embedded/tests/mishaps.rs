@@ -96,3 +96,14 @@ async fn settling_twice_for_a_consumer_that_is_gone_does_not_settle_what_was_fet
     client.lose_lane().await;
     assert_eq!(ready(&mut client, "q").await, 1, "what was fetched comes back with its lane");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_without_a_transaction_begins_none() {
+    let stage = Stage::new(&Fresh, "rollback").await;
+    let mut client = stage.client().await;
+    client.queue("q", &[]).await;
+    assert!(client.rollback().await.is_err());
+    let target = client.to_queue("q");
+    client.publish(&Letters::confirmed(target, [1]));
+    assert_eq!(ready(&mut client, "q").await, 1);
+}

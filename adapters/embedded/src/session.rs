@@ -38,7 +38,12 @@ struct State {
     /// Bytes that wait in all windows.
     bytes: u64,
     held: VecDeque<Option<Held>>,
+    /// How many of these are settled.
+    holes: usize,
 }
+
+/// More holes than this, and as many as what is held, are closed.
+const HOLES: usize = 64;
 
 /// A message that the client has not settled.
 struct Held {
@@ -66,7 +71,7 @@ impl Session {
                 longest: options.slow_after,
                 slow_after: options.slow_after,
             }),
-            state: Mutex::new(State { sink, windows: Vec::new(), bytes: 0, held: VecDeque::new() }),
+            state: Mutex::new(State { sink, windows: Vec::new(), bytes: 0, held: VecDeque::new(), holes: 0 }),
         }
     }
 
@@ -251,6 +256,7 @@ impl Session {
         }
         let mut state = self.state.lock();
         let last = first.saturating_add(count.into());
+        let state = &mut *state;
         let mut left = count;
         for held in &mut state.held {
             if left == 0 {
@@ -261,8 +267,14 @@ impl Session {
                 left -= 1;
             }
         }
-        while state.held.front().is_some_and(Option::is_none) {
-            state.held.pop_front();
+        state.holes += (count - left) as usize;
+        while state.held.pop_front_if(|held| held.is_none()).is_some() {
+            state.holes = state.holes.saturating_sub(1);
+        }
+        // One that is never settled must not hold the place of all behind it.
+        if state.holes > HOLES && state.holes > state.held.len() / 2 {
+            state.held.retain(Option::is_some);
+            state.holes = 0;
         }
     }
 
@@ -306,7 +318,7 @@ impl Session {
     /// The lane is gone, and its subscriptions are over.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
-        (state.windows, state.bytes, state.held) = (Vec::new(), 0, VecDeque::new());
+        (state.windows, state.bytes, state.held, state.holes) = (Vec::new(), 0, VecDeque::new(), 0);
         drop(state);
         self.gate.open();
     }
@@ -329,5 +341,30 @@ fn hold(
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_contract::TargetId;
+    use linkspan_contract::conformance::letters::Letters;
+    use linkspan_contract::conformance::recorder::Recorder;
+
+    use super::*;
+
+    #[test]
+    fn one_delivery_that_is_never_settled_holds_no_room_of_those_behind_it() {
+        let session = Session::new(1, true, Arc::new(Recorder::default()), &EmbeddedOptions::default());
+        let key = SubscriptionKey { subscription: 1, part: 0 };
+        let batch = Letters::numbered(TargetId(0), [1]).batch().keep(0..1);
+        for tag in 1..=10_000 {
+            hold(&mut session.state.lock().held, key, tag, &batch, 0..1, 0);
+            if tag > 1 {
+                session.settle(key, tag, 1);
+            }
+        }
+        let state = session.state.lock();
+        assert_eq!(state.held.iter().flatten().count(), 1);
+        assert!(state.held.len() <= HOLES + 2, "{}", state.held.len());
     }
 }

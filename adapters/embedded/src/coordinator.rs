@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 use crate::outlet::Touched;
 use crate::queue::Queue;
 
+/// What is to be done stands at a time, under a number of its own.
+pub(crate) type Place = (Millis, u64);
+
 /// One task that sleeps until the earliest time, and ends when there is none.
 pub(crate) struct Coordinator {
     clock: Arc<dyn Clock>,
@@ -21,7 +24,7 @@ pub(crate) struct Coordinator {
 
 #[derive(Default)]
 struct State {
-    due: BTreeMap<(Millis, u64), Due>,
+    due: BTreeMap<Place, Due>,
     next: u64,
     runs: bool,
     closed: bool,
@@ -37,25 +40,33 @@ impl Coordinator {
         Arc::new(Self { clock, state: Mutex::default(), earlier: Notify::new() })
     }
 
-    /// Has a queue looked at. Its own lock may be held.
-    pub(crate) fn look_at(self: &Arc<Self>, queue: &Arc<Queue>, at: Millis) {
-        self.add(Due::Queue(Arc::downgrade(queue)), at);
+    /// Has a queue looked at, and no more at the place that it had `before`; tells the new one. Its own lock may be held.
+    pub(crate) fn look_at(
+        self: &Arc<Self>,
+        queue: &Arc<Queue>,
+        at: Millis,
+        before: Option<Place>,
+    ) -> Option<Place> {
+        self.add(Due::Queue(Arc::downgrade(queue)), at, before)
     }
 
     /// Has a publisher's task look again.
     pub(crate) fn wake(self: &Arc<Self>, publisher: &Waker, at: Millis) {
-        self.add(Due::Publisher(publisher.clone()), at);
+        self.add(Due::Publisher(publisher.clone()), at, None);
     }
 
-    fn add(self: &Arc<Self>, due: Due, at: Millis) {
+    fn add(self: &Arc<Self>, due: Due, at: Millis, before: Option<Place>) -> Option<Place> {
         let mut state = self.state.lock();
         if state.closed {
-            return;
+            return None;
+        }
+        if let Some(before) = before {
+            state.due.remove(&before);
         }
         let is_first = state.due.first_key_value().is_none_or(|((first, _), _)| at < *first);
         state.next += 1;
-        let number = state.next;
-        state.due.insert((at, number), due);
+        let place = (at, state.next);
+        state.due.insert(place, due);
         if state.runs {
             if is_first {
                 self.earlier.notify_one();
@@ -64,6 +75,7 @@ impl Coordinator {
             state.runs = true;
             runtime.spawn(Arc::clone(self).run());
         }
+        Some(place)
     }
 
     /// Nothing is looked at any more.
@@ -78,12 +90,12 @@ impl Coordinator {
         loop {
             let now = self.clock.now();
             let mut touched = Touched::default();
-            while let Some(due) = self.pop(now) {
+            while let Some((place, due)) = self.pop(now) {
                 match due {
                     Due::Publisher(waker) => waker.wake(),
                     Due::Queue(queue) => {
                         if let Some(queue) = queue.upgrade() {
-                            queue.tick(now, &mut touched);
+                            queue.tick(place, now, &mut touched);
                         }
                     }
                 }
@@ -98,10 +110,10 @@ impl Coordinator {
         }
     }
 
-    fn pop(&self, now: Millis) -> Option<Due> {
+    fn pop(&self, now: Millis) -> Option<(Place, Due)> {
         let mut state = self.state.lock();
         let first = state.due.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
+        (first.key().0 <= now).then(|| first.remove_entry())
     }
 
     /// When to look next; the task ends when there is nothing to look at.
@@ -110,5 +122,53 @@ impl Coordinator {
         let next = state.due.first_key_value().map(|((at, _), _)| *at);
         state.runs = next.is_some();
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use linkspan_contract::conformance::letters::Letters;
+    use linkspan_contract::{QueueSpec, TargetId, Value};
+
+    use super::*;
+    use crate::house::House;
+    use crate::options::EmbeddedOptions;
+    use crate::vhost::Vhost;
+
+    struct SetClock(AtomicU64);
+
+    impl Clock for SetClock {
+        fn now(&self) -> Millis {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn a_queue_stands_at_one_place_however_often_its_next_time_changes() {
+        let clock = Arc::new(SetClock(AtomicU64::new(1)));
+        let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::clone(&clock) as _));
+        let vhost = Arc::new(Vhost::new("/".into(), Arc::clone(&house)));
+        let arguments = [("x-expires", Value::I32(3_600_000)), ("x-message-ttl", Value::I32(1))];
+        let spec = QueueSpec {
+            name: "q",
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments: &arguments,
+        };
+        let (_, queue) = vhost.declare_queue(&spec, 1).unwrap();
+        let queue = queue.unwrap();
+        let message = Letters::numbered(TargetId(0), [1]).batch().keep(0..1).kept(0).unwrap();
+        for _ in 0..100 {
+            queue.put(&message, house.now(), &mut Touched::default());
+            let now = 2 + clock.0.fetch_add(2, Ordering::SeqCst);
+            let (place, _) = house.coordinator.pop(now).unwrap();
+            queue.tick(place, now, &mut Touched::default());
+            assert_eq!(queue.depth().0, 0, "its time was over");
+            assert_eq!(house.coordinator.state.lock().due.len(), 1);
+        }
     }
 }

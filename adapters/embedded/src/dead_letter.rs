@@ -49,9 +49,8 @@ impl DeadLetters {
                     metrics::counter!("linkspan_deliveries_overdue_total").increment(count.into());
                 }
                 Effect::Active(_) => {}
-                Effect::Unused => {
-                    vhost.remove(from);
-                }
+                // Somebody may have come since.
+                Effect::Unused => vhost.leave(from),
             }
         }
     }
@@ -111,20 +110,28 @@ impl DeadLetter {
             _ => Destination::Exchange { name, key, more },
         };
         let Ok(routes) = vhost.look().route_inside(&destination, Some(&properties)) else {
-            tracing::warn!(queue = %self.from.name, exchange = name, "dead letters are lost: there is no such exchange");
+            tracing::debug!(queue = %self.from.name, exchange = name, "dead letters are lost: there is no such exchange");
+            lost("dead-letter-exchange-missing");
             return;
         };
         let Some(one) = letter.kept(0) else { return };
         for queue in routes.queues {
-            if !is_cycle(&queue.name, &properties.headers) {
-                let effects = queue.put(&one, now, touched);
-                more_dead.carry_out(&queue, vhost, effects);
+            if is_cycle(&queue.name, &properties.headers) {
+                tracing::debug!(queue = %queue.name, "a dead letter is lost: it would go round for ever");
+                lost("dead-letter-cycle");
+                continue;
             }
+            let effects = queue.put(&one, now, touched);
+            more_dead.carry_out(&queue, vhost, effects);
         }
         for subscription in routes.subscribers {
             subscription.give(&letter, now, touched);
         }
     }
+}
+
+fn lost(reason: &'static str) {
+    metrics::counter!("linkspan_messages_dropped_total", "reason" => reason).increment(1);
 }
 
 /// The message as it goes on.

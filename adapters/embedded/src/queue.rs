@@ -12,10 +12,11 @@ use hashbrown::HashMap;
 use linkspan_contract::{
     Batch, Ended, Flags, Kept, Millis, Outcome, OwnedBatch, Published, QueueCounts, Refused, SubscriptionKey,
 };
-use linkspan_queues::{ConsumerId, Effect, Limits, NEVER, Offer, Pushed, Queue as Engine};
+use linkspan_queues::{ConsumerId, Effect, Limits, Offer, Pushed, Queue as Engine};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::{Overflow, Owned, QueueArguments};
+use crate::coordinator::Place;
 use crate::dead_letter::{DeadLetters, Grave};
 use crate::gate::{Gate, Marks};
 use crate::inward::Inward;
@@ -53,8 +54,10 @@ struct State {
     congested: usize,
     /// Something was given out since the gate was last told.
     moved: bool,
-    /// When the coordinator will look at this queue.
-    scheduled: Millis,
+    /// Where the coordinator will look at this queue.
+    scheduled: Option<Place>,
+    /// What is published to it is lost for it without a word to the publisher: others may get it.
+    is_group: bool,
     ended: bool,
 }
 
@@ -104,6 +107,7 @@ impl Queue {
             .dead_letter_exchange
             .as_ref()
             .map(|exchange| Grave { exchange: exchange.clone(), key: arguments.dead_letter_key.clone() });
+        let is_group = traits.group.is_some();
         Arc::new(Self {
             name,
             vhost: Arc::downgrade(vhost),
@@ -119,7 +123,8 @@ impl Queue {
                 seats: HashMap::default(),
                 congested: 0,
                 moved: false,
-                scheduled: NEVER,
+                scheduled: None,
+                is_group,
                 ended: false,
             }),
         })
@@ -180,6 +185,7 @@ impl Queue {
         let batch = keeper.batch();
         let mut state = self.state.lock();
         if state.ended || count == 0 {
+            dropped("queue-deleted", count);
             return;
         }
         let durable = batch.any.any(Flags::DURABLE);
@@ -212,9 +218,13 @@ impl Queue {
         Scratch::with(|scratch| {
             let mut state = self.state.lock();
             if state.ended {
+                dropped("queue-deleted", 1);
                 return Vec::new();
             }
-            state.engine.push(now, offer(&message.batch, message.at), &mut scratch.assignments);
+            let offer = offer(&message.batch, message.at);
+            if state.engine.push(now, offer, &mut scratch.assignments) == Pushed::Refused {
+                dropped("queue-full", 1);
+            }
             state.hand_out(now, scratch, touched);
             self.note(&mut state, now)
         })
@@ -246,9 +256,10 @@ impl Queue {
     }
 
     /// Its time has come.
-    pub(crate) fn tick(self: &Arc<Self>, now: Millis, touched: &mut Touched) {
+    pub(crate) fn tick(self: &Arc<Self>, place: Place, now: Millis, touched: &mut Touched) {
         self.act(now, touched, |state| {
-            state.scheduled = NEVER;
+            // It may have got another place since it was taken from this one.
+            state.scheduled.take_if(|scheduled| *scheduled == place);
             state.engine.tick(now);
         });
     }
@@ -295,11 +306,10 @@ impl Queue {
 
     fn schedule(self: &Arc<Self>, state: &mut State) {
         if let Some(at) = state.engine.next_tick()
-            && at < state.scheduled
+            && state.scheduled.is_none_or(|(scheduled, _)| at < scheduled)
             && let Some(vhost) = self.vhost()
         {
-            state.scheduled = at;
-            vhost.house.coordinator.look_at(self, at);
+            state.scheduled = vhost.house.coordinator.look_at(self, at, state.scheduled);
         }
     }
 }
@@ -320,7 +330,12 @@ impl State {
         for Piece { ranges, owned } in &*keeper.keep(ranges) {
             for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
                 let offer = offer(owned, at);
-                if self.engine.push(inward.now, offer, &mut scratch.assignments) == Pushed::Refused {
+                if self.engine.push(inward.now, offer, &mut scratch.assignments) == Pushed::Queued {
+                    continue;
+                }
+                if self.is_group {
+                    dropped("group-full", 1);
+                } else {
                     refused(keeper.batch(), place, inward.published);
                 }
             }
@@ -354,6 +369,12 @@ fn counts(name: &str, state: &State) -> QueueCounts {
         name: name.into(),
         messages: state.engine.len(),
         consumers: u32::try_from(state.engine.consumers()).unwrap_or(u32::MAX),
+    }
+}
+
+fn dropped(reason: &'static str, count: u32) {
+    if count > 0 {
+        metrics::counter!("linkspan_messages_dropped_total", "reason" => reason).increment(count.into());
     }
 }
 

@@ -52,6 +52,24 @@ async fn ready(peer: &mut Peer<'_>, queue: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
+async fn settling_twice_for_a_consumer_that_is_gone_does_not_settle_what_was_fetched() {
+    let stage = Stage::new(&Fresh, "late").await;
+    let mut client = stage.client().await;
+    client.queue("q", &[]).await;
+    let target = client.to_queue("q");
+    client.confirm(&Letters::confirmed(target, 0..2)).await;
+    client.consume("q", 1, 1).await;
+    let given = client.expect_numbers([0]).await;
+    client.accept(&given[0]);
+    client.unsubscribe(key(1)).await.expect("a consumer is cancelled");
+    let fetched = client.fetch("q", key(9), false).await.expect("a queue is asked").expect("a message");
+    assert_eq!(fetched.tag, given[0].tag, "two that have to be told apart");
+    client.accept(&given[0]);
+    client.lose_lane().await;
+    assert_eq!(ready(&mut client, "q").await, 1, "what was fetched comes back with its lane");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_chain_of_auto_delete_exchanges_goes_at_once() {
     const LINKS: u32 = 20_000;
     let stage = Stage::new(&Fresh, "chain").await;
@@ -80,24 +98,6 @@ async fn a_long_chain_of_auto_delete_exchanges_goes_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settling_twice_for_a_consumer_that_is_gone_does_not_settle_what_was_fetched() {
-    let stage = Stage::new(&Fresh, "late").await;
-    let mut client = stage.client().await;
-    client.queue("q", &[]).await;
-    let target = client.to_queue("q");
-    client.confirm(&Letters::confirmed(target, 0..2)).await;
-    client.consume("q", 1, 1).await;
-    let given = client.expect_numbers([0]).await;
-    client.accept(&given[0]);
-    client.unsubscribe(key(1)).await.expect("a consumer is cancelled");
-    let fetched = client.fetch("q", key(9), false).await.expect("a queue is asked").expect("a message");
-    assert_eq!(fetched.tag, given[0].tag, "two that have to be told apart");
-    client.accept(&given[0]);
-    client.lose_lane().await;
-    assert_eq!(ready(&mut client, "q").await, 1, "what was fetched comes back with its lane");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_rollback_without_a_transaction_begins_none() {
     let stage = Stage::new(&Fresh, "rollback").await;
     let mut client = stage.client().await;
@@ -106,4 +106,34 @@ async fn a_rollback_without_a_transaction_begins_none() {
     let target = client.to_queue("q");
     client.publish(&Letters::confirmed(target, [1]));
     assert_eq!(ready(&mut client, "q").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_shared_subscription_does_not_refuse_what_others_get() {
+    let stage = Stage::new(&Fresh, "group").await;
+    let (mut publisher, mut hung, mut other) =
+        (stage.client().await, stage.client().await, stage.client().await);
+    let how = Subscribe::new(Settle::AsPublished);
+    hung.subscribe_how(Source::Group { group: "g", filter: "t" }, 1, &how, 1).await;
+    other.watch("t", 1).await;
+    let target = publisher.to_topic("t");
+    assert_eq!(publisher.confirm(&Letters::confirmed(target, 0..1000)).await, []);
+    other.expect_numbers(0..1000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_expires_is_spared_when_a_consumer_comes_in_time() {
+    let stage = Stage::new(&Fresh, "expires").await;
+    let mut client = stage.client().await;
+    client.queue("q", &[("x-expires", Value::I32(1000)), ("x-message-ttl", Value::I32(700))]).await;
+    for _ in 0..5 {
+        stage.pass(900).await;
+        assert!(client.fetch("q", key(9), true).await.expect("the queue is in use").is_none());
+    }
+    client.consume("q", 1, 1).await;
+    stage.pass(5000).await;
+    client.settle(1, 1, 1, Settlement::Accept);
+    client.unsubscribe(key(1)).await.expect("a consumer is cancelled");
+    stage.pass(1001).await;
+    assert!(client.fetch("q", key(9), true).await.is_err(), "nobody used it for a second");
 }

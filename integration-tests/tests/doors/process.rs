@@ -3,9 +3,11 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::amqp_wire::AmqpWire;
 use linkspan_integration_tests::http;
 use linkspan_integration_tests::mqtt_wire::{MqttWire, V3, V5};
+use linkspan_integration_tests::mqtt5::Mqtt5;
 use linkspan_integration_tests::process::{Folder, Process, command, run};
 
 /// What a `linkspan` that refuses to start says, and where that has to stand.
@@ -141,5 +143,27 @@ async fn sigterm_and_ctrl_c_say_farewell_in_each_protocol_and_exit_with_0() {
         drop((five, three, amqp));
         let (status, said) = process.exit();
         assert!(status.success(), "{signal}: {status}\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn figures_count_what_passes_each_door_under_the_same_names() {
+    let folder = Folder::new();
+    let mut process = Process::start(folder.path(), &[]);
+    let amqp = Amqp::confirming(process.door("amqp")).await;
+    let queue = amqp.bound("amq.topic", "#").await;
+    let mut mqtt = Mqtt5::connect(process.door("mqtt"), "client").await;
+    mqtt.publish("a", "1").await;
+    http::post(process.door("http"), "/v1/messages/a", &[], b"2".to_vec()).await;
+    assert_eq!(amqp.drain(&queue).await, ["1", "2"]);
+    let figures = http::get(process.door("http"), "/metrics", &[]).await.body;
+    for figure in [
+        "linkspan_messages_in_total{door=\"mqtt\"} 1",
+        "linkspan_messages_in_total{door=\"http\"} 1",
+        "linkspan_messages_out_total{door=\"amqp\"} 2",
+        "linkspan_connections{door=\"mqtt\"} 1",
+        "linkspan_connections{door=\"amqp\"} 1",
+    ] {
+        assert!(figures.lines().any(|line| line == figure), "{figure} in\n{figures}");
     }
 }

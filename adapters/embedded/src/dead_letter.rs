@@ -91,7 +91,7 @@ impl DeadLetter {
             &mut properties.headers,
             &Death {
                 queue: &self.from.name,
-                reason: self.reason.name(),
+                reason: self.reason.told(),
                 seconds: now / 1000,
                 exchange: &exchange,
                 keys: &keys,
@@ -152,7 +152,7 @@ fn letter(kept: &Kept, exchange: &str, key: &[u8], properties: &Properties<'_>) 
 /// One entry of `x-death`.
 struct Death<'a> {
     queue: &'a str,
-    reason: &'static str,
+    reason: &'a str,
     seconds: u64,
     exchange: &'a str,
     keys: &'a [&'a [u8]],
@@ -248,7 +248,7 @@ fn is_cycle(queue: &str, headers: &Headers<'_>) -> bool {
 mod tests {
     use super::*;
 
-    fn died<'a>(queue: &'a str, reason: &'static str) -> Death<'a> {
+    fn died<'a>(queue: &'a str, reason: &'a str) -> Death<'a> {
         Death { queue, reason, seconds: 7, exchange: "e", keys: &[b"k"], expiration: None }
     }
 

@@ -43,6 +43,14 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
+    /// What a dead letter says: the consumer's own word, or [`name`](Self::name).
+    pub fn told(&self) -> &str {
+        match self {
+            Self::Rejected(Some(why)) => why,
+            other => other.name(),
+        }
+    }
+
     /// The word that RabbitMQ's `x-death` header has for it.
     pub const fn name(&self) -> &'static str {
         match self {

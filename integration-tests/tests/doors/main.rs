@@ -23,6 +23,7 @@ mod mqtt_subscribe;
 mod process;
 mod real_clients;
 mod reload;
+mod translation;
 mod users;
 
 use std::time::Duration;

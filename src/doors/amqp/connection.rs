@@ -80,6 +80,7 @@ pub(super) struct Connection {
 pub(super) async fn serve(door: Arc<AmqpDoor>, stream: Stream, peer: SocketAddr, stop: Stop) {
     let metrics = Arc::clone(&door.metrics);
     metrics.connections.increment(1);
+    metrics.connected.increment(1);
     let mut connection = Connection::new(door, stream, peer, &stop);
     drop(stop);
     poll_fn(|cx| connection.poll(cx)).await;
@@ -175,7 +176,7 @@ impl Connection {
                 }
                 Ok(n) => {
                     self.alive();
-                    self.door.metrics.read.increment(n as u64);
+                    self.door.metrics.received_bytes.increment(n as u64);
                     *turn += n;
                 }
                 Err(error) => {

@@ -13,6 +13,12 @@ use super::limits::AmqpLimits;
 /// Frames before `connection.tune-ok` are small: who is not known yet gets little memory.
 const FIRST_FRAME_MAX: u32 = 8192;
 
+/// User and password, each behind a NUL.
+const PLAIN: &str = "PLAIN";
+
+/// A table of `LOGIN` and `PASSWORD`.
+const AMQPLAIN: &str = "AMQPLAIN";
+
 /// Mechanisms that are offered.
 const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN";
 
@@ -32,6 +38,8 @@ enum Stage {
 pub(super) struct Handshake {
     stage: Stage,
     client: ClientSays,
+    /// How it logs in.
+    mechanism: &'static str,
     tuned: Tuned,
 }
 
@@ -85,7 +93,12 @@ pub(super) enum Step {
 impl Handshake {
     /// Before the first byte.
     pub(super) fn new() -> Self {
-        Self { stage: Stage::Greeting, client: ClientSays::default(), tuned: Tuned::default() }
+        Self {
+            stage: Stage::Greeting,
+            client: ClientSays::default(),
+            mechanism: PLAIN,
+            tuned: Tuned::default(),
+        }
     }
 
     /// Whether the protocol header is still to come.
@@ -156,6 +169,7 @@ impl Handshake {
             (Stage::Starting, Connection::StartOk(start_ok)) => {
                 self.client = ClientSays::read(start_ok.client_properties);
                 let (user, password) = credentials(start_ok).map_err(|why| why.caused_by(method.id()))?;
+                self.mechanism = if start_ok.mechanism.as_str() == AMQPLAIN { AMQPLAIN } else { PLAIN };
                 self.stage = Stage::Authenticating;
                 Ok(Step::Authenticate { user, password })
             }
@@ -251,13 +265,13 @@ fn credentials(start_ok: &connection::StartOk<'_>) -> Result<(String, Vec<u8>), 
     let invalid = || Failure::new(ReplyCode::SyntaxError, "response invalid");
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| invalid());
     match start_ok.mechanism.as_str() {
-        "PLAIN" => {
+        PLAIN => {
             let mut parts = start_ok.response.splitn(3, |byte| *byte == 0);
             let (_, user, password) = (parts.next(), parts.next(), parts.next());
             let (Some(user), Some(password)) = (user, password) else { return Err(invalid()) };
             Ok((text(user)?, password.to_vec()))
         }
-        "AMQPLAIN" => {
+        AMQPLAIN => {
             let table = Table::new(start_ok.response).map_err(|_| invalid())?;
             match (table.get("LOGIN"), table.get("PASSWORD")) {
                 (Some(Value::LongString(user)), Some(Value::LongString(password))) => {

@@ -188,7 +188,7 @@ impl Channels {
         let published = lane.publish(batch);
         channel.dirty = true;
         channel.congested |= published.congested;
-        self.metrics.published.increment(published.taken.into());
+        self.metrics.received.increment(published.taken.into());
         if published.done == 0 && published.exceptions.is_empty() {
             return Ok(());
         }

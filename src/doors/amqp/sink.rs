@@ -203,9 +203,11 @@ impl Sink {
         };
         let to = Recipient { channel: out.number, frame_max: *frame_max };
         let batch = fetched.message.batch.batch();
+        let before = guard.backlog();
         append(&mut guard, &batch, &fetched.message.message(), fetched.age, head, to);
         guard.appended();
-        self.metrics.delivered.increment(1);
+        self.metrics.sent.increment(1);
+        self.metrics.sent_bytes.increment(guard.backlog().saturating_sub(before) as u64);
     }
 
     /// What the client said about deliveries of a channel. In a `transaction` the windows wait for its commit.
@@ -354,14 +356,17 @@ impl DeliverySink for Sink {
         if guard.is_closed() {
             return Delivered::Closed;
         }
+        let before = guard.backlog();
         let mut count = 0;
         let forwards = delivery::forwards(batch);
         for pick in picks {
             count += u64::from(deliver(&mut guard, batch, pick, forwards));
         }
         let congested = guard.appended();
+        let bytes = guard.backlog().saturating_sub(before);
         drop(guard);
-        self.metrics.delivered.increment(count);
+        self.metrics.sent.increment(count);
+        self.metrics.sent_bytes.increment(bytes as u64);
         if congested { Delivered::Congested } else { Delivered::Taken }
     }
 

@@ -69,6 +69,7 @@ fn house_with(backend: Arc<dyn Backend>, limits: AmqpLimits) -> House {
 impl House {
     async fn raw(&self) -> Client {
         let stream = TcpStream::connect(self.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         Client { stream, received: Vec::new(), frame_max: 131_072 }
     }
 

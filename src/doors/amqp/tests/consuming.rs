@@ -268,7 +268,7 @@ async fn a_consumer_that_does_not_read_keeps_its_messages_in_the_queue_and_gets_
     let mut consumer = house.channel().await;
     consumer.consume("q", true).await;
     let body = vec![7; 20_000];
-    let count = 1_000u64;
+    let count = 400u64;
     let publisher = tokio::spawn(async move {
         let mut confirmed = 0;
         for at in 1..=count {

@@ -346,8 +346,14 @@ impl<S> Guard<'_, S> {
             return false;
         }
         inner.unsent.count();
-        if inner.backlog() > self.high {
+        if inner.backlog() > self.high && !inner.congested {
             inner.congested = true;
+            // Nobody flushes a blocked socket: the owner, who waits for it, has to begin to count the time.
+            if inner.blocked
+                && let Some(owner) = inner.owner.take()
+            {
+                owner.wake();
+            }
         }
         inner.congested
     }
@@ -574,6 +580,27 @@ mod tests {
             "publishers wait while it may still make progress"
         );
         assert!(outbound.lock().is_slow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stopped_before_it_was_congested_holds_up_publishers_for_a_second_only_too() {
+        let marks = Marks { high: 2 * FLOOD, ..Marks::default() };
+        let (outbound, _read, _client) = pair(marks).await;
+        append(&outbound, &vec![0; FLOOD]);
+        outbound.flush();
+        assert!(outbound.backlog() > 0 && !outbound.lock().is_congested());
+        let outbound = Arc::new(outbound);
+        let owned = Arc::clone(&outbound);
+        let owner = tokio::spawn(async move {
+            let mut owner = Owner::default();
+            std::future::poll_fn(|cx| owned.poll_owner(cx, &mut owner)).await
+        });
+        tokio::task::yield_now().await;
+        append(&outbound, &vec![0; 3 * FLOOD]);
+        outbound.flush();
+        std::future::poll_fn(|cx| outbound.poll_drained(cx)).await;
+        assert!(outbound.lock().is_slow());
+        owner.abort();
     }
 
     #[tokio::test]

@@ -2,17 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use linkspan_contract::conformance::letters::{Letter, Letters};
+use linkspan_contract::conformance::stage::queue_spec;
+use linkspan_contract::topology::{Binding, BindingEnd};
 use linkspan_contract::{
-    Backend, Batch, Client, Connection, Credit, Delivered, DeliverySink, Destination, Ended, Lane, LaneEvent,
-    LaneEvents, Pick, QueueSpec, Receipt, ReceiptSink, Settle, Settled, Settlement, Source, Subscribe,
-    SubscriptionKey, Syntax, SystemClock,
+    Backend, Batch, Client, Connection, Credit, Delivered, DeliverySink, Destination, Ended, ExchangeKind,
+    ExchangeSpec, Lane, LaneEvent, LaneEvents, Pick, QueueSpec, Receipt, ReceiptSink, Settle, Settled,
+    Settlement, Source, Subscribe, SubscriptionKey, Syntax, SystemClock,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 use parking_lot::Mutex;
@@ -64,6 +66,15 @@ impl ReceiptSink for Deaf {
 
 impl LaneEvents for Deaf {
     fn event(&self, _event: LaneEvent) {}
+}
+
+/// Tells threads to end, also when the test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 static CLIENTS: AtomicU64 = AtomicU64::new(1);
@@ -235,8 +246,129 @@ fn publishers_consumers_and_a_changing_topology_get_along() {
     assert_order(&watched, "watcher");
     let mut first_given: Vec<_> = shared.concat();
     first_given.sort_unstable();
-    first_given.dedup();
+    assert!(first_given.windows(2).all(|pair| pair[0] != pair[1]), "one was given twice and not said to be");
     assert_eq!(first_given.len(), all, "each message was given to a worker");
     let depth = backend.queues();
     assert!(depth.iter().all(|queue| queue.ready + queue.unsettled == 0), "the queue is empty: {depth:?}");
+}
+
+const ROUNDS: u32 = 200;
+
+fn binding(queue: &'static str) -> Binding<'static> {
+    Binding { source: "amq.direct", to: BindingEnd::Queue(queue), key: b"k", arguments: &[] }
+}
+
+#[test]
+fn a_binding_that_was_made_or_undone_is_seen_by_the_next_publish_on_any_lane() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime.handle();
+    let backend = Embedded::open("storm", EmbeddedOptions::default(), Arc::new(SystemClock));
+    let (_owner, mut owner, _) = client(runtime, &backend);
+    runtime.block_on(owner.declare_queue(&queue_spec("q", &[]))).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|threads| {
+        // The topology changes all the time, under other publishers, too.
+        let restless: Vec<_> = (0..2)
+            .map(|_| {
+                threads.spawn(|| {
+                    while !done.load(Ordering::SeqCst) {
+                        let (_connection, mut lane, _) = client(runtime, &backend);
+                        let how = Subscribe::new(Settle::AsPublished);
+                        let group = Source::Group { group: "g", filter: "k" };
+                        runtime.block_on(lane.subscribe(&group, KEY, &how, None)).unwrap();
+                        lane.start(KEY);
+                        let target = lane.target(&Destination::Address {
+                            path: b"k",
+                            syntax: Syntax::Topic,
+                            more: &[],
+                            queues: &[],
+                        });
+                        let published = lane.publish(&Letters::confirmed(target, 0..READ).batch());
+                        assert_eq!((published.done, published.exceptions.len()), (READ, 0));
+                        lane.flush();
+                    }
+                })
+            })
+            .collect();
+        let (asks, answers): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| {
+                let (ask, asked) = mpsc::channel::<()>();
+                let (answer, answered) = mpsc::channel();
+                let backend = &backend;
+                threads.spawn(move || {
+                    let (_connection, mut lane, _) = client(runtime, backend);
+                    let target =
+                        lane.target(&Destination::Exchange { name: "amq.direct", key: b"k", more: &[] });
+                    for () in asked {
+                        let published = lane.publish(&Letters::confirmed(target, [1]).batch());
+                        answer.send(published.exceptions.is_empty()).unwrap();
+                    }
+                });
+                (ask, answered)
+            })
+            .unzip();
+        let arrive = || {
+            asks.iter().for_each(|ask| ask.send(()).unwrap());
+            answers.iter().map(|answer| answer.recv().unwrap()).collect::<Vec<_>>()
+        };
+        let done = Done(&done);
+        for round in 0..ROUNDS {
+            runtime.block_on(owner.bind(&binding("q"))).unwrap();
+            assert_eq!(arrive(), [true, true], "round {round}: bound, and not seen");
+            runtime.block_on(owner.unbind(&binding("q"))).unwrap();
+            assert_eq!(arrive(), [false, false], "round {round}: unbound, and not seen");
+        }
+        drop(done);
+        restless.into_iter().for_each(|it| it.join().unwrap());
+        drop(asks);
+    });
+    let depths = backend.queues();
+    assert_eq!(depths.len(), 1, "the groups went with their members: {depths:?}");
+    assert_eq!(depths[0].ready, u64::from(2 * ROUNDS));
+}
+
+#[test]
+fn commits_lose_nothing_but_what_goes_to_an_exchange_that_is_deleted_meanwhile() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime.handle();
+    let backend = Embedded::open("storm", EmbeddedOptions::default(), Arc::new(SystemClock));
+    let (_owner, mut owner, _) = client(runtime, &backend);
+    runtime.block_on(owner.declare_queue(&queue_spec("q", &[]))).unwrap();
+    let exchange = ExchangeSpec {
+        name: "x",
+        kind: ExchangeKind::Direct,
+        passive: false,
+        durable: false,
+        auto_delete: false,
+        internal: false,
+        arguments: &[],
+    };
+    let done = AtomicBool::new(false);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                runtime.block_on(owner.declare_exchange(&exchange)).unwrap();
+                runtime.block_on(owner.delete_exchange("x", false)).unwrap();
+            }
+        });
+        let (_connection, mut lane, _) = client(runtime, &backend);
+        let (x, q) = (
+            lane.target(&Destination::Exchange { name: "x", key: b"k", more: &[] }),
+            lane.target(&Destination::Queue { name: "q", more: &[] }),
+        );
+        runtime.block_on(lane.begin()).unwrap();
+        let many = Letters::numbered(q, 0..200);
+        let mixed: Letters = [x, q, x, q].map(|to| Letter::numbered(to, 1)).into_iter().collect();
+        let ready = || backend.queues()[0].ready;
+        let done = Done(&done);
+        for _ in 0..500 {
+            let before = ready();
+            lane.publish(&many.batch());
+            let is_whole = lane.publish(&mixed.batch()).taken == 4;
+            if runtime.block_on(lane.commit()).is_ok() && is_whole {
+                assert_eq!(ready() - before, 202, "those to the queue are all there");
+            }
+        }
+        drop(done);
+    });
 }

@@ -37,7 +37,15 @@ enum Consuming {
     /// A topic filter; until it is started, `of_now` is what the key stood for before.
     Filter { next: Option<Arc<Subscription>>, of_now: Option<Arc<Subscription>> },
     /// A queue; `over` when only deliveries are left.
-    Queue { queue: Arc<Queue>, consumer: ConsumerId, over: bool },
+    Queue { queue: Arc<Queue>, consumer: ConsumerId, over: bool, earlier: Vec<Earlier> },
+}
+
+/// A consumer that had the key before, and has deliveries that are not settled.
+struct Earlier {
+    queue: Arc<Queue>,
+    consumer: ConsumerId,
+    /// Its tags are below this.
+    below: DeliveryTag,
 }
 
 struct Used {
@@ -129,11 +137,17 @@ impl Consumers {
     ) -> Result<(), Refused> {
         let consumer = self.vhost.house.number();
         let queue = join(self, consumer)?;
-        if let Some(before) = self.by_key.remove(&key) {
-            self.leave(before, now, touched);
+        let left = self.by_key.remove(&key).and_then(|before| self.leave(before, now, touched));
+        let mut earlier = Vec::new();
+        if let Some(Consuming::Queue { queue: old, consumer: who, earlier: others, .. }) = left {
+            // Tags go on, so that each says whose it is.
+            let below = old.next_tag(who).max(others.last().map_or(0, |other| other.below));
+            queue.skip_tags(consumer, below);
+            earlier = others;
+            earlier.push(Earlier { queue: old, consumer: who, below });
         }
         self.uses(&queue, Some(consumer));
-        self.by_key.insert(key, Consuming::Queue { queue, consumer, over: false });
+        self.by_key.insert(key, Consuming::Queue { queue, consumer, over: false, earlier });
         Ok(())
     }
 
@@ -167,7 +181,9 @@ impl Consumers {
         self.queues.retain(|used| used.queue.knows(lane));
         self.by_key.retain(|_, consuming| match consuming {
             Consuming::Filter { .. } => true,
-            Consuming::Queue { queue, .. } => queue.knows(lane),
+            Consuming::Queue { queue, earlier, .. } => {
+                queue.knows(lane) || earlier.iter().any(|old| old.queue.knows(lane))
+            }
         });
     }
 
@@ -209,33 +225,45 @@ impl Consumers {
                 self.session.forget(&subscription);
                 None
             }
-            Consuming::Queue { over: true, .. } => None,
-            Consuming::Queue { queue, consumer, over: false } => {
-                if queue.part(consumer, now, touched) {
+            Consuming::Queue { queue, consumer, over, earlier } => {
+                if !over && queue.part(consumer, now, touched) {
                     self.vhost.leave(&queue);
                 }
                 for used in self.queues.iter_mut().filter(|used| Arc::ptr_eq(&used.queue, &queue)) {
                     used.consumers.retain(|other| *other != consumer);
                 }
-                queue.owes(consumer).then_some(Consuming::Queue { queue, consumer, over: true })
+                let owes = queue.owes(consumer) || !earlier.is_empty();
+                owes.then_some(Consuming::Queue { queue, consumer, over: true, earlier })
             }
         }
     }
 
     /// Carries out a run of settlements; false when nothing of it was there to be settled.
     pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
-        match self.by_key.get(&run.key) {
+        match self.by_key.get_mut(&run.key) {
             Some(Consuming::Filter { .. }) => {
                 self.session.settle(run.key, run.first, run.count);
                 true
             }
-            Some(Consuming::Queue { queue, consumer, over }) => {
-                let tally = queue.settle(*consumer, run.first, run.count, &run.outcome, now, touched);
-                if *over && !queue.owes(*consumer) {
+            Some(Consuming::Queue { queue, consumer, over, earlier }) => {
+                let (mut first, mut left) = (run.first, run.count);
+                let mut known = 0;
+                for old in &*earlier {
+                    let its = left.min(u32::try_from(old.below.saturating_sub(first)).unwrap_or(u32::MAX));
+                    if its > 0 {
+                        known += old.queue.settle(old.consumer, first, its, &run.outcome, now, touched).known;
+                    }
+                    (first, left) = (first.saturating_add(its.into()), left - its);
+                }
+                if left > 0 {
+                    known += queue.settle(*consumer, first, left, &run.outcome, now, touched).known;
+                }
+                earlier.retain(|old| old.queue.owes(old.consumer));
+                if *over && earlier.is_empty() && !queue.owes(*consumer) {
                     self.by_key.remove(&run.key);
                 }
-                note_unknown(tally.unknown);
-                tally.known > 0
+                note_unknown(run.count.saturating_sub(known));
+                known > 0
             }
             None => self.settle_fetched(run, now, touched),
         }
@@ -319,7 +347,13 @@ impl Consumers {
             if let Some(fetches) = &mut self.fetches {
                 fetches.unsettled.clear();
             }
-            self.by_key.retain(|_, consuming| !matches!(consuming, Consuming::Queue { over: true, .. }));
+            self.by_key.retain(|_, consuming| match consuming {
+                Consuming::Queue { over, earlier, .. } => {
+                    earlier.clear();
+                    !*over
+                }
+                Consuming::Filter { .. } => true,
+            });
         }
     }
 

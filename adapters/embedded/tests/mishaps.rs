@@ -137,3 +137,28 @@ async fn a_queue_that_expires_is_spared_when_a_consumer_comes_in_time() {
     stage.pass(1001).await;
     assert!(client.fetch("q", key(9), true).await.is_err(), "nobody used it for a second");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_used_again_still_settles_what_it_was_given_before() {
+    let stage = Stage::new(&Fresh, "again").await;
+    let mut client = stage.client().await;
+    for queue in ["q", "other"] {
+        client.queue(queue, &[]).await;
+    }
+    let (q, other) = (client.to_queue("q"), client.to_queue("other"));
+    client.confirm(&Letters::confirmed(q, 0..4)).await;
+    client.confirm(&Letters::confirmed(other, 4..6)).await;
+    let mut all = Vec::new();
+    for (queue, numbers) in [("q", 0..2), ("q", 2..4), ("other", 4..6)] {
+        client.consume(queue, 1, 2).await;
+        all.extend(client.expect_numbers(numbers).await);
+        client.unsubscribe(key(1)).await.expect("a consumer is cancelled");
+    }
+    assert!(all.is_sorted_by(|one, next| one.tag < next.tag), "each tag says whose it is");
+    client.settle(1, all[1].tag, 2, Settlement::Accept);
+    client.accept(&all[4]);
+    client.lose_lane().await;
+    client.consume("q", 1, 9).await;
+    client.consume("other", 2, 9).await;
+    client.expect_numbers([0, 3, 5]).await;
+}

@@ -39,6 +39,16 @@ impl<B> Unsettled<B> {
         self.live
     }
 
+    /// The tag of the next delivery.
+    pub(crate) const fn next(&self) -> DeliveryTag {
+        self.next
+    }
+
+    /// Tags go on at `first`, unless they are beyond it.
+    pub(crate) fn skip(&mut self, first: DeliveryTag) {
+        self.next = self.next.max(first);
+    }
+
     /// Adds a delivery and yields its tag.
     #[inline]
     pub(crate) fn add(&mut self, message: Queued<B>, due: Millis) -> DeliveryTag {

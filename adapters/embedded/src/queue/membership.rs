@@ -139,6 +139,16 @@ impl Queue {
         self.state.lock().engine.unsettled_by(consumer) > 0
     }
 
+    /// The tag of the next delivery that a consumer settles.
+    pub(crate) fn next_tag(&self, consumer: ConsumerId) -> DeliveryTag {
+        self.state.lock().engine.next_tag(consumer)
+    }
+
+    /// A consumer's tags begin at `first`.
+    pub(crate) fn skip_tags(&self, consumer: ConsumerId, first: DeliveryTag) {
+        self.state.lock().engine.skip_tags(consumer, first);
+    }
+
     /// True when a lane consumes, has fetched or has something unsettled here.
     pub(crate) fn knows(&self, lane: LaneId) -> bool {
         self.state.lock().engine.knows(lane)

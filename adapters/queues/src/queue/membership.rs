@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use linkspan_contract::Millis;
+use linkspan_contract::{DeliveryTag, Millis};
 
 use super::Queue;
 use crate::consumer::{Consumer, ConsumerId, ExclusiveUse, LaneId, Removed};
@@ -37,6 +37,19 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         self.hand_over();
         Ok(())
+    }
+
+    /// The tag of the next delivery that a consumer settles; 1 when there is no such consumer.
+    pub fn next_tag(&self, consumer: ConsumerId) -> DeliveryTag {
+        let holder = self.holders.find(consumer).and_then(|at| self.holders.get(at));
+        holder.map_or(1, |holder| holder.unsettled.next())
+    }
+
+    /// A consumer's tags go on at `first`: it takes another one's place, whose deliveries are not all settled.
+    pub fn skip_tags(&mut self, consumer: ConsumerId, first: DeliveryTag) {
+        if let Some(holder) = self.holders.find(consumer).and_then(|at| self.holders.get_mut(at)) {
+            holder.unsettled.skip(first);
+        }
     }
 
     /// Pauses a consumer, whose sink is above its mark, or lets it go on; that resumes it, too.

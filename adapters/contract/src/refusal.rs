@@ -69,7 +69,7 @@ pub enum Refused {
     /// A wrong argument. (AMQP 406)
     #[error("{0}")]
     Precondition(String),
-    /// Nothing that this back end can do. (AMQP 540)
+    /// Nothing that this back end can do. (AMQP 406: 540 would close the whole connection)
     #[error("{0}")]
     NotImplemented(String),
     /// A filter that would take part of a work queue (MQTT 0x8F); the text says what to subscribe to instead.

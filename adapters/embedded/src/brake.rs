@@ -19,6 +19,9 @@ pub(crate) struct Brakes {
     woken_at: Millis,
 }
 
+/// Who is held by so many is held: more are not noted, and not looked through at every delivery.
+const MOST: usize = 64;
+
 enum Brake {
     Sink(Arc<dyn DeliverySink>),
     Session(Arc<Session>, Millis),
@@ -43,18 +46,20 @@ impl Brakes {
 
     pub(crate) fn sink(&mut self, sink: &Arc<dyn DeliverySink>) {
         let is_it = |brake: &Brake| matches!(brake, Brake::Sink(other) if ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(sink)));
-        if !self.list.iter().any(is_it) {
+        if self.list.len() < MOST && !self.list.iter().any(is_it) {
             self.list.push(Brake::Sink(Arc::clone(sink)));
         }
     }
 
     pub(crate) fn session(&mut self, session: &Arc<Session>, until: Millis) {
         self.list.retain(|brake| !matches!(brake, Brake::Session(other, _) if Arc::ptr_eq(other, session)));
+        self.list.truncate(MOST - 1);
         self.list.push(Brake::Session(Arc::clone(session), until));
     }
 
     pub(crate) fn queue(&mut self, queue: &Arc<Queue>, until: Millis) {
         self.list.retain(|brake| !matches!(brake, Brake::Queue(other, _) if Arc::ptr_eq(other, queue)));
+        self.list.truncate(MOST - 1);
         self.list.push(Brake::Queue(Arc::clone(queue), until));
     }
 
@@ -84,5 +89,24 @@ impl Brakes {
             coordinator.wake(cx.waker(), until);
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_contract::conformance::recorder::Recorder;
+
+    use super::*;
+    use crate::options::EmbeddedOptions;
+
+    #[test]
+    fn a_publisher_to_very_many_slow_subscribers_notes_some_of_them() {
+        let mut brakes = Brakes::default();
+        for client in 0..1000 {
+            let sink: Arc<dyn DeliverySink> = Arc::new(Recorder::default());
+            brakes.sink(&sink);
+            brakes.session(&Arc::new(Session::new(client, false, sink, &EmbeddedOptions::default())), 5);
+        }
+        assert_eq!(brakes.list.len(), MOST);
     }
 }

@@ -40,6 +40,9 @@ pub(crate) struct Lists<T> {
 /// Lists longer than this, and more lists than this, are not kept.
 const KEPT: usize = 2048;
 
+/// And all lists together keep room for so many entries.
+const KEPT_IN_ALL: usize = 16 * KEPT;
+
 thread_local! {
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
@@ -101,7 +104,14 @@ impl<T> Lists<T> {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.lists.iter_mut().take(self.used).for_each(clear);
+        let mut room = 0;
+        for list in self.lists.iter_mut().take(self.used) {
+            clear(list);
+            room += list.capacity();
+            if room > KEPT_IN_ALL {
+                *list = Vec::new();
+            }
+        }
         self.lists.truncate(KEPT);
         self.used = 0;
     }
@@ -110,5 +120,22 @@ impl<T> Lists<T> {
 impl<T> Default for Lists<T> {
     fn default() -> Self {
         Self { lists: Vec::new(), used: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_read_to_many_leaves_little_room_behind() {
+        let mut lists: Lists<u32> = Lists::default();
+        for _ in 0..KEPT {
+            let list = lists.open();
+            lists.get_mut(list).unwrap().extend(0..1000);
+        }
+        lists.clear();
+        let room: usize = lists.lists.iter().map(Vec::capacity).sum();
+        assert!(room <= KEPT_IN_ALL, "{room}");
     }
 }

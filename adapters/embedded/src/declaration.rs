@@ -10,7 +10,7 @@ use linkspan_contract::{ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec, Refu
 use crate::arguments::{Declared, QueueArguments, owned, text_of};
 use crate::exchange::{self, End, Exchange};
 use crate::headers;
-use crate::queue::{Queue, QueueTraits};
+use crate::queue::{Queue, QueueTraits, Remains};
 use crate::topology::Topology;
 use crate::vhost::Vhost;
 
@@ -118,17 +118,11 @@ impl Vhost {
         let deleted = self.change(|topology| {
             let Some(queue) = topology.queue(name).cloned() else { return Ok(None) };
             queue.check_owner(client)?;
-            let counts = queue.counts();
-            if if_unused && counts.consumers > 0 {
-                return Err(Refused::InUse { what: What::Queue, name: name.into() });
-            }
-            if if_empty && counts.messages > 0 {
-                return Err(Refused::NotEmpty(name.into()));
-            }
+            let remains = queue.end_if(if_unused, if_empty)?;
             topology.remove_queue(&queue);
-            Ok(Some(queue))
+            Ok(Some(remains))
         })?;
-        Ok(deleted.map_or(0, |queue| queue.end()))
+        Ok(deleted.map_or(0, Remains::tell))
     }
 
     pub(crate) fn bind(&self, binding: &Binding<'_>, client: u64) -> Result<(), Refused> {

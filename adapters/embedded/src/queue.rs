@@ -2,6 +2,7 @@
 
 mod hand_out;
 mod membership;
+mod remains;
 
 use std::fmt;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Weak};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::{
-    Batch, Ended, Flags, Kept, Millis, Outcome, OwnedBatch, Published, QueueCounts, Refused, SubscriptionKey,
+    Batch, Flags, Kept, Millis, Outcome, OwnedBatch, Published, QueueCounts, Refused, SubscriptionKey,
 };
 use linkspan_queues::{ConsumerId, Effect, Limits, Offer, Pushed, Queue as Engine};
 use parking_lot::{Mutex, MutexGuard};
@@ -24,6 +25,8 @@ use crate::keeper::{Keeper, Piece};
 use crate::outlet::{Outlet, Touched};
 use crate::scratch::Scratch;
 use crate::vhost::Vhost;
+
+pub(crate) use remains::Remains;
 
 /// What a queue was declared with, beside its limits.
 #[derive(Debug, Default)]
@@ -155,10 +158,6 @@ impl Queue {
         }
     }
 
-    pub(crate) fn counts(&self) -> QueueCounts {
-        counts(&self.name, &self.state.lock())
-    }
-
     /// Ready, unsettled, bytes, consumers.
     pub(crate) fn depth(&self) -> (u64, u64, u64, usize) {
         let state = self.state.lock();
@@ -237,22 +236,6 @@ impl Queue {
         self.gate.progress(now);
         self.gate.level(0);
         purged
-    }
-
-    /// It was taken out of the topology: its messages go, its consumers are told. Tells how many messages were ready.
-    pub(crate) fn end(&self) -> u64 {
-        let mut state = self.state.lock();
-        if std::mem::replace(&mut state.ended, true) {
-            return 0;
-        }
-        let ready = state.engine.purge();
-        state.engine = Engine::new(0, Limits::default());
-        for (_, mut seat) in state.seats.drain() {
-            seat.outlet.sink().ended(seat.key, Ended::QueueDeleted);
-        }
-        state.congested = 0;
-        self.gate.open();
-        ready
     }
 
     /// Its time has come.

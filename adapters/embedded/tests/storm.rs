@@ -372,3 +372,35 @@ fn commits_lose_nothing_but_what_goes_to_an_exchange_that_is_deleted_meanwhile()
         drop(done);
     });
 }
+
+#[test]
+fn a_queue_that_is_deleted_only_when_empty_takes_no_confirmed_message_along() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime.handle();
+    let backend = Embedded::open("storm", EmbeddedOptions::default(), Arc::new(SystemClock));
+    let (_owner, mut owner, _) = client(runtime, &backend);
+    let done = AtomicBool::new(false);
+    let deleted = AtomicU64::new(0);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let (_connection, mut lane, _) = client(runtime, &backend);
+            let target = lane.target(&Destination::Queue { name: "q", more: &[] });
+            while !done.load(Ordering::SeqCst) {
+                lane.publish(&Letters::confirmed(target, [1]).batch());
+            }
+        });
+        let done = Done(&done);
+        for _ in 0..5000 {
+            runtime.block_on(owner.declare_queue(&queue_spec("q", &[]))).unwrap();
+            match runtime.block_on(owner.delete_queue("q", false, true)) {
+                Ok(count) => {
+                    assert_eq!(count, 0, "it was to be deleted only when empty");
+                    deleted.fetch_add(1, Ordering::SeqCst);
+                }
+                Err(_) => assert!(runtime.block_on(owner.purge_queue("q")).unwrap() > 0),
+            }
+        }
+        drop(done);
+    });
+    assert!(deleted.load(Ordering::SeqCst) > 0, "it was empty now and then");
+}

@@ -9,6 +9,7 @@ pub mod http;
 pub mod listener;
 pub mod mqtt;
 pub mod outbound;
+mod unsent;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -32,10 +32,10 @@ impl Metrics {
             connections: gauge!("linkspan_connections", "door" => DOOR),
             connected: counter!("linkspan_connections_total", "door" => DOOR),
             channels: gauge!("linkspan_amqp_channels"),
-            received: counter!("linkspan_messages_received_total", "door" => DOOR),
-            received_bytes: counter!("linkspan_bytes_received_total", "door" => DOOR),
-            sent: counter!("linkspan_messages_sent_total", "door" => DOOR),
-            sent_bytes: counter!("linkspan_bytes_sent_total", "door" => DOOR),
+            received: counter!("linkspan_messages_in_total", "door" => DOOR),
+            received_bytes: counter!("linkspan_bytes_in_total", "door" => DOOR),
+            sent: counter!("linkspan_messages_out_total", "door" => DOOR),
+            sent_bytes: counter!("linkspan_bytes_out_total", "door" => DOOR),
             returned: counter!("linkspan_amqp_messages_returned_total"),
         }
     }

@@ -9,6 +9,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use linkspan_integration_tests::amqp::{Amqp, refusal, text};
+use linkspan_integration_tests::amqp_wire::{AmqpWire, method};
 use linkspan_integration_tests::{Server, soon, within};
 
 use crate::LULL;
@@ -174,11 +175,10 @@ async fn consumers_are_cancelled_when_their_queue_is_deleted() {
 #[tokio::test]
 async fn an_unknown_delivery_tag_closes_the_channel() {
     let server = Server::start("").await;
-    let amqp = Amqp::connect(server.amqp()).await;
-    amqp.channel.basic_ack(7, BasicAckOptions::default()).await.unwrap();
-    let declared = amqp.channel.queue_purge("any".into(), Default::default()).await;
+    let mut amqp = AmqpWire::open(server.amqp()).await;
+    amqp.send(&method(1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 7, 0])).await;
     let text = "PRECONDITION_FAILED - unknown delivery tag 7";
-    assert_eq!(refusal(&declared.unwrap_err()), (406, text.to_owned()));
+    assert_eq!(amqp.closed().await, (1, 406, text.to_owned()));
 }
 
 #[tokio::test]

@@ -204,6 +204,10 @@ impl<S> Outbound<S> {
                 inner.congested = false;
                 inner.slow = false;
                 owner.patience = None;
+                // Who writes at this moment will find nobody congested, and wake nobody.
+                let waiting = std::mem::take(&mut inner.waiting);
+                drop(inner);
+                waiting.into_iter().for_each(Waker::wake);
                 return Poll::Ready(Turn::Drained);
             }
             if !inner.owner.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -249,10 +253,13 @@ impl<S> Outbound<S> {
         Poll::Pending
     }
 
-    /// Ready below the low mark, when closed, and when the client is slow: then nobody may be held up by it.
+    /// Ready when the client is not congested, or below the low mark, when closed, and when the client is slow: then
+    /// nobody may be held up by it.
     pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.inner.lock();
-        if inner.closed.is_some() || inner.slow || inner.backlog() <= self.marks.low {
+        // Between the marks only a congested client holds: only its draining wakes who waits.
+        let holds = inner.congested && !inner.slow && inner.closed.is_none();
+        if !holds || inner.backlog() <= self.marks.low {
             return Poll::Ready(());
         }
         if !inner.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -343,6 +350,10 @@ impl<S> Guard<'_, S> {
             return false;
         }
         inner.unsent.count();
+        if inner.unsent.tail.is_empty() {
+            // Nothing came after all: an idle connection holds no buffer.
+            buffer::give_back(std::mem::take(&mut inner.unsent.tail));
+        }
         if inner.backlog() > self.high && !inner.congested {
             inner.congested = true;
             // Nobody flushes a blocked socket: the owner, who waits for it, has to begin to count the time.
@@ -355,7 +366,7 @@ impl<S> Guard<'_, S> {
         inner.congested
     }
 
-    /// Appends a large piece by reference, behind all that was appended before.
+    /// Appends a large piece by reference, behind all that was appended before. Call [`Guard::appended`] after.
     pub fn push_shared(&mut self, bytes: Bytes) {
         self.inner.unsent.push_shared(bytes);
     }
@@ -410,7 +421,10 @@ mod tests {
     async fn whoever_appends_writes_in_place() {
         let (outbound, _read, mut client) = pair(Marks::default()).await;
         append(&outbound, b"ab");
-        outbound.lock().push_shared(Bytes::from_static(b"cd"));
+        let mut guard = outbound.lock();
+        guard.push_shared(Bytes::from_static(b"cd"));
+        guard.appended();
+        drop(guard);
         append(&outbound, b"ef");
         outbound.flush();
         assert_eq!(outbound.backlog(), 0, "a few bytes fit into an idle socket");
@@ -478,6 +492,17 @@ mod tests {
         std::future::poll_fn(|cx| outbound.poll_drained(cx)).await;
         assert!(outbound.lock().is_slow());
         owner.abort();
+    }
+
+    #[tokio::test]
+    async fn between_the_marks_only_a_client_that_was_above_the_high_one_holds_up_publishers() {
+        let marks = Marks { high: 2 * FLOOD, low: 1, slow_after: Duration::from_secs(1) };
+        let (outbound, _read, _client) = pair(marks).await;
+        append(&outbound, &vec![0; FLOOD]);
+        outbound.flush();
+        assert!(outbound.backlog() > 1);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(outbound.poll_drained(&mut cx).is_ready(), "nothing would wake who waits");
     }
 
     #[tokio::test]

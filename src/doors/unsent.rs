@@ -15,6 +15,7 @@ const PIECES: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     pieces: VecDeque<Piece>,
+    /// To be appended to; then call [`Unsent::count`].
     pub(super) tail: Vec<u8>,
     /// Bytes of the first piece (or of the tail, when there is none) that are sent.
     sent: usize,
@@ -59,6 +60,9 @@ impl Unsent {
 
     /// Puts a piece behind, by reference.
     pub(super) fn push_shared(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
         self.park_tail();
         self.pieced += bytes.len();
         self.pieces.push_back(Piece::Shared(bytes));
@@ -126,11 +130,34 @@ impl Unsent {
         if self.len == 0 {
             self.sent = 0;
             self.tail.clear();
+        } else if self.sent > buffer::KEPT && self.sent > self.tail.len() / 2 {
+            // A client that is never quite served must not make the tail longer and longer.
+            self.tail.drain(..self.sent);
+            self.sent = 0;
         }
     }
 
     /// Gives the memory back to the thread.
     pub(super) fn recycle(self) {
         buffer::give_back(self.tail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_let_go_of_although_something_is_always_left() {
+        let mut unsent = Unsent::default();
+        unsent.tail.extend_from_slice(&[0; 100]);
+        unsent.count();
+        for _ in 0..100 {
+            unsent.tail.extend_from_slice(&[0; 100_000]);
+            unsent.count();
+            unsent.forget(100_000);
+        }
+        assert_eq!(unsent.len, 100);
+        assert!(unsent.tail.len() < 1024 * 1024, "{} bytes are held for 100", unsent.tail.len());
     }
 }

@@ -146,10 +146,14 @@ impl Hub {
         }
         self.routes.store(Arc::new(routes));
         self.epoch.fetch_add(1, Ordering::Release);
+        // The routes are in force: from here on nothing may go wrong for them.
         for (route, queue) in lost {
-            let mut lane = self.own_lane(&route).await?;
-            if let Err(why) = lane.delete_queue(&queue, false, true).await {
-                tracing::warn!(%queue, %why, "a queue that lost its route stays");
+            let deleted = match self.own_lane(&route).await {
+                Ok(mut lane) => lane.delete_queue(&queue, false, true).await.map_err(|why| why.to_string()),
+                Err(why) => Err(why.to_string()),
+            };
+            if let Err(why) = deleted {
+                tracing::warn!(%queue, why, "a queue that lost its route stays");
             }
         }
         let ears: Vec<Arc<dyn LaneEvents>> = {
@@ -253,6 +257,10 @@ impl Hub {
         let mut ears = self.ears.lock();
         if ears.len() == ears.capacity() {
             ears.retain(|ear| ear.strong_count() > 0);
+            // As many may come and go before all are looked at again as there are now.
+            let live = ears.len();
+            ears.shrink_to(live.saturating_mul(2));
+            ears.reserve(live.saturating_add(1));
         }
         ears.push(Arc::downgrade(ear));
     }

@@ -80,7 +80,7 @@ impl Scope {
             });
         };
         let lane = connection.lane(Arc::clone(&numbers) as Arc<dyn ReceiptSink>, events).await?;
-        Ok(Part { backend: Arc::clone(backend), lane, next: 0, numbers })
+        Ok(Part { backend: Arc::clone(backend), lane, way: 0, next: 0, numbers })
     }
 
     /// Tells the client that a subscription has ended.

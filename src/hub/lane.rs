@@ -27,6 +27,9 @@ pub struct HubLane {
     pub(super) retained: Option<Arc<Retained>>,
     /// The home back end's first, others in the order in which they came into use.
     pub(super) parts: Vec<Part>,
+    /// The part that each number in a subscription's key stands for. A part gets another number when routes change, so
+    /// that what a subscription was given before is not taken for what it is given after.
+    ways: Vec<u16>,
     pub(super) plans: Slab<Plan>,
     pub(super) epoch: u64,
     /// All targets are the home back end's own: batches are passed on untouched.
@@ -36,6 +39,8 @@ pub struct HubLane {
     pub(super) late: Vec<Receipt>,
     pub(super) subscriptions: HashMap<u32, Subscription, foldhash::fast::RandomState>,
     pub(super) windows: u32,
+    /// Whether a transaction is open, which only the home back end can carry out.
+    pub(super) transacts: bool,
     turn: usize,
 }
 
@@ -55,6 +60,7 @@ impl HubLane {
             events,
             retained,
             parts: vec![home],
+            ways: vec![0],
             plans: Slab::new(),
             epoch,
             straight: true,
@@ -62,6 +68,7 @@ impl HubLane {
             late: Vec::new(),
             subscriptions: HashMap::default(),
             windows: 0,
+            transacts: false,
             turn: 0,
         }
     }
@@ -77,13 +84,35 @@ impl HubLane {
             .ok_or_else(|| Refused::Away("unknown".into()))
     }
 
+    /// The part that a number in a subscription's key stands for.
+    pub(super) fn way(&mut self, way: u16) -> Result<&mut Box<dyn Lane>, Refused> {
+        let part = self.ways.get(usize::from(way)).copied();
+        self.part(part.unwrap_or(u16::MAX))
+    }
+
+    /// The back end that a number in a subscription's key stands for.
+    pub(super) fn backend_of(&self, way: u16) -> Option<&Arc<str>> {
+        let part = self.ways.get(usize::from(way))?;
+        self.parts.get(usize::from(*part)).map(|part| &part.backend)
+    }
+
+    /// Gives every part another number for the keys of subscriptions to come.
+    pub(super) fn renumber(&mut self) {
+        for (part, at) in self.parts.iter_mut().zip(0u16..) {
+            if let Ok(way) = u16::try_from(self.ways.len()) {
+                part.way = way;
+                self.ways.push(at);
+            }
+        }
+    }
+
     /// The part of `backend`, opened at first use.
     pub(super) async fn reach(&mut self, backend: &Arc<str>) -> Result<u16, Refused> {
         let known = self.parts.iter().position(|part| part.backend == *backend);
         let at = match known {
             Some(at) => at,
             None => {
-                let part = self
+                let mut part = self
                     .scope
                     .part(backend, Arc::clone(&self.receipts), Arc::clone(&self.events))
                     .await
@@ -91,13 +120,26 @@ impl HubLane {
                         tracing::debug!(%backend, %error, "a back end was not reached");
                         Refused::Away(backend.to_string())
                     })?;
+                let full = |_| Refused::Full("a client uses 65,536 back ends at most".into());
+                let at = u16::try_from(self.parts.len()).map_err(full)?;
+                part.way = u16::try_from(self.ways.len()).map_err(full)?;
                 self.part_ways();
                 part.numbers.part_ways(0);
                 self.parts.push(part);
-                self.parts.len().saturating_sub(1)
+                self.ways.push(at);
+                return Ok(at);
             }
         };
-        u16::try_from(at).map_err(|_| Refused::Full("a client uses 65,536 back ends at most".into()))
+        Ok(u16::try_from(at).unwrap_or(u16::MAX))
+    }
+
+    /// Like [`HubLane::reach`], for what an open transaction has to be able to undo.
+    pub(super) async fn reach_to_take(&mut self, backend: &Arc<str>) -> Result<u16, Refused> {
+        match self.reach(backend).await? {
+            0 => Ok(0),
+            _ if self.transacts => Err(beyond_transaction(backend)),
+            part => Ok(part),
+        }
     }
 
     /// From now on batches are taken apart.
@@ -176,7 +218,7 @@ impl Lane for HubLane {
         } else {
             for of_one in runs.chunk_by(|one, next| one.key.part == next.key.part) {
                 let Some(part) = of_one.first().map(|run| run.key.part) else { continue };
-                if let Ok(lane) = self.part(part) {
+                if let Ok(lane) = self.way(part) {
                     lane.settle(of_one);
                 }
             }
@@ -185,10 +227,10 @@ impl Lane for HubLane {
             return;
         }
         for run in runs.iter().filter(|run| !matches!(run.outcome, Settlement::Extend(_))) {
-            let window =
-                self.subscriptions.get(&run.key.subscription).and_then(|taken| taken.window.as_ref());
+            let subscription = self.subscriptions.get(&run.key.subscription);
+            let window = subscription.and_then(|subscription| subscription.window_of(run.key.part));
             if window.is_some_and(|window| window.grant_own(run.count))
-                && let Ok(lane) = self.part(run.key.part)
+                && let Ok(lane) = self.way(run.key.part)
             {
                 lane.resume();
             }
@@ -232,9 +274,9 @@ impl Lane for HubLane {
     fn start(&mut self, key: SubscriptionKey) {
         let Some(subscription) = self.subscriptions.get_mut(&key.subscription) else { return };
         subscription.started = true;
-        for at in subscription.parts.clone() {
-            if let Ok(lane) = self.part(at) {
-                lane.start(SubscriptionKey { part: at, ..key });
+        for part in subscription.parts.clone() {
+            if let Ok(lane) = self.way(part) {
+                lane.start(SubscriptionKey { part, ..key });
             }
         }
     }
@@ -246,10 +288,10 @@ impl Lane for HubLane {
 
     async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
         let Some(subscription) = self.subscriptions.remove(&key.subscription) else { return Ok(()) };
-        self.windows -= u32::from(subscription.window.is_some());
+        self.windows -= u32::from(subscription.has_window());
         let mut result = Ok(());
         for part in subscription.parts {
-            let ended = self.part(part)?.unsubscribe(SubscriptionKey { part, ..key }).await;
+            let ended = self.way(part)?.unsubscribe(SubscriptionKey { part, ..key }).await;
             result = result.and(ended);
         }
         result
@@ -261,8 +303,14 @@ impl Lane for HubLane {
         key: SubscriptionKey,
         settled: bool,
     ) -> Result<Option<Fetched>, Refused> {
-        let part = self.holder(queue).await?;
-        self.part(part)?.fetch(queue, SubscriptionKey { part, ..key }, settled).await
+        let at = self.holder(queue).await?;
+        let Some(part) = self.parts.get_mut(usize::from(at)) else {
+            return Err(Refused::Away("unknown".into()));
+        };
+        if at > 0 && self.transacts {
+            return Err(beyond_transaction(&part.backend));
+        }
+        part.lane.fetch(queue, SubscriptionKey { part: part.way, ..key }, settled).await
     }
 
     async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
@@ -315,7 +363,9 @@ impl Lane for HubLane {
     }
 
     async fn begin(&mut self) -> Result<(), Refused> {
-        self.home()?.begin().await
+        self.home()?.begin().await?;
+        self.transacts = true;
+        Ok(())
     }
 
     async fn commit(&mut self) -> Result<(), Refused> {
@@ -325,6 +375,13 @@ impl Lane for HubLane {
     async fn rollback(&mut self) -> Result<(), Refused> {
         self.home()?.rollback().await
     }
+}
+
+/// What does not lie on the home back end cannot be part of a transaction.
+pub(super) fn beyond_transaction(backend: &str) -> Refused {
+    Refused::Precondition(format!(
+        "a transaction reaches the home back end only, and the routes lead to back end '{backend}': use another channel"
+    ))
 }
 
 impl HubLane {

@@ -12,6 +12,8 @@ pub struct Part {
     pub backend: Arc<str>,
     /// The way through it.
     pub lane: Box<dyn Lane>,
+    /// What stands in the keys of its subscriptions for it from now on: a place in the lane's `ways`.
+    pub way: u16,
     /// The number that its next message with a receipt gets there.
     pub next: Seq,
     /// From its numbers to the hub's.

@@ -19,6 +19,13 @@ pub struct Plan {
     pub course: Result<(u16, TargetId), Refused>,
 }
 
+impl Plan {
+    /// True when the same plan may come out otherwise although the routes are the same: the back end was away.
+    pub fn may_change(&self) -> bool {
+        self.course.as_ref().is_err_and(Refused::may_retry)
+    }
+}
+
 /// A [`Destination`] that owns its bytes, so that it can be planned again after a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use linkspan_contract::{Batch, Flags, Message, Outcome, Published, Receipt, Refused, TargetId};
 
-use super::lane::HubLane;
+use super::lane::{HubLane, beyond_transaction};
 use super::plan::Wanted;
 
 thread_local! {
@@ -16,7 +16,8 @@ thread_local! {
 
 /// The result of a future that is ready at once.
 fn at_once<F: Future>(future: F) -> Option<F::Output> {
-    match pin!(future).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    // How much the task has done in this turn must not decide whether a message is taken.
+    match pin!(tokio::task::unconstrained(future)).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
     }
@@ -59,7 +60,7 @@ impl HubLane {
         let at = target.0 as usize;
         match self.plans.get(at) {
             None => return Err(Refused::Precondition("unknown target".into())),
-            Some(plan) if plan.epoch == self.epoch => return plan.course.clone(),
+            Some(plan) if plan.epoch == self.epoch && !plan.may_change() => return plan.course.clone(),
             Some(_) => {}
         }
         let Some(wanted) = self.plans.get(at).map(|plan| plan.wanted.clone()) else {
@@ -117,6 +118,13 @@ impl HubLane {
                     continue;
                 }
             };
+            if self.transacts
+                && let Some(beyond) = self.parts.get(usize::from(part)).filter(|_| part > 0)
+            {
+                let refused = beyond_transaction(&beyond.backend);
+                all.exceptions.push((begin, Outcome::Refused(refused)));
+                break;
+            }
             let run = Batch { messages: scratch, ..*batch };
             let run_len = u32::try_from(scratch.len()).unwrap_or(u32::MAX);
             let count = count_receipts(scratch);

@@ -1,42 +1,48 @@
 //! Subscribing on a hub's lane: on every back end that a subscription comes to, and again when routes change.
 
+use std::sync::Arc;
+
 use linkspan_contract::{Ended, Lane, Refused, SubscriptionKey};
 
 use super::lane::HubLane;
 use super::subscription::Subscription;
+use crate::patterns::Taking;
 
 impl HubLane {
-    /// Makes `subscription` on every back end that it comes to, or on none.
+    /// Makes `subscription` on every back end that it comes to and is not made on yet, or on none.
     pub(super) async fn make(&mut self, subscription: &mut Subscription) -> Result<(), Refused> {
         for backend in subscription.backends() {
-            let made = match self.reach(&backend).await {
-                Ok(part) => self.make_on(part, subscription).await.map(|()| part),
-                Err(refused) => Err(refused),
-            };
-            match made {
+            if subscription.parts.iter().any(|part| self.backend_of(*part) == Some(&backend)) {
+                continue;
+            }
+            match self.make_on(&backend, subscription).await {
                 Ok(part) => subscription.parts.push(part),
                 Err(refused) => {
-                    self.unmake(subscription).await;
+                    let made = std::mem::take(&mut subscription.parts);
+                    self.unmake(subscription.key, made).await;
                     return Err(refused);
                 }
             }
         }
-        self.windows += u32::from(subscription.window.is_some());
+        self.windows += u32::from(subscription.has_window());
         Ok(())
     }
 
-    async fn make_on(&mut self, part: u16, subscription: &Subscription) -> Result<(), Refused> {
+    /// What stands in the keys of `subscription` for `backend`.
+    async fn make_on(&mut self, backend: &Arc<str>, subscription: &Subscription) -> Result<u16, Refused> {
+        let at = self.reach_to_take(backend).await?;
+        let part = self.parts.get(usize::from(at)).map_or(0, |part| part.way);
         let key = SubscriptionKey { part, ..subscription.key };
         let arguments = subscription.arguments();
         let how = subscription.how(&arguments);
-        self.part(part)?.subscribe(&subscription.source(), key, &how, subscription.credit()).await
+        self.way(part)?.subscribe(&subscription.source(), key, &how, subscription.credit()).await?;
+        Ok(part)
     }
 
-    async fn unmake(&mut self, subscription: &mut Subscription) {
-        for part in std::mem::take(&mut subscription.parts) {
-            let key = SubscriptionKey { part, ..subscription.key };
-            if let Ok(lane) = self.part(part)
-                && let Err(refused) = lane.unsubscribe(key).await
+    async fn unmake(&mut self, key: SubscriptionKey, parts: Vec<u16>) {
+        for part in parts {
+            if let Ok(lane) = self.way(part)
+                && let Err(refused) = lane.unsubscribe(SubscriptionKey { part, ..key }).await
             {
                 tracing::debug!(%refused, "a subscription was not ended cleanly");
             }
@@ -47,27 +53,18 @@ impl HubLane {
     pub(super) async fn resolve_again(&mut self) {
         let routes = self.scope.hub.routes();
         let Some(table) = routes.vhost(&self.scope.client.vhost) else { return };
-        let keys: Vec<u32> = self.subscriptions.keys().copied().collect();
-        for key in keys {
-            let Some(taking) = self.subscriptions.get(&key).map(|subscription| subscription.changed(table))
-            else {
-                continue;
-            };
-            if matches!(taking, Ok(None)) {
-                continue;
-            }
+        let changed: Vec<(u32, Result<Taking, Refused>)> = self
+            .subscriptions
+            .iter()
+            .filter_map(|(key, subscription)| Some((*key, subscription.changed(table).transpose()?)))
+            .collect();
+        if !changed.is_empty() {
+            self.renumber();
+        }
+        for (key, taking) in changed {
             let Some(mut subscription) = self.subscriptions.remove(&key) else { continue };
-            self.windows -= u32::from(subscription.window.is_some());
-            self.unmake(&mut subscription).await;
-            let made = match taking {
-                Ok(Some(taking)) => {
-                    subscription.become_taking(taking);
-                    self.make(&mut subscription).await
-                }
-                Ok(None) => Ok(()),
-                Err(refused) => Err(refused),
-            };
-            match made {
+            self.windows -= u32::from(subscription.has_window());
+            match self.become_taking(&mut subscription, taking).await {
                 Ok(()) => {
                     let (key, started) = (subscription.key, subscription.started);
                     self.subscriptions.insert(key.subscription, subscription);
@@ -81,5 +78,23 @@ impl HubLane {
                 }
             }
         }
+    }
+
+    /// Makes `subscription` anew, but for the back ends where it can go on.
+    async fn become_taking(
+        &mut self,
+        subscription: &mut Subscription,
+        taking: Result<Taking, Refused>,
+    ) -> Result<(), Refused> {
+        let parts = std::mem::take(&mut subscription.parts);
+        let goes_on = |part: &u16| {
+            let backend = self.backend_of(*part);
+            taking.as_ref().is_ok_and(|taking| backend.is_some_and(|it| subscription.goes_on_by(taking, it)))
+        };
+        let (kept, over): (Vec<u16>, Vec<u16>) = parts.into_iter().partition(goes_on);
+        subscription.parts = kept;
+        self.unmake(subscription.key, over).await;
+        subscription.become_taking(taking?);
+        self.make(subscription).await
     }
 }

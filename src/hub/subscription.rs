@@ -24,10 +24,10 @@ pub struct Subscription {
     ack_timeout: Option<u64>,
     credit: Option<Arc<Credit>>,
     /// The window of a work queue, inside the client's own.
-    pub window: Option<Arc<Credit>>,
+    window: Option<Arc<Credit>>,
     /// What it came to.
-    pub taking: Taking,
-    /// The lane's parts that it is made on.
+    taking: Taking,
+    /// What stands in its keys for the back ends that it is made on.
     pub parts: Vec<u16>,
     /// Whether it gives already.
     pub started: bool,
@@ -107,8 +107,26 @@ impl Subscription {
     /// Makes it come to `taking`.
     pub fn become_taking(&mut self, taking: Taking) {
         self.taking = taking;
-        self.parts.clear();
         self.set_window();
+    }
+
+    /// True when it can go on as it is on a back end that it comes to by `taking` as well.
+    pub fn goes_on_by(&self, taking: &Taking, backend: &Arc<str>) -> bool {
+        match (&self.taking, taking) {
+            (Taking::Watch { .. }, Taking::Watch { backends }) => backends.contains(backend),
+            _ => false,
+        }
+    }
+
+    /// Whether it has a window of its own.
+    pub fn has_window(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// The window that a delivery took from whose key has `part`: what was given before routes changed took from
+    /// another, which is gone.
+    pub fn window_of(&self, part: u16) -> Option<&Arc<Credit>> {
+        self.window.as_ref().filter(|_| self.parts.contains(&part))
     }
 
     /// Only who settles as published, which is MQTT, gets a window: AMQP clients set their own prefetch.

@@ -29,12 +29,55 @@ fn routes(routes: impl IntoIterator<Item = Arc<Route>>) -> Routes {
 
 /// A hub over two back ends, `one` the home and `two`.
 async fn hub(over: impl IntoIterator<Item = Arc<Route>>) -> Arc<Hub> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let backends = ["one", "two"].map(|name| {
-        let backend: Arc<dyn Backend> = Embedded::open(name, EmbeddedOptions::default(), Arc::clone(&clock));
-        (Arc::from(name), backend)
-    });
-    Hub::open(backends.into(), routes(over), 1000, clock).await.unwrap()
+    hub_with(embedded("two"), over).await
+}
+
+fn embedded(name: &str) -> Arc<dyn Backend> {
+    Embedded::open(name, EmbeddedOptions::default(), Arc::new(SystemClock))
+}
+
+async fn hub_with(two: Arc<dyn Backend>, over: impl IntoIterator<Item = Arc<Route>>) -> Arc<Hub> {
+    let backends = [("one".into(), embedded("one")), ("two".into(), two)];
+    Hub::open(backends.into(), routes(over), 1000, Arc::new(SystemClock)).await.unwrap()
+}
+
+/// A back end that lets so many connections in, and is away for all others.
+struct Fickle {
+    inner: Arc<dyn Backend>,
+    lets_in: AtomicU64,
+}
+
+impl Fickle {
+    fn new(lets_in: u64) -> Arc<Self> {
+        Arc::new(Self { inner: embedded("two"), lets_in: AtomicU64::new(lets_in) })
+    }
+}
+
+#[async_trait]
+impl Backend for Fickle {
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn connect(
+        &self,
+        client: &Client,
+        sink: Arc<dyn DeliverySink>,
+    ) -> Result<Box<dyn Connection>, BackendError> {
+        let one_less = |left: u64| left.checked_sub(1);
+        match self.lets_in.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
+            Ok(_) => self.inner.connect(client, sink).await,
+            Err(_) => Err(BackendError::Away { name: "two".into(), why: "it is fickle".into() }),
+        }
+    }
+
+    async fn health(&self) -> Health {
+        self.inner.health().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }
 
 #[derive(Default)]
@@ -110,6 +153,35 @@ impl Client1 {
             self.lane.publish(&Batch::new(&bytes, &messages, &linkspan_contract::neutral::NEUTRAL));
         self.lane.flush();
         published
+    }
+
+    /// Publishes one message to a target that was asked for before.
+    fn publish_to(&mut self, target: linkspan_contract::TargetId, topic: &str) -> Published {
+        let head = Message { target, flags: WANTED, ..Message::default() };
+        let (topic, payload) = (topic.as_bytes(), Body::Shared("x".into()));
+        let properties = Properties::default();
+        let draft = Draft { exchange: None, topic, properties: &properties, payload, head }.build();
+        let published = self.lane.publish(&draft.batch());
+        self.lane.flush();
+        published
+    }
+
+    fn target(&mut self, topic: &str) -> linkspan_contract::TargetId {
+        let path = topic.as_bytes();
+        self.lane.target(&Destination::Address { path, syntax: Syntax::Topic, more: &[], queues: &[] })
+    }
+
+    /// Messages ready in a queue.
+    async fn ready(&mut self, name: &str) -> u64 {
+        let spec = QueueSpec {
+            name,
+            passive: true,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: &[],
+        };
+        self.lane.declare_queue(&spec).await.unwrap().messages
     }
 
     async fn subscribe(&mut self, source: Source<'_>, settle: Settle) -> Result<(), Refused> {
@@ -242,4 +314,102 @@ async fn a_reload_that_would_strand_messages_is_refused_with_their_number() {
     worker.deliveries.settle_into(worker.lane.as_mut());
     hub.reroute(routes([])).await.unwrap();
     assert!(worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.is_err(), "the queue is gone");
+}
+
+#[tokio::test]
+async fn what_was_given_before_a_reload_is_not_taken_for_what_is_given_after_it() {
+    let hub = hub([route("jobs", "one", &["old"])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    let mut worker = Client1::connect(&hub, 2, None).await;
+    worker.subscribe(Source::Filter("jobs"), Settle::AsPublished).await.unwrap();
+    publisher.publish(&["jobs"; 2], WANTED);
+    let (one, two) = (worker.next().await, worker.next().await);
+
+    hub.reroute(routes([route("jobs", "one", &["new"]), route("elsewhere", "one", &["old"])])).await.unwrap();
+    worker.lane.refresh().await;
+    publisher.publish(&["jobs"; 3], WANTED);
+    let (three, four) = (worker.next().await, worker.next().await);
+    one.settle(Settlement::Accept);
+    two.settle(Settlement::Release { delay: 0 });
+    let fifth = tokio::time::timeout(std::time::Duration::from_millis(50), worker.next()).await;
+    assert!(fifth.is_err(), "the window is 2, and what was settled took nothing from it");
+    assert_eq!(publisher.ready("old").await, 1, "one was accepted, one released");
+    drop((three, four));
+    worker.deliveries.settle_into(worker.lane.as_mut());
+    drop(worker);
+    assert_eq!(publisher.ready("new").await, 3, "none of these was accepted");
+}
+
+#[tokio::test]
+async fn a_reload_does_not_touch_a_watcher_on_the_back_ends_that_stay() {
+    let hub = hub([]).await;
+    let mut watcher = Client1::connect(&hub, 1, None).await;
+    watcher.subscribe(Source::Filter("#"), Settle::AsPublished).await.unwrap();
+    let mut publisher = Client1::connect(&hub, 2, None).await;
+    publisher.publish(&["near"], WANTED | Flags::DURABLE);
+    let before = watcher.next().await;
+    hub.reroute(routes([route("far/#", "two", &[])])).await.unwrap();
+    watcher.lane.refresh().await;
+    publisher.publish(&["near"], WANTED | Flags::DURABLE);
+    let after = watcher.next().await;
+    assert_eq!((after.key, after.tag), (before.key, before.tag + 1), "it is the same subscription still");
+    publisher.publish(&["far/a"], WANTED);
+    assert_eq!(watcher.topics(1).await, ["far/a"], "and there is one more");
+    hub.reroute(routes([])).await.unwrap();
+    watcher.lane.refresh().await;
+    publisher.publish(&["far/a"], WANTED);
+    assert_eq!(watcher.topics(1).await, ["far/a"]);
+}
+
+#[tokio::test]
+async fn a_back_end_that_was_away_is_asked_again_for_the_next_message() {
+    let two = Fickle::new(0);
+    let hub = hub_with(Arc::clone(&two) as _, [route("far/#", "two", &[])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    let target = publisher.target("far/a");
+    let published = publisher.publish_to(target, "far/a");
+    assert!(matches!(published.exceptions[0].1, Outcome::Failed(Refused::Away(_))), "{published:?}");
+    two.lets_in.store(1, Ordering::SeqCst);
+    let published = publisher.publish_to(target, "far/a");
+    assert_eq!(published.exceptions[0].1, Outcome::Unroutable, "it is there again");
+}
+
+#[tokio::test]
+async fn a_busy_task_reaches_another_back_end_all_the_same() {
+    let hub = hub([route("far/#", "two", &[])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    let spend = |cx: &mut std::task::Context<'_>| {
+        while std::pin::pin!(tokio::task::consume_budget()).poll(cx).is_ready() {}
+        std::task::Poll::Ready(publisher.publish(&["far/a"], WANTED))
+    };
+    let published = std::future::poll_fn(spend).await;
+    assert_eq!(published.exceptions[0].1, Outcome::Unroutable, "the back end is there");
+}
+
+#[tokio::test]
+async fn routes_in_force_are_reported_as_such_although_an_old_queue_could_not_be_deleted() {
+    let two = Fickle::new(2);
+    let hub = hub_with(Arc::clone(&two) as _, [route("jobs", "two", &["jobs"])]).await;
+    let client = Client1::connect(&hub, 1, None).await;
+    hub.reroute(routes([])).await.unwrap();
+    assert_eq!(two.lets_in.load(Ordering::SeqCst), 0, "it was looked whether the queue is empty");
+    assert!(hub.routes().vhost("/").unwrap().find(b"jobs").is_none());
+    assert!(client.ear.changed.load(Ordering::SeqCst), "lanes are told");
+}
+
+#[tokio::test]
+async fn a_transaction_does_not_reach_beyond_the_home_back_end_and_says_so() {
+    let hub = hub([route("far/#", "two", &[]), route("jobs", "two", &["jobs"])]).await;
+    let mut client = Client1::connect(&hub, 1, None).await;
+    client.lane.begin().await.unwrap();
+    let published = client.publish(&["near", "far/a", "near"], Flags::NONE);
+    assert_eq!(published.taken, 1, "what is behind was not looked at");
+    assert!(
+        matches!(published.exceptions.as_slice(), [(1, Outcome::Refused(Refused::Precondition(_)))]),
+        "{published:?}"
+    );
+    let refused = client.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await;
+    assert!(matches!(refused, Err(Refused::Precondition(_))), "{refused:?}");
+    let refused = client.lane.fetch("jobs", SubscriptionKey::default(), true).await;
+    assert!(matches!(refused, Err(Refused::Precondition(_))), "{refused:?}");
 }

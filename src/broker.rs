@@ -284,6 +284,7 @@ pub async fn run(
             }
             _ = upkeep.tick() => {
                 figures.run_upkeep();
+                broker.hub().sweep();
                 continue;
             }
         };

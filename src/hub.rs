@@ -240,10 +240,14 @@ impl Hub {
         healths
     }
 
+    /// Forgets retained messages that have expired: they must not take the place of new ones.
+    pub fn sweep(&self) {
+        self.retained.values().for_each(|retained| retained.sweep());
+    }
+
     /// Sets the figures that are counted only when somebody looks.
     pub fn publish_gauges(&self) {
         for (vhost, retained) in &self.retained {
-            retained.sweep();
             metrics::gauge!("linkspan_retained_messages", "vhost" => vhost.to_string())
                 .set(retained.len() as f64);
         }

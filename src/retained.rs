@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use linkspan_contract::address::{Level, Pattern};
 use linkspan_contract::{Batch, Clock, Flags, Kept, Message, Millis};
@@ -23,6 +24,8 @@ pub struct Retained {
     limit: usize,
     clock: Arc<dyn Clock>,
     slots: RwLock<BTreeMap<Box<[u8]>, Slot>>,
+    /// Nothing expires before: there is nothing to sweep until then.
+    soonest: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -37,12 +40,19 @@ impl Slot {
         let message = self.message.message();
         (!message.flags.has(Flags::EXPIRES) || message.expiry > age).then_some(age)
     }
+
+    /// When it expires; never when it does not.
+    fn end(&self) -> Millis {
+        let message = self.message.message();
+        let expires = message.flags.has(Flags::EXPIRES);
+        if expires { self.since.saturating_add(message.expiry) } else { Millis::MAX }
+    }
 }
 
 impl Retained {
     /// An empty one that keeps at most `limit` messages.
     pub fn new(limit: usize, clock: Arc<dyn Clock>) -> Self {
-        Self { limit, clock, slots: RwLock::default() }
+        Self { limit, clock, slots: RwLock::default(), soonest: AtomicU64::new(Millis::MAX) }
     }
 
     /// Makes the message at `at` of `batch` the retained one of its address. One without payload removes what was
@@ -61,6 +71,7 @@ impl Retained {
             metrics::counter!("linkspan_messages_dropped_total", "reason" => "retained-limit").increment(1);
             return;
         }
+        self.soonest.fetch_min(slot.end(), Ordering::Relaxed);
         slots.insert(topic.into(), slot);
     }
 
@@ -96,7 +107,17 @@ impl Retained {
     /// Forgets what has expired.
     pub fn sweep(&self) {
         let now = self.clock.now();
-        self.slots.write().retain(|_, slot| slot.age(now).is_some());
+        if now < self.soonest.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut slots = self.slots.write();
+        let mut soonest = Millis::MAX;
+        slots.retain(|_, slot| {
+            let alive = slot.age(now).is_some();
+            soonest = if alive { soonest.min(slot.end()) } else { soonest };
+            alive
+        });
+        self.soonest.store(soonest, Ordering::Relaxed);
     }
 }
 
@@ -116,8 +137,6 @@ fn literal_prefix(pattern: &Pattern) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use linkspan_contract::neutral::Draft;
     use linkspan_contract::{Body, Properties};
 
@@ -186,6 +205,15 @@ mod tests {
         assert!(retained.matching("#").is_empty());
         retained.sweep();
         assert_eq!(retained.len(), 0);
+        retain(&retained, "b", "1", Some(5000));
+        retain(&retained, "a", "1", Some(1000));
+        retain(&retained, "c", "1", None);
+        clock.0.store(2500, Ordering::Relaxed);
+        retained.sweep();
+        assert_eq!(topics(&retained, "#"), ["b", "c"]);
+        clock.0.store(9000, Ordering::Relaxed);
+        retained.sweep();
+        assert_eq!(retained.len(), 1, "each sweep knows when the next is due");
     }
 
     #[test]

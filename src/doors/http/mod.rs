@@ -11,6 +11,8 @@ mod connection;
 mod publish;
 mod publisher;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod translate;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Request};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
@@ -44,7 +46,7 @@ pub struct HttpOptions {
     pub vhost: Arc<str>,
     /// Bytes of a request body; above it is 413.
     pub max_body: usize,
-    /// How long a client may take to send a request's head.
+    /// How long a client may take to send a request's head, and may pause while it sends a body.
     pub header_timeout: Duration,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct Shared {
     hub: Arc<Hub>,
     users: Arc<Users>,
     vhost: Arc<str>,
+    max_body: usize,
+    patience: Duration,
     publishers: Publishers,
     figures: PrometheusHandle,
     stop: Stop,
@@ -75,7 +79,8 @@ impl HttpDoor {
     ) -> Self {
         let HttpOptions { vhost, max_body, header_timeout } = options;
         let publishers = Publishers::new(Arc::clone(&hub), Arc::clone(&vhost));
-        let shared = Arc::new(Shared { hub, users, vhost, publishers, figures, stop });
+        let patience = header_timeout;
+        let shared = Arc::new(Shared { hub, users, vhost, max_body, patience, publishers, figures, stop });
         let router = Router::new()
             .route("/v1/messages/{*address}", post(publish::publish))
             .route("/v1/subscriptions/{*filter}", get(subscribe::subscribe))
@@ -84,7 +89,6 @@ impl HttpDoor {
             .route("/healthz", get(admin::healthz))
             .route("/readyz", get(admin::readyz))
             .fallback(translate::no_such_resource)
-            .layer(DefaultBodyLimit::max(max_body))
             .with_state(shared);
         Self { router, header_timeout }
     }
@@ -100,7 +104,8 @@ impl From<SocketAddr> for Peer {
     }
 }
 
-/// Lets a request in when its `Authorization: Basic …` is right, or none is needed.
+/// Lets a request in when its `Authorization: Basic …` is right, or none is needed, and no web page of somebody else made
+/// a browser send it.
 async fn admit(
     axum::extract::State(shared): axum::extract::State<Arc<Shared>>,
     mut request: Request,
@@ -109,6 +114,7 @@ async fn admit(
     let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() else {
         return Err(Problem::denied(Denied::NotLocal));
     };
+    translate::sent_from_here(request.headers(), shared.users.is_open())?;
     let basic = request.headers().get(AUTHORIZATION).map(|value| basic(value.as_bytes()));
     let given = match basic {
         Some(Some(given)) => Some(given),

@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use linkspan_contract::Body;
 use linkspan_contract::neutral::Draft;
 
 use super::translate::{self, Problem};
-use super::{Shared, User};
+use super::{Shared, User, connection};
 
 /// Publishes the body. 204 when it is where it has to be; `Linkspan-Routed: false` when nobody took it.
 pub(super) async fn publish(
     State(shared): State<Arc<Shared>>,
     User(identity): User,
     Path(path): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     let address = translate::address(&path)?;
-    let (mut properties, head) = translate::message(&headers)?;
+    let (parts, body) = request.into_parts();
+    let (mut properties, head) = translate::message(&parts.headers)?;
+    let body = connection::body(body, shared.max_body, shared.patience).await?;
     properties.user_id = Some(identity.user.as_ref().into());
     let size = body.len();
     let message = Draft {

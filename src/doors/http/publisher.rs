@@ -1,6 +1,7 @@
 //! Lanes for HTTP publishes: a few, kept for the next request, so that none opens one of its own.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -102,11 +103,9 @@ impl Publisher {
         let lost = Refused::Away("unknown".into());
         let outcome = outcome.await.map_err(|_| Problem::from(lost))?;
         if published.congested {
-            // Who floods by HTTP waits as everybody does.
-            let ready = std::future::poll_fn(|cx| self.lane.poll_ready(cx)).await;
-            if let Err(lost) = ready {
-                return Err(Refused::Away(lost.backend).into());
-            }
+            // Who floods by HTTP waits as everybody does. The message is where it has to be all the same: a lane that is
+            // lost meanwhile tells the next.
+            let _ = super::connection::for_a_while(poll_fn(|cx| self.lane.poll_ready(cx))).await;
         }
         Ok(outcome)
     }

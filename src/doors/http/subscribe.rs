@@ -68,7 +68,11 @@ pub(super) async fn subscribe(
     let ear = Arc::new(Ear { changed });
     let mut lane = connection.lane(Arc::clone(&ear) as _, Arc::clone(&ear) as _).await?;
     let key = SubscriptionKey { subscription: 1, part: 0 };
-    lane.subscribe(&Source::Filter(&filter), key, &Subscribe::new(Settle::OnDelivery), None).await?;
+    // In a group of its own it gets a copy of everything, also of what goes to a queue that its filter is the match of:
+    // a plain filter would make it a worker there, and take work from the others.
+    let group = format!("linkspan-watch-{number}");
+    let source = Source::Group { group: &group, filter: &filter };
+    lane.subscribe(&source, key, &Subscribe::new(Settle::OnDelivery), None).await?;
     lane.start(key);
     let retained = match shared.hub.retained(&shared.vhost) {
         Some(retained) if wanted.retained => retained.matching(&filter),
@@ -110,18 +114,20 @@ impl Watcher {
                 () = &mut stop => return,
             };
             let (event, last) = match next {
-                Next::Delivery(delivery) => (message_event(&delivery.message, false), false),
+                Next::Delivery(delivery) => {
+                    metrics::counter!("linkspan_messages_out_total", "door" => "http").increment(1);
+                    (message_event(&delivery.message, false), false)
+                }
                 Next::Dropped(count) => {
                     metrics::counter!("linkspan_messages_dropped_total", "reason" => "slow-watcher")
                         .increment(count);
                     (Event::default().event("dropped").data(json!({ "count": count }).to_string()), false)
                 }
                 Next::Ended(_, why) => (
-                    Event::default().event("ended").data(json!({ "why": format!("{why:?}") }).to_string()),
+                    Event::default().event("ended").data(json!({ "why": translate::ended(why) }).to_string()),
                     true,
                 ),
             };
-            metrics::counter!("linkspan_messages_out_total", "door" => "http").increment(1);
             if self.events.send(event).await.is_err() || last {
                 return;
             }

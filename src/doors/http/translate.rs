@@ -1,12 +1,14 @@
 //! HTTP's words and the contract's: headers and properties, addresses, status codes.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use axum::Json;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use linkspan_contract::address::is_topic;
-use linkspan_contract::{BackendError, Flags, Message, Properties, Refused, Value};
+use linkspan_contract::{BackendError, Ended, Flags, Message, Properties, Refused, Value};
 use serde_json::json;
 
 use crate::identity::Denied;
@@ -27,6 +29,18 @@ impl Problem {
     /// A part of the request that cannot be used.
     pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad request", detail)
+    }
+
+    /// A body beyond the limit.
+    pub(super) fn too_large(most: usize) -> Self {
+        let detail = format!("a body has {most} bytes at most (doors.http.max-body-size)");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too large", detail)
+    }
+
+    /// A body that does not come.
+    pub(super) fn slow() -> Self {
+        let detail = "the body came too slowly; nothing was published";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "too slow", detail)
     }
 
     /// Who is not let in.
@@ -107,6 +121,43 @@ pub(super) async fn no_such_resource() -> Problem {
     let detail =
         "there are /v1/messages/{address}, /v1/subscriptions/{filter}, /healthz, /readyz and /metrics";
     Problem::new(StatusCode::NOT_FOUND, "no such resource", detail)
+}
+
+/// Refuses what somebody else's web page made a browser send. `open`: everybody on this machine is let in without a
+/// password, a browser too; then the name that was asked for has to be this machine's, lest a page's own name leads here.
+pub(super) fn sent_from_here(headers: &HeaderMap, open: bool) -> Result<(), Problem> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+    let host = text(header::HOST);
+    if let Some(origin) = text(header::ORIGIN) {
+        let page = origin.split_once("://").map_or(origin, |(_, authority)| authority);
+        if !host.is_some_and(|host| host.eq_ignore_ascii_case(page)) {
+            let detail = format!("this door does not answer to web pages of '{origin}'");
+            return Err(Problem::new(StatusCode::FORBIDDEN, "not let in", detail));
+        }
+    }
+    if open && let Some(host) = host.filter(|host| !is_this_machine(host)) {
+        let detail =
+            format!("without [users], this door answers to localhost and IP addresses, not to '{host}'");
+        return Err(Problem::new(StatusCode::FORBIDDEN, "not let in", detail));
+    }
+    Ok(())
+}
+
+/// True for `localhost` and for addresses, with or without a port.
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// Why there will be no more events.
+pub(super) fn ended(why: Ended) -> &'static str {
+    match why {
+        Ended::QueueDeleted => "queue-deleted",
+        Ended::Superseded => "superseded",
+        Ended::RouteChanged => "route-changed",
+        Ended::Away => "away",
+    }
 }
 
 /// The address of a request, which has to be one that every client can be given.
@@ -260,6 +311,22 @@ mod tests {
             let problem = message(&headers(&[pair])).unwrap_err();
             assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{pair:?}");
         }
+    }
+
+    #[test]
+    fn a_web_page_of_somebody_else_is_not_let_in() {
+        let sent =
+            |pairs: &[(&'static str, &'static str)], open| sent_from_here(&headers(pairs), open).is_ok();
+        assert!(sent(&[("host", "localhost:8080")], true));
+        assert!(sent(&[("host", "127.0.0.1:8080")], true) && sent(&[("host", "[::1]:8080")], true));
+        assert!(sent(&[("host", "localhost:8080"), ("origin", "http://localhost:8080")], true));
+        assert!(!sent(&[("host", "localhost:8080"), ("origin", "https://example.com")], true));
+        assert!(!sent(&[("host", "localhost:8080"), ("origin", "null")], true));
+        assert!(!sent(&[("host", "rebound.example.com:8080")], true), "a page's own name that leads here");
+        assert!(
+            sent(&[("host", "broker.example.com")], false),
+            "who has a password may call it as they like"
+        );
     }
 
     #[test]

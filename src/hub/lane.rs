@@ -274,11 +274,8 @@ impl Lane for HubLane {
     fn start(&mut self, key: SubscriptionKey) {
         let Some(subscription) = self.subscriptions.get_mut(&key.subscription) else { return };
         subscription.started = true;
-        for part in subscription.parts.clone() {
-            if let Ok(lane) = self.way(part) {
-                lane.start(SubscriptionKey { part, ..key });
-            }
-        }
+        let parts = subscription.parts.clone();
+        self.start_on(&parts, key);
     }
 
     async fn refresh(&mut self) {

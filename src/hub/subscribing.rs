@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{Ended, Lane, Refused, SubscriptionKey};
+use linkspan_contract::{Ended, Refused, SubscriptionKey};
 
 use super::lane::HubLane;
 use super::subscription::Subscription;
@@ -65,12 +65,11 @@ impl HubLane {
             let Some(mut subscription) = self.subscriptions.remove(&key) else { continue };
             self.windows -= u32::from(subscription.has_window());
             match self.become_taking(&mut subscription, taking).await {
-                Ok(()) => {
-                    let (key, started) = (subscription.key, subscription.started);
-                    self.subscriptions.insert(key.subscription, subscription);
-                    if started {
-                        self.start(key);
+                Ok(new) => {
+                    if subscription.started {
+                        self.start_on(&new, subscription.key);
                     }
+                    self.subscriptions.insert(key, subscription);
                 }
                 Err(refused) => {
                     tracing::info!(client = %self.scope.client.identifier, %refused, "a subscription ended with its route");
@@ -80,21 +79,31 @@ impl HubLane {
         }
     }
 
-    /// Makes `subscription` anew, but for the back ends where it can go on.
+    /// Lets a subscription give what the back ends behind `parts` have.
+    pub(super) fn start_on(&mut self, parts: &[u16], key: SubscriptionKey) {
+        for part in parts {
+            if let Ok(lane) = self.way(*part) {
+                lane.start(SubscriptionKey { part: *part, ..key });
+            }
+        }
+    }
+
+    /// Makes `subscription` anew, but for the back ends where it can go on. What stands in its keys for the others.
     async fn become_taking(
         &mut self,
         subscription: &mut Subscription,
         taking: Result<Taking, Refused>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<u16>, Refused> {
         let parts = std::mem::take(&mut subscription.parts);
         let goes_on = |part: &u16| {
             let backend = self.backend_of(*part);
             taking.as_ref().is_ok_and(|taking| backend.is_some_and(|it| subscription.goes_on_by(taking, it)))
         };
         let (kept, over): (Vec<u16>, Vec<u16>) = parts.into_iter().partition(goes_on);
-        subscription.parts = kept;
         self.unmake(subscription.key, over).await;
+        subscription.parts.clone_from(&kept);
         subscription.become_taking(taking?);
-        self.make(subscription).await
+        self.make(subscription).await?;
+        Ok(subscription.parts.iter().copied().filter(|part| !kept.contains(part)).collect())
     }
 }

@@ -105,9 +105,10 @@ pub async fn serve<D: Door>(listener: Listener, door: Arc<D>, max_connections: u
                     tracing::warn!(door = door.name(), %peer, max_connections, "connection refused: the limit is reached");
                     continue;
                 };
-                let (door, stop, alive) = (Arc::clone(&door), stop.clone(), alive.clone());
+                let serving = Arc::clone(&door).serve(stream, peer, stop.clone());
+                let alive = alive.clone();
                 tokio::spawn(async move {
-                    door.serve(stream, peer, stop).await;
+                    serving.await;
                     drop((place, alive));
                 });
             }

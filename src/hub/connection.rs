@@ -56,6 +56,8 @@ impl Scope {
         }
         let sink = Arc::clone(&self.sink.read());
         let connection = self.hub.backend(backend)?.connect(&self.client, sink).await?;
+        // Most clients use one back end.
+        connections.reserve_exact(1);
         connections.push((Arc::clone(backend), connection));
         let at = connections.len().saturating_sub(1);
         Ok((connections, at))

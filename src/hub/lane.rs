@@ -37,7 +37,8 @@ pub struct HubLane {
     pub(super) next: Seq,
     /// Receipts known already, for messages behind others whose are not.
     pub(super) late: Vec<Receipt>,
-    pub(super) subscriptions: HashMap<u32, Subscription, foldhash::fast::RandomState>,
+    /// Boxed: most lanes have one, and a table has room for several.
+    pub(super) subscriptions: HashMap<u32, Box<Subscription>, foldhash::fast::RandomState>,
     pub(super) windows: u32,
     /// Whether a transaction is open, which only the home back end can carry out.
     pub(super) transacts: bool,
@@ -265,7 +266,7 @@ impl Lane for HubLane {
         let Some(table) = routes.vhost(&self.scope.client.vhost) else {
             return Err(Refused::AccessRefused("the vhost is gone".into()));
         };
-        let mut subscription = Subscription::new(source, key, how, credit, table)?;
+        let mut subscription = Box::new(Subscription::new(source, key, how, credit, table)?);
         self.make(&mut subscription).await?;
         self.subscriptions.insert(key.subscription, subscription);
         Ok(())

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use self::turn::{Live, Step};
 use super::MqttDoor;
+use super::deliveries::Deliveries;
 use super::ending::Ending;
 use super::handshake::{self, Agreement, TurnedAway};
 use super::input::Input;
@@ -38,40 +39,73 @@ const TAKE_OVER: Duration = Duration::from_secs(2);
 /// the farewell that is under way.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Serves one connection to its end.
-pub(super) async fn serve(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: Stop) {
+/// Serves one connection to its end. All that is large stands in boxes, so that an idle client's task is small.
+pub(super) fn serve(
+    door: Arc<MqttDoor>,
+    stream: Stream,
+    peer: SocketAddr,
+    stop: Stop,
+) -> impl Future<Output = ()> + Send {
+    let welcoming = Box::pin(welcome(Arc::clone(&door), stream, peer, stop));
+    async move {
+        let Some(mut live) = welcoming.await else { return };
+        door.counters.connections.increment(1);
+        door.counters.connected.increment(1);
+        let ending = loop {
+            let request = match poll_fn(|cx| live.poll(cx, &door)).await {
+                Step::End(ending) => break ending,
+                Step::Request(request) => Some(request),
+                Step::Refresh => None,
+            };
+            if let Err(ending) = Box::pin(live.carry_out(request)).await {
+                break ending;
+            }
+        };
+        door.counters.connections.decrement(1);
+        Box::pin(live.end(door, ending)).await;
+    }
+}
+
+/// Lets a client in; none when it is not let in, and gone.
+async fn welcome(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: Stop) -> Option<Box<Live>> {
+    watch(&door, &stop);
     let (mut read, write) = stream.split();
     let mailbox = Arc::new(Mailbox::default());
     let marks = door.limits.marks;
-    let outbound = Outbound::new(write, super::deliveries::Deliveries::default(), marks);
+    let outbound = Outbound::new(write, Deliveries::default(), marks);
     let (mailbox_of_sink, counters) = (Arc::clone(&mailbox), Arc::clone(&door.counters));
     let sink = Arc::new(Sink::new(outbound, marks.high, mailbox_of_sink, counters));
     let mut input = Input::default();
-    let welcomed = {
-        let entering = enter(&door, peer, &mut read, &mut input, &sink, &mailbox);
-        let entering = Box::pin(timeout(door.limits.connect_timeout, entering));
-        tokio::select! {
-            biased;
-            () = stop.wanted() => None,
-            welcomed = entering => match welcomed {
-                Ok(welcomed) => welcomed,
-                Err(_) => {
-                    tracing::debug!(%peer, "no CONNECT came in time");
-                    None
-                }
-            },
-        }
+    let entering = enter(&door, peer, &mut read, &mut input, &sink, &mailbox);
+    let entered = tokio::select! {
+        biased;
+        () = stop.wanted() => None,
+        entered = timeout(door.limits.connect_timeout, entering) => match entered {
+            Ok(entered) => entered,
+            Err(_) => {
+                tracing::debug!(%peer, "no CONNECT came in time");
+                None
+            }
+        },
     };
-    let farewell = door.limits.farewell;
-    if let Some((session, claim)) = welcomed {
-        Box::pin(Live::new(read, input, sink, mailbox, session, claim, stop).run(&door, peer)).await;
-    } else {
-        Box::pin(async {
-            sink.outbound.finish(farewell).await;
-            linger(&mut read).await;
-        })
-        .await;
-    }
+    let Some((session, claim)) = entered else {
+        sink.outbound.finish(door.limits.farewell).await;
+        linger(&mut read).await;
+        return None;
+    };
+    let keep_alive = KeepAlive::new(session.agreement.keep_alive);
+    Some(Box::new(Live::new(peer, read, input, sink, mailbox, session, claim, keep_alive)))
+}
+
+/// Has all connected clients told when Linkspan goes down: one task for all of them.
+fn watch(door: &Arc<MqttDoor>, stop: &Stop) {
+    door.watched.call_once(|| {
+        let (registry, wanted) = (Arc::clone(&door.registry), stop.wanted());
+        tokio::spawn(async move {
+            wanted.await;
+            registry.stop();
+        });
+    });
 }
 
 /// From CONNECT to CONNACK. None when the client was not let in; then the answer, if there is one, is appended.
@@ -267,31 +301,9 @@ impl KeepAlive {
 }
 
 impl Live {
-    async fn run(mut self, door: &Arc<MqttDoor>, peer: SocketAddr) {
-        door.counters.connections.increment(1);
-        door.counters.connected.increment(1);
-        let ending = loop {
-            match poll_fn(|cx| self.poll(cx, door)).await {
-                Step::End(ending) => break ending,
-                Step::Request(request) => {
-                    if let Err(ending) = Box::pin(self.carry_out(Some(request))).await {
-                        break ending;
-                    }
-                }
-                Step::Refresh => {
-                    if let Err(ending) = Box::pin(self.carry_out(None)).await {
-                        break ending;
-                    }
-                }
-            }
-        };
-        door.counters.connections.decrement(1);
-        Box::pin(self.end(door, peer, ending)).await;
-    }
-
     /// Says why, leaves the will, and closes.
-    async fn end(self, door: &Arc<MqttDoor>, peer: SocketAddr, ending: Ending) {
-        let Self { mut read, sink, mut session, claim, successor, .. } = self;
+    async fn end(self: Box<Self>, door: Arc<MqttDoor>, ending: Ending) {
+        let Self { peer, mut read, sink, mut session, claim, successor, .. } = *self;
         let agreement = session.agreement.clone();
         if let (true, Some(reason)) = (ending.is_violation(), ending.reason()) {
             Counters::protocol_error(reason.as_u8());

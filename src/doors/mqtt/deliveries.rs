@@ -34,7 +34,8 @@ pub(super) struct Deliveries {
     pub detached: bool,
     /// While a subscription takes another's place, both get the same messages: the old one's number and the new one's.
     pub replaced: Option<(u32, u32)>,
-    inflight: Inflight,
+    /// Most idle clients have none.
+    inflight: Option<Box<Inflight>>,
     subscriptions: Vec<Subscribed>,
     discarded: Vec<Settled>,
 }
@@ -60,7 +61,7 @@ impl Default for Deliveries {
             receiver: Receiver { version: Version::V311, maximum: u32::MAX },
             detached: false,
             replaced: None,
-            inflight: Inflight::default(),
+            inflight: None,
             subscriptions: Vec::new(),
             discarded: Vec::new(),
         }
@@ -107,9 +108,10 @@ impl Deliveries {
     /// What the client has acknowledged, as runs to be settled; says how many deliveries that are.
     pub(super) fn settle(&mut self, acks: &[(NonZeroU16, ReasonCode)], runs: &mut Vec<Settled>) -> u32 {
         let mut count = 0;
+        let Some(inflight) = &mut self.inflight else { return 0 };
         for (packet_id, reason) in acks {
             // An identifier that stands for nothing is a repeated PUBACK: nothing is to be done.
-            let Some((key, tag)) = self.inflight.take(*packet_id) else { continue };
+            let Some((key, tag)) = inflight.take(*packet_id) else { continue };
             count += 1;
             if key != RETAINED {
                 add_run(runs, key, tag, 1, settlement(*reason));
@@ -149,7 +151,7 @@ impl Deliveries {
                     let inflight = &mut self.inflight;
                     let mut next = tag;
                     passing.append(rest, terms, to.out, || {
-                        let packet_id = inflight.allot(pick.key, next);
+                        let packet_id = inflight.get_or_insert_default().allot(pick.key, next);
                         next += 1;
                         packet_id
                     })
@@ -246,7 +248,7 @@ impl Deliveries {
                 prepared.append(None, to.out);
                 return true;
             }
-            Ok(prepared) => match self.inflight.allot(key, tag) {
+            Ok(prepared) => match self.inflight.get_or_insert_default().allot(key, tag) {
                 Some(packet_id) => {
                     prepared.append(Some(packet_id), to.out);
                     return true;

@@ -37,6 +37,8 @@ pub(super) struct Letters {
     pub closed: Option<Arc<str>>,
     /// The lane's subscriptions have to be resolved again.
     pub changed: bool,
+    /// Linkspan goes down.
+    pub stop: bool,
 }
 
 impl Mailbox {
@@ -63,6 +65,11 @@ impl Mailbox {
     /// Another connection takes the client identifier; `successor` is dropped when this one is gone.
     pub(super) fn take_over(&self, successor: Successor) {
         self.post(|letters| letters.successor = Some(successor));
+    }
+
+    /// Linkspan goes down.
+    pub(super) fn stop(&self) {
+        self.post(|letters| letters.stop = true);
     }
 
     fn post(&self, write: impl FnOnce(&mut Letters)) {

@@ -13,7 +13,7 @@
 //! | [`translate`] | MQTT's words and the contract's |
 //! | [`registry`], [`mailbox`] | client identifiers, and what other tasks have to say to a connection |
 //! | [`ending`], [`will`] | why a connection ends, and what it leaves |
-//! | [`targets`], [`aliases`], [`selector`] | topics and filters |
+//! | [`targets`], [`aliases`], [`filters`], [`selector`] | topics and filters |
 //! | [`input`], [`work`] | memory for what is read |
 //! | [`limits`], [`metric`] | bounds and counters |
 
@@ -21,6 +21,7 @@ mod aliases;
 mod connection;
 mod deliveries;
 mod ending;
+mod filters;
 mod handshake;
 mod inflight;
 mod input;
@@ -42,7 +43,7 @@ mod will;
 mod work;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use linkspan_contract::Backend;
 use tokio::sync::Semaphore;
@@ -65,6 +66,7 @@ pub struct MqttDoor {
     registry: Arc<Registry>,
     counters: Arc<Counters>,
     large: Arc<Semaphore>,
+    watched: Once,
 }
 
 impl MqttDoor {
@@ -87,6 +89,7 @@ impl MqttDoor {
             registry: Arc::default(),
             counters: Arc::default(),
             large,
+            watched: Once::new(),
         }
     }
 }
@@ -96,7 +99,12 @@ impl Door for MqttDoor {
         "mqtt"
     }
 
-    async fn serve(self: Arc<Self>, stream: Stream, peer: SocketAddr, stop: Stop) {
-        connection::serve(self, stream, peer, stop).await;
+    fn serve(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+        stop: Stop,
+    ) -> impl Future<Output = ()> + Send {
+        connection::serve(self, stream, peer, stop)
     }
 }

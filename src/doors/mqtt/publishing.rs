@@ -14,15 +14,21 @@ use super::limits::LARGE;
 use super::receipts::{Answer, Receipts};
 use super::session::{Session, acknowledge};
 use super::targets::Targets;
-use super::translate::{self, NotText, form::PublishForm};
+use super::translate::{self, NotText};
 use super::work::{Asked, Verdict, Work};
 use crate::protocol::mqtt::{
     Ack, AckKind, Framing, PublishEncoder, PublishSpans, Qos, ReasonCode, Sender, Version,
 };
 
-/// A session's part as a publisher.
+/// A session's part as a publisher, which most clients that subscribe never have.
+#[derive(Default)]
 pub(super) struct Publishing {
-    form: &'static PublishForm,
+    state: Option<Box<State>>,
+}
+
+/// What a client that publishes has.
+#[derive(Default)]
+struct State {
     targets: Targets,
     aliases: Aliases,
     receipts: Receipts,
@@ -35,44 +41,39 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    pub(super) fn new(version: Version) -> Self {
-        Self {
-            form: translate::form::of(version),
-            targets: Targets::default(),
-            aliases: Aliases::default(),
-            receipts: Receipts::default(),
-            received: HashSet::default(),
-            open: 0,
-            refused: None,
-            messages: 0,
-        }
+    #[inline]
+    fn state(&mut self) -> &mut State {
+        self.state.get_or_insert_default()
     }
 
     /// Receipts have come.
     pub(super) fn receipt(&mut self, first: Seq, count: u32, answer: &Answer) {
-        self.receipts.settle(first, count, answer);
+        self.state().receipts.settle(first, count, answer);
     }
 
     /// The end of a QoS 2 message; false when there was none.
     pub(super) fn release(&mut self, packet_id: NonZeroU16) -> bool {
-        let known = self.received.remove(&packet_id);
-        self.open -= u32::from(known && self.open > 0);
-        if self.received.is_empty() && self.received.capacity() > 256 {
-            self.received = HashSet::default();
+        let state = self.state();
+        let known = state.received.remove(&packet_id);
+        state.open -= u32::from(known && state.open > 0);
+        if state.received.is_empty() && state.received.capacity() > 256 {
+            state.received = HashSet::default();
         }
         known
     }
 
     /// Why the connection has to end: a message was refused that MQTT 3.1.1 cannot be told of.
     pub(super) fn refused(&mut self) -> Option<Ending> {
-        self.refused.take().map(Ending::Refused)
+        self.state.as_mut()?.refused.take().map(Ending::Refused)
     }
 
     /// Messages published since the last call.
     pub(super) fn take_count(&mut self) -> u64 {
-        std::mem::take(&mut self.messages)
+        self.state.as_mut().map_or(0, |state| std::mem::take(&mut state.messages))
     }
+}
 
+impl State {
     /// Answers a PUBLISH: it is over, or (QoS 2) received.
     #[inline]
     fn answer(
@@ -135,7 +136,7 @@ impl Session {
     /// Notes a PUBLISH of QoS 1 or 2; none when it is a repetition that was published already [MQTT-4.3.3-10].
     #[inline]
     fn admit(&mut self, packet_id: NonZeroU16, qos: Qos, work: &mut Work) -> Result<Option<AckKind>, Ending> {
-        let publishing = &mut self.publishing;
+        let publishing = self.publishing.state();
         if qos == Qos::ExactlyOnce && publishing.received.contains(&packet_id) {
             let kind = AckKind::Pubrec;
             let under_way = publishing.receipts.holds(packet_id)
@@ -173,7 +174,7 @@ impl Session {
         let topic = message.address.of(source);
         let target = match work.messages.last() {
             Some(before) if before.address.of(source) == topic => before.target,
-            _ => self.publishing.targets.find(topic, &mut *self.lane),
+            _ => self.publishing.state().targets.find(topic, &mut *self.lane),
         };
         let mut message = Message { target, ..message };
         if message.flags.has(Flags::HEADERS) {
@@ -232,13 +233,13 @@ impl Session {
         }
         let name = publish.topic.of(read);
         if !name.is_empty() {
-            self.publishing.aliases.set(alias, name);
+            self.publishing.state().aliases.set(alias, name);
         }
         if !work.in_rewritten {
             self.hand_over(bytes, work);
             work.in_rewritten = true;
         }
-        let Some(topic) = self.publishing.aliases.get(alias) else {
+        let Some(topic) = self.publishing.state().aliases.get(alias) else {
             return Err(Ending::violated(
                 ReasonCode::ProtocolError,
                 "a topic alias was used before it was set (§3.3.2.3.4)",
@@ -263,9 +264,9 @@ impl Session {
     pub(super) fn hand_over(&mut self, bytes: &[u8], work: &mut Work) {
         if !work.messages.is_empty() {
             let source = if work.in_rewritten { work.rewritten.as_slice() } else { bytes };
-            let batch = Batch::new(source, &work.messages, self.publishing.form);
+            let batch = Batch::new(source, &work.messages, translate::form::of(self.agreement.version));
             let published = self.lane.publish(&batch);
-            self.publishing.messages += work.messages.len() as u64;
+            self.publishing.state().messages += work.messages.len() as u64;
             work.messages.clear();
             self.heed(&published, work);
         } else if !work.asked.is_empty() {
@@ -273,13 +274,20 @@ impl Session {
         }
         work.rewritten.clear();
         work.in_rewritten = false;
-        self.publishing.targets.forget(&mut *self.lane);
+        if let Some(state) = &mut self.publishing.state {
+            state.targets.forget(&mut *self.lane);
+        }
     }
 
     /// Publishes one message whose payload has a buffer of its own.
     fn publish_body(&mut self, head: &[u8], message: &Message, body: &Body, work: &mut Work) {
-        let published = self.lane.publish(&Batch::with_body(head, message, body, self.publishing.form));
-        self.publishing.messages += 1;
+        let published = self.lane.publish(&Batch::with_body(
+            head,
+            message,
+            body,
+            translate::form::of(self.agreement.version),
+        ));
+        self.publishing.state().messages += 1;
         self.heed(&published, work);
     }
 
@@ -287,8 +295,9 @@ impl Session {
     pub(super) fn publish_unasked(&mut self, packet: &[u8]) {
         if let Some(mut message) = reread(packet, 0, self.agreement.version) {
             message.flags = message.flags.without(Flags::RECEIPT);
-            message.target = self.publishing.targets.find(message.address.of(packet), &mut *self.lane);
-            self.lane.publish(&Batch::new(packet, &[message], self.publishing.form));
+            let topic = message.address.of(packet);
+            message.target = self.publishing.state().targets.find(topic, &mut *self.lane);
+            self.lane.publish(&Batch::new(packet, &[message], translate::form::of(self.agreement.version)));
         }
     }
 
@@ -313,7 +322,7 @@ impl Session {
             },
         };
         let mut message = translate::message(&publish, 0, TargetId::default());
-        message.target = self.publishing.targets.find(message.address.of(packet), &mut *self.lane);
+        message.target = self.publishing.state().targets.find(message.address.of(packet), &mut *self.lane);
         let (list, payload) = (message.properties.of(packet), message.payload.of(packet));
         match translate::priority(list, payload) {
             Ok(priority) => message = translate::prioritized(message, priority),
@@ -329,14 +338,16 @@ impl Session {
         let body = Body::Shared(packet.slice_ref(payload));
         let message = translate::without_payload(message);
         self.publish_body(message.wire.of(packet), &message, &body, work);
-        self.publishing.targets.forget(&mut *self.lane);
+        if let Some(state) = &mut self.publishing.state {
+            state.targets.forget(&mut *self.lane);
+        }
         Ok(())
     }
 
     /// Answers what was just published, or notes what is still to be answered.
     fn heed(&mut self, published: &Published, work: &mut Work) {
         self.congested |= published.congested;
-        let at_once = self.publishing.receipts.is_empty() && published.done == published.wanting;
+        let at_once = self.publishing.state().receipts.is_empty() && published.done == published.wanting;
         let mut told = published.exceptions.iter().peekable();
         let mut seq = published.first;
         let known_below = published.first + u64::from(published.done);
@@ -357,9 +368,15 @@ impl Session {
             };
             match answer {
                 Some(answer) if at_once => {
-                    self.publishing.answer(packet_id, kind, answer, &self.agreement, &mut work.replies);
+                    self.publishing.state().answer(
+                        packet_id,
+                        kind,
+                        answer,
+                        &self.agreement,
+                        &mut work.replies,
+                    );
                 }
-                answer => self.publishing.receipts.push(number, packet_id, kind, answer),
+                answer => self.publishing.state().receipts.push(number, packet_id, kind, answer),
             }
         }
         if !at_once {
@@ -369,8 +386,8 @@ impl Session {
 
     /// Writes the answers that are due, in the order of the PUBLISHes.
     pub(super) fn answer_waiting(&mut self, work: &mut Work) {
-        while let Some((packet_id, kind, answer)) = self.publishing.receipts.pop() {
-            self.publishing.answer(packet_id, kind, answer, &self.agreement, &mut work.replies);
+        while let Some((packet_id, kind, answer)) = self.publishing.state().receipts.pop() {
+            self.publishing.state().answer(packet_id, kind, answer, &self.agreement, &mut work.replies);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Client identifiers in use: each names one connection, the newest (MQTT 5 §3.1.4 [MQTT-3.1.4-3]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -14,6 +15,7 @@ use super::mailbox::Mailbox;
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     holders: Mutex<HashMap<Arc<str>, Arc<Mailbox>, RandomState>>,
+    stopping: AtomicBool,
 }
 
 /// A connection's hold on its client identifier; dropping it gives the identifier back, unless another has it by now.
@@ -35,6 +37,9 @@ impl Registry {
         mailbox: &Arc<Mailbox>,
     ) -> (Claim, Option<Gone>) {
         let before = self.holders.lock().insert(Arc::clone(identifier), Arc::clone(mailbox));
+        if self.stopping.load(Ordering::SeqCst) {
+            mailbox.stop();
+        }
         let gone = before.map(|before| {
             let (successor, gone) = oneshot::channel();
             before.take_over(successor);
@@ -42,6 +47,13 @@ impl Registry {
         });
         let (registry, identifier, mailbox) = (Arc::clone(self), Arc::clone(identifier), Arc::clone(mailbox));
         (Claim { registry, identifier, mailbox }, gone)
+    }
+
+    /// Tells all clients, those to come included, that Linkspan goes down.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        let all: Vec<_> = self.holders.lock().values().cloned().collect();
+        all.iter().for_each(|mailbox| mailbox.stop());
     }
 }
 
@@ -61,6 +73,19 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
+
+    #[test]
+    fn who_comes_while_the_door_stops_is_told_too() {
+        let registry = Arc::new(Registry::default());
+        let letters = |mailbox: &Mailbox| mailbox.collect(&Context::from_waker(Waker::noop()));
+        let (early, late) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
+        let _early = registry.claim(&"early".into(), &early);
+        assert!(letters(&early).is_none());
+        registry.stop();
+        let _late = registry.claim(&"late".into(), &late);
+        assert!(letters(&early).is_some_and(|letters| letters.stop));
+        assert!(letters(&late).is_some_and(|letters| letters.stop));
+    }
 
     #[test]
     fn the_newest_connection_has_the_identifier_mqtt_3_1_4_3() {

@@ -76,7 +76,7 @@ impl Session {
         let Parts { agreement, connection, lane, sink, limits, retained, counters } = parts;
         let credit = Arc::new(Credit::new(agreement.window));
         Self {
-            publishing: Publishing::new(agreement.version),
+            publishing: Publishing::default(),
             agreement,
             connection,
             lane,

@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use linkspan_contract::address::is_topic;
 use linkspan_contract::{Flags, Source, SubscriptionKey};
 use smallvec::SmallVec;
 
 use super::deliveries::{Deliveries, Subscribed};
 use super::ending::Ending;
+use super::filters::{Filters, Held};
 use super::selector::select;
 use super::session::Session;
 use super::translate::delivery::Terms;
@@ -39,18 +38,11 @@ pub(super) enum Request {
 /// What a client is subscribed to.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    held: HashMap<Box<str>, Held, RandomState>,
+    held: Filters,
     /// The number of the next one: none is used twice, for what is unacknowledged may outlive its subscription.
     next: u32,
     /// Retained messages that wait until the client has room.
     waiting: VecDeque<Waiting>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    number: u32,
-    qos: Qos,
-    no_local: bool,
 }
 
 #[derive(Debug)]
@@ -183,7 +175,7 @@ impl Session {
             text: unselectable.to_string(),
         })?;
         let qos = options.qos.min(Qos::AtLeastOnce);
-        let before = self.subscriptions.held.get(&filter).copied();
+        let before = self.subscriptions.held.get(&filter);
         let copies = matches!(source, Source::Filter(_));
         let replay = copies
             && match options.retain_handling {

@@ -1,6 +1,7 @@
 //! The turns of a connected client's task: what is to be written, what other tasks have said, what was read.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use super::KeepAlive;
+use crate::doors::buffer;
 use crate::doors::listener::ReadHalf;
 use crate::doors::mqtt::MqttDoor;
 use crate::doors::mqtt::ending::Ending;
@@ -19,7 +21,6 @@ use crate::doors::mqtt::sink::Sink;
 use crate::doors::mqtt::subscribing::Request;
 use crate::doors::mqtt::work::Work;
 use crate::doors::outbound::{Owner, Turn};
-use crate::doors::{Stop, buffer};
 use crate::protocol::mqtt::PacketType;
 
 /// Bytes that a connection handles before it lets others have their turn.
@@ -30,6 +31,7 @@ type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A connected client.
 pub(super) struct Live {
+    pub(super) peer: SocketAddr,
     pub(super) read: ReadHalf,
     input: Input,
     pub(super) sink: Arc<Sink>,
@@ -39,7 +41,6 @@ pub(super) struct Live {
     pub(super) claim: Claim,
     keep_alive: Option<KeepAlive>,
     permit: Option<Waiting<Result<OwnedSemaphorePermit, AcquireError>>>,
-    stop: Waiting<()>,
     pub(super) successor: Option<Successor>,
     changed: bool,
     drained: bool,
@@ -56,26 +57,28 @@ pub(super) enum Step {
 }
 
 impl Live {
+    #[allow(clippy::too_many_arguments, reason = "all that it is made of")]
     pub(super) fn new(
+        peer: SocketAddr,
         read: ReadHalf,
         input: Input,
         sink: Arc<Sink>,
         mailbox: Arc<Mailbox>,
         session: Session,
         claim: Claim,
-        stop: Stop,
+        keep_alive: Option<KeepAlive>,
     ) -> Self {
         Self {
+            peer,
             read,
             input,
             sink,
             owner: Owner::default(),
             mailbox,
-            keep_alive: KeepAlive::new(session.agreement.keep_alive),
+            keep_alive,
             session,
             claim,
             permit: None,
-            stop: stop.wanted(),
             successor: None,
             changed: false,
             drained: false,
@@ -149,9 +152,6 @@ impl Live {
         if handled >= FAIR_SHARE {
             cx.waker().wake_by_ref();
         }
-        if self.stop.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Step::End(Ending::ShuttingDown));
-        }
         match self.keep_alive.as_mut().map(|keep_alive| keep_alive.poll(cx)) {
             Some(Poll::Ready(())) => Poll::Ready(Step::End(Ending::Silent)),
             _ => Poll::Pending,
@@ -166,7 +166,7 @@ impl Live {
 
     /// Deals with what other tasks have said.
     fn heed(&mut self, letters: Letters) -> Result<(), Ending> {
-        let Letters { receipts, discards, ended, successor, closed, changed } = letters;
+        let Letters { receipts, discards, ended, successor, closed, changed, stop } = letters;
         if !receipts.is_empty() {
             Work::with(|work| self.session.receipts(&receipts, work))?;
         }
@@ -179,6 +179,9 @@ impl Live {
         }
         if let Some(text) = closed {
             return Err(Ending::Lost(text));
+        }
+        if stop {
+            return Err(Ending::ShuttingDown);
         }
         if successor.is_some() {
             self.successor = successor;

@@ -36,8 +36,17 @@ pub(crate) struct Consumers {
 enum Consuming {
     /// A topic filter; until it is started, `of_now` is what the key stood for before.
     Filter { next: Option<Arc<Subscription>>, of_now: Option<Arc<Subscription>> },
-    /// A queue; `over` when only deliveries are left.
-    Queue { queue: Arc<Queue>, consumer: ConsumerId, over: bool, earlier: Vec<Earlier> },
+    /// A queue; boxed, for tables have room for several of these and idle clients have one.
+    Queue(Box<Working>),
+}
+
+/// A consumer of a queue.
+struct Working {
+    queue: Arc<Queue>,
+    consumer: ConsumerId,
+    /// Only deliveries are left.
+    over: bool,
+    earlier: Vec<Earlier>,
 }
 
 /// A consumer that had the key before, and has deliveries that are not settled.
@@ -139,7 +148,8 @@ impl Consumers {
         let queue = join(self, consumer)?;
         let left = self.by_key.remove(&key).and_then(|before| self.leave(before, now, touched));
         let mut earlier = Vec::new();
-        if let Some(Consuming::Queue { queue: old, consumer: who, earlier: others, .. }) = left {
+        if let Some(Consuming::Queue(before)) = left {
+            let Working { queue: old, consumer: who, earlier: others, .. } = *before;
             // Tags go on, so that each says whose it is.
             let below = old.next_tag(who).max(others.last().map_or(0, |other| other.below));
             queue.skip_tags(consumer, below);
@@ -147,7 +157,8 @@ impl Consumers {
             earlier.push(Earlier { queue: old, consumer: who, below });
         }
         self.uses(&queue, Some(consumer));
-        self.by_key.insert(key, Consuming::Queue { queue, consumer, over: false, earlier });
+        let working = Working { queue, consumer, over: false, earlier };
+        self.by_key.insert(key, Consuming::Queue(Box::new(working)));
         Ok(())
     }
 
@@ -181,8 +192,8 @@ impl Consumers {
         self.queues.retain(|used| used.queue.knows(lane));
         self.by_key.retain(|_, consuming| match consuming {
             Consuming::Filter { .. } => true,
-            Consuming::Queue { queue, earlier, .. } => {
-                queue.knows(lane) || earlier.iter().any(|old| old.queue.knows(lane))
+            Consuming::Queue(working) => {
+                working.queue.knows(lane) || working.earlier.iter().any(|old| old.queue.knows(lane))
             }
         });
     }
@@ -203,7 +214,7 @@ impl Consumers {
                     self.session.forget(&before);
                 }
             }
-            Some(Consuming::Queue { queue, consumer, .. }) => queue.start(*consumer, now, touched),
+            Some(Consuming::Queue(working)) => working.queue.start(working.consumer, now, touched),
             None => {}
         }
     }
@@ -225,15 +236,17 @@ impl Consumers {
                 self.session.forget(&subscription);
                 None
             }
-            Consuming::Queue { queue, consumer, over, earlier } => {
-                if !over && queue.part(consumer, now, touched) {
-                    self.vhost.leave(&queue);
+            Consuming::Queue(mut working) => {
+                let Working { queue, consumer, over, earlier } = &mut *working;
+                if !*over && queue.part(*consumer, now, touched) {
+                    self.vhost.leave(queue);
                 }
-                for used in self.queues.iter_mut().filter(|used| Arc::ptr_eq(&used.queue, &queue)) {
-                    used.consumers.retain(|other| *other != consumer);
+                for used in self.queues.iter_mut().filter(|used| Arc::ptr_eq(&used.queue, queue)) {
+                    used.consumers.retain(|other| other != consumer);
                 }
-                let owes = queue.owes(consumer) || !earlier.is_empty();
-                owes.then_some(Consuming::Queue { queue, consumer, over: true, earlier })
+                *over = true;
+                let owes = queue.owes(*consumer) || !earlier.is_empty();
+                owes.then_some(Consuming::Queue(working))
             }
         }
     }
@@ -245,7 +258,8 @@ impl Consumers {
                 self.session.settle(run.key, run.first, run.count);
                 true
             }
-            Some(Consuming::Queue { queue, consumer, over, earlier }) => {
+            Some(Consuming::Queue(working)) => {
+                let Working { queue, consumer, over, earlier } = &mut **working;
                 let (mut first, mut left) = (run.first, run.count);
                 let mut known = 0;
                 for old in &*earlier {
@@ -348,9 +362,9 @@ impl Consumers {
                 fetches.unsettled.clear();
             }
             self.by_key.retain(|_, consuming| match consuming {
-                Consuming::Queue { over, earlier, .. } => {
-                    earlier.clear();
-                    !*over
+                Consuming::Queue(working) => {
+                    working.earlier.clear();
+                    !working.over
                 }
                 Consuming::Filter { .. } => true,
             });
@@ -363,7 +377,7 @@ impl Consumers {
             .into_values()
             .filter_map(|consuming| match consuming {
                 Consuming::Filter { of_now, .. } => of_now,
-                Consuming::Queue { .. } => None,
+                Consuming::Queue(_) => None,
             })
             .collect();
         if !filters.is_empty() {

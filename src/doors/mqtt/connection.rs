@@ -94,7 +94,7 @@ async fn welcome(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: St
         return None;
     };
     let keep_alive = KeepAlive::new(session.agreement.keep_alive);
-    Some(Box::new(Live::new(peer, read, input, sink, mailbox, session, claim, keep_alive)))
+    Some(Box::new(Live::new(read, input, sink, mailbox, session, claim, keep_alive)))
 }
 
 /// Has all connected clients told when Linkspan goes down: one task for all of them.
@@ -270,16 +270,21 @@ async fn linger(read: &mut ReadHalf) {
 
 /// One and a half times what the client promised (MQTT 5 §3.1.2.10).
 struct KeepAlive {
-    patience: Duration,
+    seconds: u16,
     heard: Instant,
     alarm: Pin<Box<Sleep>>,
 }
 
+/// How long a client with this keep-alive may be silent.
+fn patience(seconds: u16) -> Duration {
+    Duration::from_millis(u64::from(seconds) * 1500)
+}
+
 impl KeepAlive {
     fn new(seconds: u16) -> Option<Self> {
-        let patience = Duration::from_millis(u64::from(seconds) * 1500);
         let heard = Instant::now();
-        (seconds > 0).then(|| Self { patience, heard, alarm: Box::pin(sleep_until(heard + patience)) })
+        let alarm = || Box::pin(sleep_until(heard + patience(seconds)));
+        (seconds > 0).then(|| Self { seconds, heard, alarm: alarm() })
     }
 
     /// Something was heard.
@@ -291,7 +296,7 @@ impl KeepAlive {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.alarm.as_mut().poll(cx));
-            let due = self.heard + self.patience;
+            let due = self.heard + patience(self.seconds);
             if Instant::now() >= due {
                 return Poll::Ready(());
             }
@@ -303,13 +308,13 @@ impl KeepAlive {
 impl Live {
     /// Says why, leaves the will, and closes.
     async fn end(self: Box<Self>, door: Arc<MqttDoor>, ending: Ending) {
-        let Self { peer, mut read, sink, mut session, claim, successor, .. } = *self;
+        let Self { mut read, sink, mut session, claim, successor, .. } = *self;
         let agreement = session.agreement.clone();
         if let (true, Some(reason)) = (ending.is_violation(), ending.reason()) {
             Counters::protocol_error(reason.as_u8());
-            tracing::info!(%peer, client = %agreement.identifier, why = %ending, "client disconnected");
+            tracing::info!(client = %agreement.identifier, why = %ending, "client disconnected");
         } else {
-            tracing::debug!(%peer, client = %agreement.identifier, why = %ending, "client disconnected");
+            tracing::debug!(client = %agreement.identifier, why = %ending, "client disconnected");
         }
         sink.detach(&ending.farewell(agreement.version, agreement.maximum));
         sink.outbound.flush();

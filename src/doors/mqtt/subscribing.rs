@@ -41,8 +41,9 @@ pub(super) struct Subscriptions {
     held: Filters,
     /// The number of the next one: none is used twice, for what is unacknowledged may outlive its subscription.
     next: u32,
-    /// Retained messages that wait until the client has room.
-    waiting: VecDeque<Waiting>,
+    /// Retained messages that wait until the client has room; most never do.
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of four")]
+    waiting: Option<Box<VecDeque<Waiting>>>,
 }
 
 #[derive(Debug)]
@@ -260,23 +261,25 @@ impl Session {
         let sink = Arc::clone(&self.sink);
         let mut guard = sink.outbound.lock();
         let (number, qos) = (made.subscribed.number, made.qos);
-        let mut found = self.retained.matching(&made.filter).into_iter();
-        if self.subscriptions.waiting.is_empty() {
-            for retained in found.by_ref() {
-                let waiting = Waiting { retained, number, qos };
-                if !self.replay_one(&mut guard, &waiting) {
-                    self.subscriptions.waiting.push_back(waiting);
-                    break;
-                }
-            }
+        let mut found = self
+            .retained
+            .matching(&made.filter)
+            .into_iter()
+            .map(|retained| Waiting { retained, number, qos })
+            .peekable();
+        if self.subscriptions.waiting.is_none() {
+            while found.next_if(|waiting| self.replay_one(&mut guard, waiting)).is_some() {}
         }
-        self.subscriptions.waiting.extend(found.map(|retained| Waiting { retained, number, qos }));
+        if found.peek().is_some() {
+            self.subscriptions.waiting.get_or_insert_default().extend(found);
+        }
     }
 
     /// Sends retained messages that had to wait, each as it is now, as far as the client has room.
     pub(super) fn replay(&mut self) {
+        let Some(mut queue) = self.subscriptions.waiting.take() else { return };
         let sink = Arc::clone(&self.sink);
-        while let Some(mut waiting) = self.subscriptions.waiting.pop_front() {
+        while let Some(mut waiting) = queue.pop_front() {
             let mut guard = sink.outbound.lock();
             let address = waiting.retained.message.address().topic().into_owned();
             let now = std::str::from_utf8(&address)
@@ -286,11 +289,11 @@ impl Session {
             let Some(now) = now else { continue };
             waiting.retained = now;
             if !self.replay_one(&mut guard, &waiting) {
-                self.subscriptions.waiting.push_front(waiting);
+                queue.push_front(waiting);
+                self.subscriptions.waiting = Some(queue);
                 return;
             }
         }
-        self.subscriptions.waiting = VecDeque::new();
     }
 
     /// Sends one retained message; false when the client has no room.

@@ -1,7 +1,6 @@
 //! The turns of a connected client's task: what is to be written, what other tasks have said, what was read.
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -31,7 +30,6 @@ type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A connected client.
 pub(super) struct Live {
-    pub(super) peer: SocketAddr,
     pub(super) read: ReadHalf,
     input: Input,
     pub(super) sink: Arc<Sink>,
@@ -57,9 +55,7 @@ pub(super) enum Step {
 }
 
 impl Live {
-    #[allow(clippy::too_many_arguments, reason = "all that it is made of")]
     pub(super) fn new(
-        peer: SocketAddr,
         read: ReadHalf,
         input: Input,
         sink: Arc<Sink>,
@@ -69,7 +65,6 @@ impl Live {
         keep_alive: Option<KeepAlive>,
     ) -> Self {
         Self {
-            peer,
             read,
             input,
             sink,

@@ -181,7 +181,8 @@ async fn an_order_reaches_every_service_and_one_instance_of_each() {
         let mut service = Client::start(command, &arguments);
         assert_eq!(service.line().await, "order 1", "{filter}");
         service.succeeded(filter).await;
-        let command = mosquitto("mosquitto_sub").unwrap();
+        let mut command = mosquitto("mosquitto_sub").unwrap();
+        command.stderr(Stdio::null());
         let arguments = ["-p", &port, "-V", "5", "-q", "1", "-C", "1", "-W", "1", "-t", filter];
         let mut instance = Client::start(command, &arguments);
         let status = soon("it gives up", instance.child.wait()).await.unwrap();

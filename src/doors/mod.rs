@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -29,6 +30,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub fn client_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Ends the turn of a task that has had its fair share: it is polled again when others had theirs, those of the other
+/// worker threads among them. A worker that never sleeps keeps its core until the kernel's next tick, some milliseconds
+/// later, although another one waits for that core with what a small client has said.
+fn give_way(cx: &Context<'_>) {
+    cx.waker().wake_by_ref();
+    std::thread::yield_now();
 }
 
 /// A protocol server.

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep};
 
-use super::buffer;
 use super::listener::WriteHalf;
 use super::unsent::Unsent;
+use super::{buffer, give_way};
 
 /// A task that writes for another connection stops after this many bytes: the rest is the owner's.
 const FAIR_SHARE: usize = 256 * 1024;
@@ -225,8 +225,7 @@ impl<S> Outbound<S> {
                     let mut inner = self.inner.lock();
                     inner.blocked = false;
                     if self.write(inner) >= FAIR_SHARE {
-                        // Let the runtime look after others before the next share.
-                        cx.waker().wake_by_ref();
+                        give_way(cx);
                         return Poll::Pending;
                     }
                     // Else all is written, or the readiness was stale and is cleared now: look again.

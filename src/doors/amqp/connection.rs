@@ -11,10 +11,10 @@ use std::time::Duration;
 use linkspan_contract::{BackendError, Connection as Scope};
 use tokio::time::{Instant, Sleep};
 
-use crate::doors::Stop;
 use crate::doors::buffer::{self, READ};
 use crate::doors::listener::{ReadHalf, Stream};
 use crate::doors::outbound::{Owner, Turn};
+use crate::doors::{Stop, give_way};
 use crate::identity::{Credentials, Denied, Identity};
 use crate::protocol::amqp::{Limits, ReplyCode, connection as class, frame};
 
@@ -196,7 +196,7 @@ impl Connection {
             };
             if *turn >= TURN {
                 *turn = 0;
-                cx.waker().wake_by_ref();
+                give_way(cx);
                 return Poll::Pending;
             }
             if away {

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use super::KeepAlive;
-use crate::doors::buffer;
 use crate::doors::listener::ReadHalf;
 use crate::doors::mqtt::MqttDoor;
 use crate::doors::mqtt::ending::Ending;
@@ -20,6 +19,7 @@ use crate::doors::mqtt::sink::Sink;
 use crate::doors::mqtt::subscribing::Request;
 use crate::doors::mqtt::work::Work;
 use crate::doors::outbound::{Owner, Turn};
+use crate::doors::{buffer, give_way};
 use crate::protocol::mqtt::PacketType;
 
 /// Bytes that a connection handles before it lets others have their turn.
@@ -145,7 +145,7 @@ impl Live {
             }
         }
         if handled >= FAIR_SHARE {
-            cx.waker().wake_by_ref();
+            give_way(cx);
         }
         match self.keep_alive.as_mut().map(|keep_alive| keep_alive.poll(cx)) {
             Some(Poll::Ready(())) => Poll::Ready(Step::End(Ending::Silent)),

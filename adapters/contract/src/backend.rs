@@ -125,6 +125,11 @@ pub trait Lane: Send {
     /// Makes a subscription of `source` under the door's own `key`. It gives nothing before [`Lane::start`], so that
     /// the door can write its answer first. Without `credit` the sink's mark is the only bound.
     ///
+    /// A key that has a subscription of the same source has it replaced, when the new one is started: nothing is lost, given twice or
+    /// given out of order on account of that. The tags of the key go on, what it has unsettled can still be settled,
+    /// and what waits for the window goes on waiting for it; so `credit` is the one of before, or there is or was none.
+    /// When the new one is refused, the old one stays.
+    ///
     /// # Errors
     /// When the source does not exist or is not for this client.
     async fn subscribe(

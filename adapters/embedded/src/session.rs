@@ -305,7 +305,7 @@ impl Session {
         for window in &mut state.windows {
             let bytes = &mut state.bytes;
             window.waiting.retain(|wait| {
-                let stays = !std::ptr::eq(&*wait.subscription, subscription);
+                let stays = !wait.subscription.is_of_line(subscription);
                 if !stays {
                     *bytes = bytes.saturating_sub(wait.bytes());
                 }

@@ -311,6 +311,9 @@ async fn a_reload_that_would_strand_messages_is_refused_with_their_number() {
     let mut worker = Client1::connect(&hub, 2, None).await;
     worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.unwrap();
     assert_eq!(worker.topics(3).await.len(), 3, "the old routes stayed in force");
+    let error = hub.reroute(routes([])).await.unwrap_err();
+    assert!(matches!(&error, RoutesError::NotEmpty { messages: 0, unsettled: Some(1), .. }), "{error}");
+    assert!(error.to_string().contains("0 messages that wait and 1 that are not acknowledged"), "{error}");
     worker.deliveries.settle_into(worker.lane.as_mut());
     hub.reroute(routes([])).await.unwrap();
     assert!(worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.is_err(), "the queue is gone");

@@ -191,7 +191,8 @@ pub trait Lane: Send {
     /// When it exists otherwise, is another's, or does not exist and is passive.
     async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused>;
 
-    /// Deletes a queue and tells how many messages went with it; one that is not there counts 0.
+    /// Deletes a queue and tells how many messages went with it; one that is not there counts 0. With `if_empty` it
+    /// must not hold any, ready or unsettled, as far as the back end knows of these.
     ///
     /// # Errors
     /// When it is in use or not empty and must not be, or is another's.

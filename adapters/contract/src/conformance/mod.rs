@@ -116,6 +116,7 @@ macro_rules! conformance {
                 exclusive_queues_are_their_connections_own
                 auto_delete_things_go_with_their_last_user
                 deletion_can_be_made_to_depend_on_use
+                what_is_unsettled_is_counted_and_keeps_an_empty_queue
                 a_nameless_queue_gets_a_name
                 an_unused_queue_expires
             }

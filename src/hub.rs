@@ -54,16 +54,19 @@ pub enum RoutesError {
     NewVhost(Arc<str>),
     /// A queue would lose its route although it holds messages.
     #[error(
-        "queue `{queue}` of the route `{filter}` still holds {messages} messages and the new routes have no place for \
-         them: the old routes stay in force; drain the queue, then reload again"
+        "queue `{queue}` of the route `{filter}` still holds {}, and the new routes have no place for them: the old \
+         routes stay in force; drain the queue, then reload again",
+        held(*.messages, *.unsettled)
     )]
     NotEmpty {
         /// The queue.
         queue: Arc<str>,
         /// The match of the route that owned it.
         filter: String,
-        /// How many messages it holds.
+        /// How many messages are ready.
         messages: u64,
+        /// How many are in the hands of consumers, where the back end knows.
+        unsettled: Option<u64>,
     },
     /// A queue could not be declared.
     #[error("queue `{queue}` cannot be made on back end `{backend}`: {why}")]
@@ -112,7 +115,7 @@ impl Hub {
     }
 
     /// Puts `routes` in force without dropping a connection: new queues are made first, queues that lost their route
-    /// are deleted when they are empty, and subscriptions are resolved again.
+    /// are deleted when they hold nothing, and subscriptions are resolved again.
     ///
     /// # Errors
     /// When they cannot be: the old routes stay in force.
@@ -186,11 +189,12 @@ impl Hub {
                 arguments: &[],
             };
             match self.own_lane(route).await?.declare_queue(&spec).await {
-                Ok(counts) if counts.messages > 0 => {
+                Ok(counts) if counts.messages > 0 || counts.unsettled.unwrap_or(0) > 0 => {
                     return Err(RoutesError::NotEmpty {
                         queue: Arc::clone(queue),
                         filter: route.filter.as_str().into(),
                         messages: counts.messages,
+                        unsettled: counts.unsettled,
                     });
                 }
                 Ok(_) => lost.push((Arc::clone(route), Arc::clone(queue))),
@@ -267,6 +271,13 @@ impl Hub {
             ears.reserve(live.saturating_add(1));
         }
         ears.push(Arc::downgrade(ear));
+    }
+}
+
+fn held(messages: u64, unsettled: Option<u64>) -> String {
+    match unsettled {
+        Some(unsettled) => format!("{messages} messages that wait and {unsettled} that are not acknowledged"),
+        None => format!("{messages} messages that wait"),
     }
 }
 

@@ -71,6 +71,16 @@ impl MqttWire {
         client
     }
 
+    /// Connects a client of MQTT 5 that takes `receive_maximum` unacknowledged messages.
+    pub async fn connect_narrow(door: SocketAddr, identifier: &str, receive_maximum: u8) -> Self {
+        let rest = [&[3, 0x21, 0, receive_maximum][..], &text(identifier)].concat();
+        let mut client = Self { wire: Wire::to(door).await };
+        client.wire.send(&connect(V5, 2, 0, &rest)).await;
+        let (first, body) = client.next().await;
+        assert_eq!((first, body[1]), (0x20, 0), "CONNACK, and success: {body:?}");
+        client
+    }
+
     /// Sends bytes.
     pub async fn send(&mut self, bytes: &[u8]) {
         self.wire.send(bytes).await;

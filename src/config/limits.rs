@@ -23,7 +23,8 @@ pub struct Limits {
     /// Bytes waiting for the window of one MQTT session above which publishers wait, while it makes progress.
     #[serde(with = "size")]
     pub session_high: u64,
-    /// Bytes waiting for the window of one MQTT session; what comes beyond is dropped for it and counted.
+    /// Bytes waiting for the window of one MQTT session; when more comes its connection is ended (MQTT 5: 0x97), and what
+    /// waited is dropped and counted.
     #[serde(with = "size")]
     pub session_limit: u64,
     /// Bytes waiting for one connection's socket above which those who publish to it wait.

@@ -267,7 +267,15 @@ impl Lane for HubLane {
             return Err(Refused::AccessRefused("the vhost is gone".into()));
         };
         let mut subscription = Box::new(Subscription::new(source, key, how, credit, table)?);
-        self.make(&mut subscription).await?;
+        match self.subscriptions.remove(&key.subscription) {
+            None => self.make(&mut subscription).await?,
+            Some(before) => {
+                if let Err(refused) = self.replace(&before, &mut subscription).await {
+                    self.subscriptions.insert(key.subscription, before);
+                    return Err(refused);
+                }
+            }
+        }
         self.subscriptions.insert(key.subscription, subscription);
         Ok(())
     }

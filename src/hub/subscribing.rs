@@ -15,7 +15,7 @@ impl HubLane {
             if subscription.parts.iter().any(|part| self.backend_of(*part) == Some(&backend)) {
                 continue;
             }
-            match self.make_on(&backend, subscription).await {
+            match self.make_on(&backend, None, subscription).await {
                 Ok(part) => subscription.parts.push(part),
                 Err(refused) => {
                     let made = std::mem::take(&mut subscription.parts);
@@ -28,10 +28,62 @@ impl HubLane {
         Ok(())
     }
 
-    /// What stands in the keys of `subscription` for `backend`.
-    async fn make_on(&mut self, backend: &Arc<str>, subscription: &Subscription) -> Result<u16, Refused> {
+    /// Makes `subscription` in the place of `before`, which has the same key: where it goes on with other terms, the back
+    /// end replaces it under the very key that it has there. When a back end refuses, `before` goes on as it was.
+    pub(super) async fn replace(
+        &mut self,
+        before: &Subscription,
+        subscription: &mut Subscription,
+    ) -> Result<(), Refused> {
+        if !subscription.succeed(before) {
+            self.renumber();
+        }
+        let place = |lane: &Self, backend: &Arc<str>| {
+            let on_it = |part: &&u16| lane.backend_of(**part) == Some(backend);
+            before.parts.iter().find(on_it).copied().filter(|_| before.goes_on_as(subscription, backend))
+        };
+        let backends = subscription.backends();
+        let places: Vec<Option<u16>> = backends.iter().map(|backend| place(self, backend)).collect();
+        for (backend, place) in backends.iter().zip(places) {
+            match self.make_on(backend, place, subscription).await {
+                Ok(part) => subscription.parts.push(part),
+                Err(refused) => {
+                    self.restore(before, std::mem::take(&mut subscription.parts)).await;
+                    return Err(refused);
+                }
+            }
+        }
+        let over = before.parts.iter().copied().filter(|part| !subscription.parts.contains(part)).collect();
+        self.unmake(before.key, over).await;
+        self.windows += u32::from(subscription.has_window());
+        self.windows -= u32::from(before.has_window());
+        Ok(())
+    }
+
+    /// Gives `before` back what was made in its place.
+    async fn restore(&mut self, before: &Subscription, made: Vec<u16>) {
+        let (taken, new): (Vec<u16>, Vec<u16>) =
+            made.into_iter().partition(|part| before.parts.contains(part));
+        self.unmake(before.key, new).await;
+        for part in taken {
+            let Some(backend) = self.backend_of(part).cloned() else { continue };
+            match self.make_on(&backend, Some(part), before).await {
+                Ok(_) if before.started => self.start_on(&[part], before.key),
+                Ok(_) => {}
+                Err(refused) => tracing::warn!(%backend, %refused, "a subscription was not made again"),
+            }
+        }
+    }
+
+    /// Makes `subscription` on `backend`, in the place of what stands in its keys there already. What does now.
+    async fn make_on(
+        &mut self,
+        backend: &Arc<str>,
+        place: Option<u16>,
+        subscription: &Subscription,
+    ) -> Result<u16, Refused> {
         let at = self.reach_to_take(backend).await?;
-        let part = self.parts.get(usize::from(at)).map_or(0, |part| part.way);
+        let part = place.or_else(|| self.parts.get(usize::from(at)).map(|part| part.way)).unwrap_or(0);
         let key = SubscriptionKey { part, ..subscription.key };
         let arguments = subscription.arguments();
         let how = subscription.how(&arguments);

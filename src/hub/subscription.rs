@@ -110,12 +110,26 @@ impl Subscription {
         self.set_window();
     }
 
+    /// True when `later`, which takes its place, has it go on with other terms on a back end that it is made on.
+    pub fn goes_on_as(&self, later: &Self, backend: &Arc<str>) -> bool {
+        self.goes_on_by(&later.taking, backend)
+    }
+
     /// True when it can go on as it is on a back end that it comes to by `taking` as well.
     pub fn goes_on_by(&self, taking: &Taking, backend: &Arc<str>) -> bool {
         match (&self.taking, taking) {
             (Taking::Watch { .. }, Taking::Watch { backends }) => backends.contains(backend),
-            _ => false,
+            (mine, taking) => mine == taking,
         }
+    }
+
+    /// It takes the place of `before`. True when it comes to the same: then deliveries of `before` stay in its window.
+    pub fn succeed(&mut self, before: &Self) -> bool {
+        let same = self.taking == before.taking;
+        if same && self.window.is_some() && before.window.is_some() {
+            self.window.clone_from(&before.window);
+        }
+        same
     }
 
     /// Whether it has a window of its own.

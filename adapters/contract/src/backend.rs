@@ -125,6 +125,11 @@ pub trait Lane: Send {
     /// Makes a subscription of `source` under the door's own `key`. It gives nothing before [`Lane::start`], so that
     /// the door can write its answer first. Without `credit` the sink's mark is the only bound.
     ///
+    /// A key that has a subscription of the same source has it replaced, when the new one is started: nothing is lost, given twice or
+    /// given out of order on account of that. The tags of the key go on, what it has unsettled can still be settled,
+    /// and what waits for the window goes on waiting for it; so `credit` is the one of before, or there is or was none.
+    /// When the new one is refused, the old one stays.
+    ///
     /// # Errors
     /// When the source does not exist or is not for this client.
     async fn subscribe(
@@ -186,7 +191,8 @@ pub trait Lane: Send {
     /// When it exists otherwise, is another's, or does not exist and is passive.
     async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused>;
 
-    /// Deletes a queue and tells how many messages went with it; one that is not there counts 0.
+    /// Deletes a queue and tells how many messages went with it; one that is not there counts 0. With `if_empty` it
+    /// must not hold any, ready or unsettled, as far as the back end knows of these.
     ///
     /// # Errors
     /// When it is in use or not empty and must not be, or is another's.

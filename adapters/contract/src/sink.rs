@@ -55,6 +55,11 @@ pub enum Ended {
     RouteChanged,
     /// The back end is away.
     Away,
+    /// More waited for the window of its client than the back end keeps for one, and what waited for it is gone.
+    LimitExceeded {
+        /// How much it keeps.
+        bytes: u64,
+    },
 }
 
 /// A client connection's outbound side, supplied by the door: one per connection, shared by all its subscriptions.

@@ -78,14 +78,24 @@ pub struct QueueSpec<'a> {
 }
 
 /// What is known of a queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueCounts {
     /// Its name.
     pub name: String,
     /// Messages ready to be given out.
     pub messages: u64,
+    /// Messages that it holds beside these: given out and not settled, or released and waiting for their delay to end.
+    /// None when the back end has no way to know.
+    pub unsettled: Option<u64>,
     /// Consumers.
     pub consumers: u32,
+}
+
+impl QueueCounts {
+    /// The counts of a back end that does not know what is unsettled.
+    pub fn new(name: impl Into<String>, messages: u64, consumers: u32) -> Self {
+        Self { name: name.into(), messages, unsettled: None, consumers }
+    }
 }
 
 /// What a binding leads to.

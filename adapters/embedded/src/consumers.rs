@@ -106,11 +106,14 @@ impl Consumers {
                 let window = self.session.window(credit);
                 let session = Arc::clone(&self.session);
                 let filter = Pattern::from_filter(filter);
-                let next = Subscription::new(key, filter, how.settle, how.no_local, session, window);
+                let mut next = Subscription::new(key, filter, how.settle, how.no_local, session, window);
+                if let Some(before) = &of_now {
+                    next = next.replacing(before);
+                }
                 self.by_key.insert(key, Consuming::Filter { next: Some(Arc::new(next)), of_now });
                 Ok(())
             }
-            Source::Group { group, filter } => self.subscribe_queue(key, now, touched, |this, consumer| {
+            Source::Group { group, filter } => self.subscribe_queue(key, now, touched, |this, number| {
                 let vhost = Arc::clone(&this.vhost);
                 let make = || {
                     let traits =
@@ -118,20 +121,20 @@ impl Consumers {
                     let name = format!("$share/{group}/{filter}").into();
                     Queue::new(name, &vhost, traits, &QueueArguments::default(), now)
                 };
-                let consumer = this.consumer(consumer, how, credit);
                 this.vhost.change(|topology| {
                     let queue = topology.group(group, filter, make);
+                    let consumer = this.consumer(number(&queue), how, credit);
                     queue.join(consumer, &this.session, key).map(|()| queue)
                 })
             }),
-            Source::Queue(name) => self.subscribe_queue(key, now, touched, |this, consumer| {
+            Source::Queue(name) => self.subscribe_queue(key, now, touched, |this, number| {
                 let topology = this.vhost.look();
                 let queue = topology.queue(name).ok_or_else(|| Refused::NotFound {
                     what: linkspan_contract::What::Queue,
                     name: name.into(),
                 })?;
                 queue.check_owner(this.session.client)?;
-                queue.join(this.consumer(consumer, how, credit), &this.session, key)?;
+                queue.join(this.consumer(number(queue), how, credit), &this.session, key)?;
                 Ok(Arc::clone(queue))
             }),
         }
@@ -142,10 +145,23 @@ impl Consumers {
         key: SubscriptionKey,
         now: Millis,
         touched: &mut Touched,
-        join: impl FnOnce(&Self, ConsumerId) -> Result<Arc<Queue>, Refused>,
+        join: impl FnOnce(&Self, &dyn Fn(&Arc<Queue>) -> ConsumerId) -> Result<Arc<Queue>, Refused>,
     ) -> Result<(), Refused> {
-        let consumer = self.vhost.house.number();
-        let queue = join(self, consumer)?;
+        let of_now = match self.by_key.get(&key) {
+            Some(Consuming::Queue(working)) if !working.over => {
+                Some((Arc::clone(&working.queue), working.consumer))
+            }
+            _ => None,
+        };
+        let stays = |queue: &Arc<Queue>| {
+            of_now.as_ref().filter(|(other, _)| Arc::ptr_eq(queue, other)).map(|(_, consumer)| *consumer)
+        };
+        let fresh = self.vhost.house.number();
+        let queue = join(self, &|queue| stays(queue).unwrap_or(fresh))?;
+        if stays(&queue).is_some() {
+            return Ok(());
+        }
+        let consumer = fresh;
         let left = self.by_key.remove(&key).and_then(|before| self.leave(before, now, touched));
         let mut earlier = Vec::new();
         if let Some(Consuming::Queue(before)) = left {
@@ -203,16 +219,13 @@ impl Consumers {
             Some(Consuming::Filter { next, of_now }) => {
                 let Some(next) = next.take() else { return };
                 let before = of_now.replace(Arc::clone(&next));
+                // In one step: each message finds the one or the other.
                 self.vhost.change(|topology| {
                     if let Some(before) = &before {
-                        next.follow(before);
                         topology.unsubscribe(before);
                     }
                     topology.subscribe(&next);
                 });
-                if let Some(before) = before {
-                    self.session.forget(&before);
-                }
             }
             Some(Consuming::Queue(working)) => working.queue.start(working.consumer, now, touched),
             None => {}

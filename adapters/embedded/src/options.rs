@@ -13,7 +13,7 @@ pub struct EmbeddedOptions {
     /// Bytes that wait for the window of one publish-subscribe session that publishers are held above, while the session
     /// makes progress.
     pub session_high: u64,
-    /// Bytes that wait for one session; what comes beyond is dropped for it and counted.
+    /// Bytes that wait for one session; a subscription for which more comes is ended, and what waited is dropped and counted.
     pub session_limit: u64,
     /// Milliseconds without progress after which a consumer holds nobody.
     pub slow_after: Millis,

@@ -351,6 +351,7 @@ fn counts(name: &str, state: &State) -> QueueCounts {
     QueueCounts {
         name: name.into(),
         messages: state.engine.len(),
+        unsettled: Some(state.engine.unsettled().saturating_add(state.engine.delayed() as u64)),
         consumers: u32::try_from(state.engine.consumers()).unwrap_or(u32::MAX),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linkspan_contract::{
-    Credit, Delivered, DeliverySink, DeliveryTag, Kept, Millis, OwnedBatch, Pick, SubscriptionKey,
+    Credit, Delivered, DeliverySink, DeliveryTag, Ended, Kept, Millis, OwnedBatch, Pick, SubscriptionKey,
 };
 use parking_lot::Mutex;
 
@@ -120,6 +120,7 @@ impl Session {
         touched: &mut Touched,
     ) -> Delivered {
         given.clear();
+        let mut overrun = Vec::new();
         let mut state = self.state.lock();
         for pick in picks {
             if pick.settled {
@@ -132,21 +133,26 @@ impl Session {
             let middle = pick.at.start.saturating_add(got);
             let share = Pick { at: pick.at.start..middle, first: subscription.allot(got), ..pick.clone() };
             if got < wanted || self.keeps {
-                self.keep(&mut state, keeper, &pick.at, &share, subscription, now);
+                let kept = self.keep(&mut state, keeper, &pick.at, &share, subscription, now);
+                overrun.extend((!kept).then_some(subscription));
             }
             if got > 0 {
                 given.push(share);
             }
         }
-        if given.is_empty() {
-            return Delivered::Taken;
+        let mut said = Delivered::Taken;
+        if !given.is_empty() {
+            touched.add(&state.sink);
+            said = state.sink.deliver(keeper.batch(), given);
         }
-        touched.add(&state.sink);
-        state.sink.deliver(keeper.batch(), given)
+        for subscription in overrun {
+            self.overrun(&mut state, subscription);
+        }
+        said
     }
 
     /// Keeps what comes behind the client's share until there is credit; and the share, for a session that outlives its
-    /// socket.
+    /// socket. False when there is no room for all of it.
     fn keep(
         &self,
         state: &mut State,
@@ -155,7 +161,8 @@ impl Session {
         share: &Pick,
         subscription: &Arc<Subscription>,
         now: Millis,
-    ) {
+    ) -> bool {
+        let mut kept = true;
         for Piece { ranges, owned } in &*keeper.keep(std::slice::from_ref(wanted)) {
             let Some(range) = ranges.first() else { continue };
             let split = share.at.end.clamp(range.start, range.end) - range.start;
@@ -165,9 +172,10 @@ impl Session {
                 hold(&mut state.held, share.key, first, owned, 0..split, now);
             }
             if split < len {
-                self.wait(state, Arc::clone(subscription), Arc::clone(owned), split..len, now);
+                kept &= self.wait(state, Arc::clone(subscription), Arc::clone(owned), split..len, now);
             }
         }
+        kept
     }
 
     fn wait(
@@ -177,7 +185,7 @@ impl Session {
         batch: Arc<OwnedBatch>,
         at: Range<u32>,
         now: Millis,
-    ) {
+    ) -> bool {
         let mut end = at.start;
         for place in at.clone() {
             let size = size(&batch, place);
@@ -187,17 +195,23 @@ impl Session {
             state.bytes = state.bytes.saturating_add(size);
             end = place + 1;
         }
-        if end < at.end {
-            let dropped = u64::from(at.end - end);
-            metrics::counter!("linkspan_messages_dropped_total", "reason" => "session-full")
-                .increment(dropped);
-        }
+        dropped_full(u64::from(at.end - end));
         if end > at.start
             && let Some(window) = state.windows.get_mut(subscription.window)
         {
             window.waiting.push_back(Wait { subscription, batch, at: at.start..end, since: now });
         }
         self.gate.level(state.bytes);
+        end == at.end
+    }
+
+    /// Ends a subscription for which more came than there is room for: a client that got what comes later would not know
+    /// what it has missed.
+    fn overrun(&self, state: &mut State, subscription: &Subscription) {
+        if !subscription.is_over() {
+            dropped_full(self.forget_in(state, subscription));
+            state.sink.ended(subscription.key, Ended::LimitExceeded { bytes: self.limit });
+        }
     }
 
     /// Gives what waits and has credit now. It takes the lock to look: who found no credit may be about to let something
@@ -299,20 +313,26 @@ impl Session {
 
     /// Forgets what waits for a subscription.
     pub(crate) fn forget(&self, subscription: &Subscription) {
+        self.forget_in(&mut self.state.lock(), subscription);
+    }
+
+    /// Tells how many messages that were.
+    fn forget_in(&self, state: &mut State, subscription: &Subscription) -> u64 {
         subscription.end();
-        let mut state = self.state.lock();
-        let state = &mut *state;
+        let mut forgotten = 0;
         for window in &mut state.windows {
             let bytes = &mut state.bytes;
             window.waiting.retain(|wait| {
-                let stays = !std::ptr::eq(&*wait.subscription, subscription);
+                let stays = !wait.subscription.is_of_line(subscription);
                 if !stays {
                     *bytes = bytes.saturating_sub(wait.bytes());
+                    forgotten += u64::from(wait.at.end - wait.at.start);
                 }
                 stays
             });
         }
         self.gate.level(state.bytes);
+        forgotten
     }
 
     /// The lane is gone, and its subscriptions are over.
@@ -321,6 +341,12 @@ impl Session {
         (state.windows, state.bytes, state.held, state.holes) = (Vec::new(), 0, VecDeque::new(), 0);
         drop(state);
         self.gate.open();
+    }
+}
+
+fn dropped_full(count: u64) {
+    if count > 0 {
+        metrics::counter!("linkspan_messages_dropped_total", "reason" => "session-full").increment(count);
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Subscription {
     /// Place of its window among the session's.
     pub(crate) window: usize,
     pub(crate) settle: Settle,
+    /// The first that had the key, when it is another: tags and end are common to all that replaced one another.
+    first: Option<Arc<Self>>,
     over: AtomicBool,
     next: AtomicU64,
 }
@@ -41,21 +43,39 @@ impl Subscription {
             session,
             window,
             settle,
+            first: None,
             over: AtomicBool::new(false),
             next: AtomicU64::new(1),
         }
     }
 
-    /// The tag of the first of `count` deliveries. Called under the session's lock.
-    pub(crate) fn allot(&self, count: u32) -> DeliveryTag {
-        let first = self.next.load(Ordering::Relaxed);
-        self.next.store(first.saturating_add(count.into()), Ordering::Relaxed);
-        first
+    /// Makes it the one that takes the place of `before`, of the same key: what was picked for `before` and what waits
+    /// are given all the same, and tags go on.
+    pub(crate) fn replacing(self, before: &Arc<Self>) -> Self {
+        if before.is_over() {
+            let next = AtomicU64::new(before.line().next.load(Ordering::Relaxed));
+            return Self { next, ..self };
+        }
+        Self { first: Some(Arc::clone(before.first.as_ref().unwrap_or(before))), ..self }
     }
 
-    /// Tags go on where those of the subscription that this one replaces ended.
-    pub(crate) fn follow(&self, before: &Self) {
-        self.next.store(before.next.load(Ordering::Relaxed), Ordering::Relaxed);
+    /// What it has in common with those that it replaced and that replaced it.
+    #[inline]
+    fn line(&self) -> &Self {
+        self.first.as_deref().unwrap_or(self)
+    }
+
+    /// True when one has replaced the other, perhaps by way of others.
+    pub(crate) fn is_of_line(&self, other: &Self) -> bool {
+        std::ptr::eq(self.line(), other.line())
+    }
+
+    /// The tag of the first of `count` deliveries. Called under the session's lock.
+    pub(crate) fn allot(&self, count: u32) -> DeliveryTag {
+        let next = &self.line().next;
+        let first = next.load(Ordering::Relaxed);
+        next.store(first.saturating_add(count.into()), Ordering::Relaxed);
+        first
     }
 
     /// Gives it a message from inside: a dead letter.
@@ -69,11 +89,11 @@ impl Subscription {
 
     /// Nothing more is given to it.
     pub(crate) fn end(&self) {
-        self.over.store(true, Ordering::Release);
+        self.line().over.store(true, Ordering::Release);
     }
 
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+        self.line().over.load(Ordering::Acquire)
     }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use linkspan_contract::conformance::Fixture;
 use linkspan_contract::conformance::letters::Letters;
-use linkspan_contract::conformance::stage::{Peer, Stage};
-use linkspan_contract::{Backend, Clock, Millis, Outcome, Refused, Settle, Settlement, Source, Subscribe};
+use linkspan_contract::conformance::stage::{Peer, Stage, key};
+use linkspan_contract::{
+    Backend, Clock, Credit, Ended, Millis, Outcome, Refused, Settle, Settlement, Source, Subscribe,
+};
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 use tokio::time::Instant;
 
@@ -100,7 +102,7 @@ async fn who_consumes_from_a_queue_is_not_held_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_holds_publishers_and_loses_what_is_beyond_its_limit() {
+async fn a_session_holds_publishers_and_its_subscription_ends_beyond_its_limit() {
     let stage = Stage::new(&Narrow, "session").await;
     let (mut publisher, mut subscriber) = (stage.client().await, stage.client().await);
     let how = Subscribe::new(Settle::AsPublished);
@@ -113,16 +115,27 @@ async fn a_session_holds_publishers_and_loses_what_is_beyond_its_limit() {
     subscriber.expect_numbers([1]).await;
     publisher.publish(&Letters::confirmed(target, MANY));
     assert!(is_held(&mut publisher));
+    let small = Arc::new(Credit::new(0));
+    let lent = Some(Arc::clone(&small));
+    subscriber.subscribe(&Source::Filter("small"), key(2), &how, lent).await.unwrap();
+    subscriber.start(key(2));
+    let to_small = publisher.to_topic("small");
+    publisher.publish(&Letters::confirmed(to_small, 0..2));
     publisher.publish(&Letters::confirmed(target, 200..1000));
+    assert_eq!(subscriber.expect_end().await, (key(1), Ended::LimitExceeded { bytes: 50_000 }));
+    assert!(!is_held(&mut publisher), "there is room again");
+    publisher.publish(&Letters::confirmed(target, 1000..1010));
     credit.grant(10_000);
+    small.grant(10_000);
     subscriber.resume();
-    assert!(!is_held(&mut publisher));
-    stage.settle_down().await;
-    let numbers: Vec<u32> =
-        subscriber.recorder().take_all().iter().map(|given| given.payload.parse().unwrap()).collect();
-    let kept = u32::try_from(numbers.len()).unwrap();
-    assert!((200..900).contains(&kept), "{kept}");
-    assert_eq!(numbers, (0..kept).collect::<Vec<_>>(), "what is kept is the beginning, in order");
+    let others = subscriber.expect_numbers(0..2).await;
+    assert!(others.iter().all(|given| given.key == key(2)), "another subscription goes on: {others:?}");
+    subscriber.expect_nothing().await;
+
+    subscriber.unsubscribe(key(1)).await.unwrap();
+    subscriber.subscribe_how(Source::Filter("t"), 1, &how, 10).await;
+    publisher.publish(&Letters::confirmed(target, 0..2));
+    subscriber.expect_numbers(0..2).await;
 }
 
 #[tokio::test(start_paused = true)]

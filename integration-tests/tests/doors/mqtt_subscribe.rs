@@ -239,3 +239,79 @@ async fn properties_of_a_message_reach_a_subscriber_of_mqtt_5_and_not_one_of_3()
     assert_eq!(five.next().await.properties, Some(sent));
     assert_eq!(three.next().await, (0x32, [&text("a")[..], &[0, 1], b"x"].concat()));
 }
+
+/// A SUBSCRIBE of MQTT 5 for `filter` with these options.
+fn subscribe_with(filter: &str, options: u8) -> Vec<u8> {
+    packet(0x82, &[&[0, 1, 0][..], &text(filter), &[options]].concat())
+}
+
+/// The payload of a PUBLISH at QoS 1 to a topic of one letter, and its PUBACK; `properties` is what MQTT 5 has in between.
+fn delivered((first, body): (u8, Vec<u8>), properties: usize) -> (String, Vec<u8>) {
+    assert_eq!(first & 0xf6, 0x32, "a PUBLISH at QoS 1: {body:?}");
+    let payload = String::from_utf8(body[5 + properties..].to_vec()).unwrap();
+    (payload, packet(0x40, &body[3..5]))
+}
+
+#[tokio::test]
+async fn a_replaced_subscription_loses_nothing_mqtt_3_8_4_4() {
+    let server = Server::start("").await;
+    for filter in ["t", "$share/g/t"] {
+        let mut client = MqttWire::connect_narrow(server.mqtt(), "client", 2).await;
+        client.send(&subscribe_with(filter, 1)).await;
+        assert_eq!(client.next().await.0, 0x90);
+        let mut publisher = Mqtt5::connect(server.mqtt(), "publisher").await;
+        for n in 0..4 {
+            publisher.publish("t", &n.to_string()).await;
+        }
+        let (zero, first_ack) = delivered(client.next().await, 1);
+        let (one, second_ack) = delivered(client.next().await, 1);
+        assert_eq!((zero.as_str(), one.as_str()), ("0", "1"));
+        // At QoS 0 [MQTT-3.8.4-3], and at QoS 1 again, with two in hand and two that wait.
+        client.send(&[subscribe_with(filter, 0), subscribe_with(filter, 1)].concat()).await;
+        publisher.publish("t", "4").await;
+        client.send(&[first_ack, second_ack].concat()).await;
+        let (mut granted, mut got) = (Vec::new(), Vec::new());
+        while got.len() < 3 {
+            match client.next().await {
+                (0x90, body) => granted.extend(body.last().copied()),
+                (0x30, body) => got.push(String::from_utf8(body[4..].to_vec()).unwrap()),
+                publish => {
+                    let (payload, ack) = delivered(publish, 1);
+                    got.push(payload);
+                    client.send(&ack).await;
+                }
+            }
+        }
+        assert_eq!((granted, got.concat().as_str()), (vec![0, 1], "234"), "{filter}");
+        client.ping().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_for_which_too_much_waits_is_sent_away_and_told_the_limit() {
+    let server = Server::start("[limits]\nsession-high = \"4 KiB\"\nsession-limit = \"16 KiB\"").await;
+    let mut five = MqttWire::connect_narrow(server.mqtt(), "five", 1).await;
+    assert_eq!(five.subscribe(V5, "t").await, 1);
+    let mut three = MqttWire::connect(server.mqtt(), V3, "three").await;
+    assert_eq!(three.subscribe(V3, "t").await, 1);
+    let mut other = Mqtt5::connect(server.mqtt(), "other").await;
+    other.subscribe("t").await;
+    let mut publisher = Mqtt5::connect(server.mqtt(), "publisher").await;
+    let kibibyte = "x".repeat(1024);
+    // MQTT 3.1.1 has no receive maximum: 1024 may be in hand.
+    for _ in 0..1024 + 20 {
+        publisher.publish("t", &kibibyte).await;
+        other.next().await;
+    }
+    let (given, _) = delivered(five.next().await, 1);
+    assert_eq!(given.len(), 1024);
+    let (first, body) = five.next().await;
+    let text = String::from_utf8_lossy(&body);
+    assert_eq!((first, body[0]), (0xe0, 0x97), "DISCONNECT, quota exceeded: {text}");
+    assert!(text.contains("session-limit of 16384 bytes"), "{text}");
+    assert!(five.wire.rest().await.is_empty(), "and it is closed");
+    for _ in 0..1024 {
+        delivered(three.next().await, 0);
+    }
+    assert!(three.wire.rest().await.is_empty(), "MQTT 3.1.1 has no word for it");
+}

@@ -157,6 +157,7 @@ pub(super) fn ended(why: Ended) -> &'static str {
         Ended::Superseded => "superseded",
         Ended::RouteChanged => "route-changed",
         Ended::Away => "away",
+        Ended::LimitExceeded { .. } => "limit-exceeded",
     }
 }
 

@@ -32,8 +32,6 @@ pub(super) struct Deliveries {
     pub receiver: Receiver,
     /// Nothing is taken any more: the farewell is said.
     pub detached: bool,
-    /// While a subscription takes another's place, both get the same messages: the old one's number and the new one's.
-    pub replaced: Option<(u32, u32)>,
     /// Most idle clients have none.
     inflight: Option<Box<Inflight>>,
     subscriptions: Vec<Subscribed>,
@@ -60,7 +58,6 @@ impl Default for Deliveries {
         Self {
             receiver: Receiver { version: Version::V311, maximum: u32::MAX },
             detached: false,
-            replaced: None,
             inflight: None,
             subscriptions: Vec::new(),
             discarded: Vec::new(),
@@ -140,7 +137,7 @@ impl Deliveries {
         to: &mut Writer<'_>,
     ) {
         for pick in picks {
-            let Some((terms, messages)) = self.begin(batch, picks, pick, drop_settled, to) else {
+            let Some((terms, messages)) = self.begin(batch, pick, drop_settled, to) else {
                 continue;
             };
             let mut rest = messages;
@@ -162,12 +159,7 @@ impl Deliveries {
                 let dealt_with = sent.max(1);
                 if sent < passing.count {
                     // All packet identifiers are in use.
-                    self.discard(
-                        pick,
-                        tag + sent as u64,
-                        rest.len() - sent,
-                        &Settlement::Release { delay: 0 },
-                    );
+                    self.discard(pick, tag + sent as u64, rest.len() - sent);
                     break;
                 }
                 tag += dealt_with as u64;
@@ -180,12 +172,11 @@ impl Deliveries {
     pub(super) fn append_head(
         &mut self,
         batch: &Batch<'_>,
-        picks: &[Pick],
         pick: &Pick,
         drop_settled: bool,
         to: &mut Writer<'_>,
     ) -> bool {
-        let Some((terms, messages)) = self.begin(batch, picks, pick, drop_settled, to) else {
+        let Some((terms, messages)) = self.begin(batch, pick, drop_settled, to) else {
             return false;
         };
         let Some(message) = messages.first() else { return false };
@@ -202,7 +193,6 @@ impl Deliveries {
     fn begin<'a>(
         &mut self,
         batch: &Batch<'a>,
-        picks: &[Pick],
         pick: &Pick,
         drop_settled: bool,
         to: &mut Writer<'_>,
@@ -213,16 +203,9 @@ impl Deliveries {
             return None;
         }
         let Some(subscribed) = self.find(pick.key.subscription) else {
-            self.discard(pick, pick.first, messages.len(), &Settlement::Release { delay: 0 });
+            self.discard(pick, pick.first, messages.len());
             return None;
         };
-        if self.replaced.is_some_and(|(old, new)| {
-            old == subscribed.number
-                && picks.iter().any(|other| other.key.subscription == new && other.at == pick.at)
-        }) {
-            self.discard(pick, pick.first, messages.len(), &Settlement::Accept);
-            return None;
-        }
         let terms = Terms {
             acknowledged: !pick.settled,
             retain_as_published: subscribed.retain_as_published,
@@ -279,10 +262,11 @@ impl Deliveries {
         sent
     }
 
-    fn discard(&mut self, pick: &Pick, first: DeliveryTag, count: usize, outcome: &Settlement) {
+    /// Deliveries of a pick that are not sent: somebody else may have them.
+    fn discard(&mut self, pick: &Pick, first: DeliveryTag, count: usize) {
         if !pick.settled && count > 0 {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            add_run(&mut self.discarded, pick.key, first, count, outcome.clone());
+            add_run(&mut self.discarded, pick.key, first, count, Settlement::Release { delay: 0 });
         }
     }
 }

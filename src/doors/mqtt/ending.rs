@@ -1,5 +1,6 @@
 //! Why a connection ends, and what the client is told.
 
+use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ pub(super) enum Ending {
     TakenOver,
     /// The back end ended a subscription.
     #[error("{1}")]
-    Unsubscribed(ReasonCode, &'static str),
+    Unsubscribed(ReasonCode, Cow<'static, str>),
     /// The way to the back end is lost.
     #[error("the back end is lost: {0}")]
     Lost(Arc<str>),
@@ -129,6 +130,7 @@ mod tests {
             Ending::unsubscribed(Ended::QueueDeleted).unwrap(),
             Ending::unsubscribed(Ended::Superseded).unwrap(),
             Ending::unsubscribed(Ended::RouteChanged).unwrap(),
+            Ending::unsubscribed(Ended::LimitExceeded { bytes: 1 }).unwrap(),
             Ending::Lost("x".into()),
             Ending::ShuttingDown,
         ];

@@ -91,13 +91,8 @@ impl DeliverySink for Sink {
             Some(body) => {
                 for pick in picks {
                     let (deliveries, out) = guard.parts();
-                    if deliveries.append_head(
-                        batch,
-                        picks,
-                        pick,
-                        drop_settled,
-                        &mut Writer::new(out, &mut tally),
-                    ) && let Some(bytes) = in_memory(body)
+                    if deliveries.append_head(batch, pick, drop_settled, &mut Writer::new(out, &mut tally))
+                        && let Some(bytes) = in_memory(body)
                     {
                         guard.push_shared(bytes.clone());
                     }

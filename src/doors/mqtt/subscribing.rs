@@ -39,7 +39,7 @@ pub(super) enum Request {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     held: Filters,
-    /// The number of the next one: none is used twice, for what is unacknowledged may outlive its subscription.
+    /// The number of the next one: no other has it again, for what is unacknowledged may outlive its subscription.
     next: u32,
     /// Retained messages that wait until the client has room; most never do.
     #[allow(clippy::box_collection, reason = "idle clients hold one word instead of four")]
@@ -61,8 +61,6 @@ struct Made {
     qos: Qos,
     /// It has still to be started.
     start: bool,
-    /// The number of the one whose place it takes.
-    replaces: Option<u32>,
     /// The retained messages that match are sent.
     replay: bool,
 }
@@ -71,6 +69,16 @@ struct Made {
 struct Failure {
     reason: ReasonCode,
     text: String,
+}
+
+impl Subscriptions {
+    /// Retained messages for a subscription are not sent any more.
+    fn forget_waiting(&mut self, number: u32) {
+        if let Some(queue) = &mut self.waiting {
+            queue.retain(|waiting| waiting.number != number);
+        }
+        self.waiting.take_if(|queue| queue.is_empty());
+    }
 }
 
 impl Request {
@@ -145,7 +153,7 @@ impl Session {
         })?;
         for one in made {
             if one.start {
-                self.start(&one).await;
+                self.lane.start(key(one.subscribed.number));
             }
             if one.replay {
                 self.replay_for(&one);
@@ -164,7 +172,8 @@ impl Session {
         result.map_err(Ending::from)
     }
 
-    /// Makes a subscription that gives nothing yet, or says how an old one changes.
+    /// Makes a subscription that gives nothing yet, or says how an old one changes. One that takes another's place has
+    /// its number: no message is lost in between [MQTT-3.8.4-4], and none is sent twice.
     async fn make(
         &mut self,
         filter: Box<str>,
@@ -191,19 +200,13 @@ impl Session {
             && held.no_local == options.no_local
         {
             let subscribed = subscribed(held.number);
-            return Ok(Made { filter, subscribed, qos, start: false, replaces: None, replay });
+            return Ok(Made { filter, subscribed, qos, start: false, replay });
         }
         if before.is_none() && self.subscriptions.held.len() >= self.limits.subscriptions {
             let text = format!("a connection may have {} subscriptions", self.limits.subscriptions);
             return Err(Failure { reason: ReasonCode::QuotaExceeded, text });
         }
-        let mut replaces = before.map(|held| held.number);
-        if let (Source::Queue(_), Some(number)) = (source, replaces.take_if(|_| !copies)) {
-            // What the queue holds waits meanwhile, and one that takes a single consumer has room again.
-            self.end_subscription(number).await;
-            self.subscriptions.held.remove(&filter);
-        }
-        let number = self.subscriptions.next;
+        let number = before.map_or(self.subscriptions.next, |held| held.number);
         let mut how = linkspan_contract::Subscribe::new(settle(qos));
         how.no_local = options.no_local;
         let credit = (qos != Qos::AtMostOnce).then(|| Arc::clone(&self.credit));
@@ -211,23 +214,9 @@ impl Session {
             reason: subscribe_reason(&refused),
             text: format!("'{filter}': {refused}"),
         })?;
-        self.subscriptions.next += 1;
+        self.subscriptions.next += u32::from(before.is_none());
         self.subscriptions.held.insert(filter.clone(), Held { number, qos, no_local: options.no_local });
-        Ok(Made { filter, subscribed: subscribed(number), qos, start: true, replaces, replay })
-    }
-
-    /// Lets a subscription give, in place of the one before it: no message is lost in between [MQTT-3.8.4-4], and none
-    /// is sent twice.
-    async fn start(&mut self, made: &Made) {
-        let number = made.subscribed.number;
-        if let Some(old) = made.replaces {
-            self.sink.outbound.lock().state().replaced = Some((old, number));
-        }
-        self.lane.start(key(number));
-        if let Some(old) = made.replaces {
-            self.end_subscription(old).await;
-            self.sink.outbound.lock().state().replaced = None;
-        }
+        Ok(Made { filter, subscribed: subscribed(number), qos, start: true, replay })
     }
 
     async fn end_subscription(&mut self, number: u32) {
@@ -261,6 +250,8 @@ impl Session {
         let sink = Arc::clone(&self.sink);
         let mut guard = sink.outbound.lock();
         let (number, qos) = (made.subscribed.number, made.qos);
+        // What a subscription that was replaced had still to send is among what this one sends.
+        self.subscriptions.forget_waiting(number);
         let mut found = self
             .retained
             .matching(&made.filter)

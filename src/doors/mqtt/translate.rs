@@ -12,6 +12,7 @@ pub(super) mod delivery;
 pub(super) mod form;
 pub(super) mod properties;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use linkspan_contract::{
@@ -163,17 +164,22 @@ pub(super) fn connect_reason(error: &BackendError) -> ReasonCode {
 
 /// What a DISCONNECT says when a subscription has ended without the client's doing (MQTT 5 §3.14.2.1), and the text for
 /// people. None when it goes on later.
-pub(super) fn ended(why: Ended) -> Option<(ReasonCode, &'static str)> {
-    match why {
+pub(super) fn ended(why: Ended) -> Option<(ReasonCode, Cow<'static, str>)> {
+    let (reason, text) = match why {
         Ended::QueueDeleted => {
-            Some((ReasonCode::AdministrativeAction, "a queue that is subscribed to was deleted"))
+            (ReasonCode::AdministrativeAction, "a queue that is subscribed to was deleted".into())
         }
-        Ended::Superseded => Some((ReasonCode::QuotaExceeded, "another consumer holds the queue now")),
+        Ended::Superseded => (ReasonCode::QuotaExceeded, "another consumer holds the queue now".into()),
         Ended::RouteChanged => {
-            Some((ReasonCode::AdministrativeAction, "the routes do not allow a subscription any more"))
+            (ReasonCode::AdministrativeAction, "the routes do not allow a subscription any more".into())
         }
-        Ended::Away => None,
-    }
+        Ended::LimitExceeded { bytes } => {
+            let text = format!("more than the session-limit of {bytes} bytes waited for acknowledgements");
+            (ReasonCode::QuotaExceeded, text.into())
+        }
+        Ended::Away => return None,
+    };
+    Some((reason, text))
 }
 
 /// What a client's PUBACK means for the delivery.

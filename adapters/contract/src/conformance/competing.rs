@@ -121,6 +121,55 @@ pub async fn what_a_lost_lane_held_comes_again_in_its_place(stage: &Stage<'_>) {
     drop(publisher);
 }
 
+/// MQTT 5 §3.8.4 [MQTT-3.8.4-3], of a queue: under the same key, what it has in hand stays its own.
+pub async fn a_consumer_that_is_replaced_loses_and_repeats_nothing(stage: &Stage<'_>) {
+    let queue = stage.name("q");
+    let mut client = stage.client().await;
+    client.queue(&queue, &[]).await;
+    let credit = client.consume(&queue, 1, 2).await;
+    let target = client.to_queue(&queue);
+    client.confirm(&Letters::confirmed(target, 0..6)).await;
+    let mut given = client.expect_numbers(0..2).await;
+    let mut how = Subscribe::new(Settle::ByConsumer);
+    for (priority, next) in [(1, 2), (2, 4)] {
+        how.priority = priority;
+        let lent = Some(credit.clone());
+        client.subscribe(&Source::Queue(&queue), key(1), &how, lent).await.expect("it is replaced");
+        client.start(key(1));
+        client.flush();
+        client.expect_nothing().await;
+        client.settle(1, given[given.len() - 2].tag, 2, Settlement::Accept);
+        credit.grant(2);
+        client.resume();
+        given.extend(client.expect_numbers(next..next + 2).await);
+    }
+    let tags: Vec<_> = given.iter().map(|it| it.tag).collect();
+    assert!(tags.is_sorted_by(|one, next| one < next), "no tag is used twice: {tags:?}");
+    client.lose_lane().await;
+    client.consume(&queue, 1, 0).await;
+    let again = client.expect_numbers(4..6).await;
+    assert!(again.iter().all(|it| it.attempt == 1), "the others were settled: {again:?}");
+}
+
+/// The group's queue is not left in between.
+pub async fn a_group_outlives_the_replacement_of_its_only_member(stage: &Stage<'_>) {
+    let topic = stage.name("t");
+    let source = Source::Group { group: "g", filter: &topic };
+    let (mut publisher, mut member) = (stage.client().await, stage.client().await);
+    let how = Subscribe::new(Settle::ByConsumer);
+    let credit = member.subscribe_how(source, 1, &how, 1).await;
+    let target = publisher.to_topic(&topic);
+    publisher.confirm(&Letters::confirmed(target, 0..5)).await;
+    let first = member.expect_numbers([0]).await;
+    member.subscribe(&source, key(1), &how, Some(credit.clone())).await.expect("it is replaced");
+    publisher.confirm(&Letters::confirmed(target, 5..7)).await;
+    member.start(key(1));
+    member.accept(&first[0]);
+    credit.grant(10);
+    member.resume();
+    member.expect_numbers(1..7).await;
+}
+
 /// AMQP 0-9-1 §1.8.3.5: cancelling does not touch what was delivered.
 pub async fn a_cancelled_consumers_deliveries_stay_unsettled(stage: &Stage<'_>) {
     let queue = stage.name("q");

@@ -64,6 +64,8 @@ macro_rules! conformance {
                 only_durable_messages_are_settled_as_published
                 an_expired_message_is_not_given
                 a_filter_that_was_given_up_gets_nothing_more
+                a_subscription_that_is_replaced_loses_and_repeats_nothing
+                a_replaced_subscription_may_settle_otherwise
                 members_of_a_group_share_and_groups_do_not
                 a_group_goes_with_its_last_member
                 a_message_that_nobody_takes_is_unroutable
@@ -75,6 +77,8 @@ macro_rules! conformance {
                 one_lanes_messages_keep_their_order
                 what_a_lost_lane_held_comes_again_in_its_place
                 a_cancelled_consumers_deliveries_stay_unsettled
+                a_consumer_that_is_replaced_loses_and_repeats_nothing
+                a_group_outlives_the_replacement_of_its_only_member
                 higher_priorities_come_first
                 an_exclusive_consumer_is_alone
                 a_standby_consumer_takes_over
@@ -112,6 +116,7 @@ macro_rules! conformance {
                 exclusive_queues_are_their_connections_own
                 auto_delete_things_go_with_their_last_user
                 deletion_can_be_made_to_depend_on_use
+                what_is_unsettled_is_counted_and_keeps_an_empty_queue
                 a_nameless_queue_gets_a_name
                 an_unused_queue_expires
             }

@@ -215,6 +215,59 @@ pub async fn a_filter_that_was_given_up_gets_nothing_more(stage: &Stage<'_>) {
     client.expect_nothing().await;
 }
 
+/// MQTT 5 §3.8.4 [MQTT-3.8.4-3] [MQTT-3.8.4-4]: under the same key, with what waits for the window and what is unsettled.
+pub async fn a_subscription_that_is_replaced_loses_and_repeats_nothing(stage: &Stage<'_>) {
+    let topic = stage.name("t");
+    let (mut publisher, mut client) = (stage.client().await, stage.client().await);
+    let mut how = Subscribe::new(Settle::AsPublished);
+    let credit = client.subscribe_how(Source::Filter(&topic), 1, &how, 2).await;
+    let target = publisher.to_topic(&topic);
+    publisher.confirm(&Letters::confirmed(target, 0..6)).await;
+    let mut given = client.expect_numbers(0..2).await;
+    for round in 1..4 {
+        let first = round * 6;
+        how.no_local = round % 2 == 1;
+        let lent = Some(credit.clone());
+        client.subscribe(&Source::Filter(&topic), key(1), &how, lent).await.expect("it is replaced");
+        publisher.confirm(&Letters::confirmed(target, first..first + 3)).await;
+        client.start(key(1));
+        client.flush();
+        publisher.confirm(&Letters::confirmed(target, first + 3..first + 6)).await;
+    }
+    client.expect_nothing().await;
+    for next in (2..24).step_by(2) {
+        client.settle(1, given[given.len() - 2].tag, 2, crate::Settlement::Accept);
+        assert!(credit.grant(2), "the back end had run dry");
+        client.resume();
+        given.extend(client.expect_numbers(next..next + 2).await);
+    }
+    let tags: Vec<_> = given.iter().map(|it| it.tag).collect();
+    assert!(tags.is_sorted_by(|one, next| one < next), "no tag is used twice: {tags:?}");
+    client.expect_nothing().await;
+}
+
+/// What waits keeps the terms that it was published under; what comes has the new ones.
+pub async fn a_replaced_subscription_may_settle_otherwise(stage: &Stage<'_>) {
+    let topic = stage.name("t");
+    let (mut publisher, mut client) = (stage.client().await, stage.client().await);
+    let how = Subscribe::new(Settle::AsPublished);
+    let credit = client.subscribe_how(Source::Filter(&topic), 1, &how, 1).await;
+    let target = publisher.to_topic(&topic);
+    publisher.confirm(&Letters::confirmed(target, 0..3)).await;
+    let first = client.expect_numbers([0]).await;
+    let how = Subscribe::new(Settle::OnDelivery);
+    client.subscribe_how(Source::Filter(&topic), 1, &how, 0).await;
+    publisher.confirm(&Letters::confirmed(target, 3..5)).await;
+    let now = client.expect_numbers(3..5).await;
+    assert!(now.iter().all(|given| given.settled), "nobody settles them: {now:?}");
+    client.accept(&first[0]);
+    credit.grant(2);
+    client.resume();
+    let late = client.expect_numbers(1..3).await;
+    assert!(late.iter().all(|given| !given.settled), "they took credit: {late:?}");
+    client.expect_nothing().await;
+}
+
 /// MQTT 5 §4.8.2.
 pub async fn members_of_a_group_share_and_groups_do_not(stage: &Stage<'_>) {
     let topic = stage.name("t");

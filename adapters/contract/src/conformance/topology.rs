@@ -360,12 +360,37 @@ pub async fn deletion_can_be_made_to_depend_on_use(stage: &Stage<'_>) {
     client.confirm(&Letters::confirmed(target, [1])).await;
     assert_eq!(client.delete_queue(&queue, false, true).await, Err(Refused::NotEmpty(queue.clone())));
     client.consume(&queue, 1, 0).await;
-    client.expect_numbers([1]).await;
+    let given = client.expect_numbers([1]).await;
     let used = Refused::InUse { what: What::Queue, name: queue.clone() };
     assert_eq!(client.delete_queue(&queue, true, false).await, Err(used));
     client.unsubscribe(key(1)).await.expect("a consumer is cancelled");
+    client.accept(&given[0]);
     assert_eq!(client.delete_queue(&queue, true, true).await, Ok(0));
     assert_eq!(client.delete_exchange(&name, true).await, Ok(()), "its binding went with the queue");
+}
+
+/// Whoever is about to delete a queue wants to know; a back end that cannot know says so, and is not asked.
+pub async fn what_is_unsettled_is_counted_and_keeps_an_empty_queue(stage: &Stage<'_>) {
+    let queue = stage.name("q");
+    let mut client = stage.client().await;
+    client.queue(&queue, &[]).await;
+    let target = client.to_queue(&queue);
+    client.confirm(&Letters::confirmed(target, 0..3)).await;
+    client.consume(&queue, 1, 2).await;
+    let given = client.expect_numbers(0..2).await;
+    let passive = QueueSpec { passive: true, ..queue_spec(&queue, &[]) };
+    let counts = client.declare_queue(&passive).await.expect("the queue is there");
+    let Some(unsettled) = counts.unsettled else { return };
+    assert_eq!((counts.messages, unsettled), (1, 2));
+    client.purge_queue(&queue).await.expect("what is ready goes");
+    let full = Err(Refused::NotEmpty(queue.clone()));
+    assert_eq!(client.delete_queue(&queue, false, true).await, full, "two are unsettled");
+    client.accept(&given[0]);
+    client.settle(1, given[1].tag, 1, Settlement::Release { delay: 60_000 });
+    let counts = client.declare_queue(&passive).await.expect("the queue is there");
+    assert_eq!((counts.messages, counts.unsettled), (0, Some(1)), "one waits for its delay to end");
+    assert_eq!(client.delete_queue(&queue, false, true).await, full);
+    client.delete_queue(&queue, false, false).await.expect("it goes all the same");
 }
 
 /// AMQP 0-9-1 §1.7.2.1: the server names it.

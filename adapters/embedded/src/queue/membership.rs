@@ -11,7 +11,8 @@ use crate::scratch::{NO_LIST, Scratch};
 use crate::session::Session;
 
 impl Queue {
-    /// Lets a consumer in; it is given nothing before [`start`](Self::start).
+    /// Lets a consumer in; it is given nothing before [`start`](Self::start). One that is there under the same number
+    /// makes way, and leaves it what it has unsettled.
     pub(crate) fn join(
         &self,
         consumer: Consumer,
@@ -23,6 +24,7 @@ impl Queue {
         let settles_nothing = consumer.settle == Settle::OnDelivery;
         let in_use = |_| Refused::ExclusiveUse(self.name.to_string());
         state.engine.add_consumer(consumer).map_err(in_use)?;
+        state.rise(id);
         let outlet = Outlet::new(Arc::clone(session));
         state.seats.insert(id, Seat { outlet, key, settles_nothing, congested: false, list: NO_LIST });
         Ok(())

@@ -37,7 +37,8 @@ impl Queue {
         if if_unused && state.engine.consumers() > 0 {
             return Err(Refused::InUse { what: What::Queue, name: self.name.to_string() });
         }
-        if if_empty && !state.engine.is_empty() {
+        let engine = &state.engine;
+        if if_empty && !(engine.is_empty() && engine.unsettled() == 0 && engine.delayed() == 0) {
             return Err(Refused::NotEmpty(self.name.to_string()));
         }
         Ok(self.end_now(&mut state))

@@ -365,6 +365,11 @@ impl Lane for Way {
         if let Some(refused) = &state.refuse_subscriptions {
             return Err(refused.clone());
         }
+        let same = |s: &&mut Subscription| s.client == self.client && s.key == key;
+        if let Some(known) = state.subscriptions.iter_mut().find(same) {
+            (known.settle, known.no_local, known.credit) = (how.settle, how.no_local, credit);
+            return Ok(());
+        }
         let filter = match source {
             Source::Filter(filter) | Source::Group { filter, .. } | Source::Queue(filter) => filter,
         };

@@ -183,8 +183,12 @@ async fn random_bytes_never_hang_or_hurt() {
 #[tokio::test]
 async fn a_subscription_that_the_back_end_ends_is_told_so() {
     let house = House::new();
-    for (why, reason) in [(Ended::QueueDeleted, 0x98), (Ended::Superseded, 0x97), (Ended::RouteChanged, 0x98)]
-    {
+    for (why, reason) in [
+        (Ended::QueueDeleted, 0x98),
+        (Ended::Superseded, 0x97),
+        (Ended::RouteChanged, 0x98),
+        (Ended::LimitExceeded { bytes: 16 }, 0x97),
+    ] {
         let mut five = house.v5("a").await;
         five.subscribe5("$queue/q", 1, &[]).await;
         house.broker.end_subscriptions(why);

@@ -11,10 +11,10 @@ use std::time::Duration;
 use linkspan_contract::{BackendError, Connection as Scope};
 use tokio::time::{Instant, Sleep};
 
-use crate::doors::Stop;
 use crate::doors::buffer::{self, READ};
 use crate::doors::listener::{ReadHalf, Stream};
 use crate::doors::outbound::{Owner, Turn};
+use crate::doors::{Stop, login};
 use crate::identity::{Credentials, Denied, Identity};
 use crate::protocol::amqp::{Limits, ReplyCode, connection as class, frame};
 
@@ -302,19 +302,8 @@ impl Connection {
     pub(super) fn authenticate(&mut self, user: String, password: Vec<u8>) {
         let (door, peer) = (Arc::clone(&self.door), self.peer.ip());
         self.waited = Some(Box::pin(async move {
-            let users = Arc::clone(&door.users);
             let who = Credentials::Password { user: &user, password: &password };
-            if let Some(known) = users.recall(who, peer) {
-                return Outcome::Verified(known);
-            }
-            let permit = users.verifying().acquire().await;
-            let verifier = Arc::clone(&users);
-            let verified = tokio::task::spawn_blocking(move || {
-                verifier.verify(Credentials::Password { user: &user, password: &password }, peer)
-            });
-            let verified = verified.await.unwrap_or(Err(Denied::BadCredentials));
-            drop(permit);
-            Outcome::Verified(verified)
+            Outcome::Verified(login::judge(&door.users, who, peer).await)
         }));
     }
 

@@ -163,7 +163,7 @@ impl Channels {
             let all: Vec<TargetId> = targets.drain().map(|(_, target)| target).collect();
             lane.forget(&all);
         }
-        let target = resolve(&mut **lane, encoded, &[]);
+        let target = resolve(&mut **lane, encoded, &[])?;
         targets.insert(encoded.into(), target);
         Ok(target)
     }
@@ -242,7 +242,7 @@ impl Channels {
         let Some(lane) = self.open.get_mut(at).and_then(|channel| channel.lane.as_mut()) else {
             return Ok(());
         };
-        let target = resolve(&mut **lane, parts.address.of(parts.bytes), &keys);
+        let target = resolve(&mut **lane, parts.address.of(parts.bytes), &keys)?;
         let done = match without {
             None => self.publish_one(at, parts, target, wire, asked, mandatory, parts.body.is_some()),
             Some(properties) => {
@@ -313,7 +313,12 @@ pub(super) fn immediate() -> Failure {
     Failure::new(ReplyCode::NotImplemented, "immediate=true").caused_by(basic::Publish::ID)
 }
 
-fn resolve(lane: &mut dyn Lane, encoded: &[u8], more: &[&[u8]]) -> TargetId {
+/// The lane's number for a destination. One that nobody may publish to is refused here, whether or not the client asked
+/// for receipts: AMQP closes the channel for it, as RabbitMQ does when access to an exchange is refused.
+fn resolve(lane: &mut dyn Lane, encoded: &[u8], more: &[&[u8]]) -> Result<TargetId, Failure> {
     let address = Address::new(encoded).unwrap_or(Address::EMPTY);
-    translate::destination(address, more, |to| lane.target(to))
+    translate::destination(address, more, |to| match translate::reserved(to) {
+        Some(key) => Err(refusal::reserved(key)),
+        None => Ok(lane.target(to)),
+    })
 }

@@ -39,6 +39,12 @@ pub(super) fn destination<R>(
     }
 }
 
+/// The key of a destination that is an address of the server's own, `$…`, if there is one.
+pub(super) fn reserved<'a>(to: &Destination<'a>) -> Option<&'a [u8]> {
+    let Destination::Address { path, more, .. } = *to else { return None };
+    std::iter::once(path).chain(more.iter().copied()).find(|key| key.first() == Some(&b'$'))
+}
+
 /// What `exchange.declare` asks for; `name` is the exchange's, cleaned.
 pub(super) fn exchange_spec<'a>(
     declare: &exchange::Declare<'a>,

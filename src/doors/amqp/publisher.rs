@@ -13,7 +13,8 @@ use super::channels::Channels;
 use super::failure::Failure;
 use super::form::AMQP_FORM;
 use super::incoming::Incoming;
-use super::translate::{self, properties, refusal};
+use super::translate::asked::{self, Asked, Copies};
+use super::translate::{self, refusal};
 
 /// Addresses that a channel remembers.
 const TARGETS_MAX: usize = 4096;
@@ -34,7 +35,7 @@ pub(super) struct Pending {
     /// The address of the last message and its number.
     address: Option<(Span, TargetId)>,
     /// The properties of the last message and what they ask for.
-    properties: Option<(Span, properties::Asked)>,
+    properties: Option<(Span, Asked)>,
 }
 
 thread_local! {
@@ -94,7 +95,7 @@ impl Channels {
         }
         let (address, properties) = (span(publish.address), span(publish.properties));
         let asked = match pending.properties {
-            _ if properties.of(buffer) == NONE => properties::Asked::default(),
+            _ if properties.of(buffer) == NONE => Asked::default(),
             Some((last, asked)) if last.of(buffer) == properties.of(buffer) => asked,
             _ => {
                 let asked = self.asked(properties.of(buffer))?;
@@ -132,11 +133,11 @@ impl Channels {
         Ok(())
     }
 
-    fn asked(&self, encoded: &[u8]) -> Result<properties::Asked, Failure> {
+    fn asked(&self, encoded: &[u8]) -> Result<Asked, Failure> {
         if encoded == NONE {
-            return Ok(properties::Asked::default());
+            return Ok(Asked::default());
         }
-        properties::asked(encoded, &self.opened.user)
+        asked::asked(encoded, &self.opened.user)
     }
 
     /// The lane's number for an address.
@@ -235,10 +236,10 @@ impl Channels {
         at: usize,
         parts: &mut Parts<'_>,
         wire: Span,
-        asked: properties::Asked,
+        asked: Asked,
         mandatory: bool,
     ) -> Result<(), Failure> {
-        let properties::Copies { keys, without } = properties::copies(parts.properties.of(parts.bytes))?;
+        let Copies { keys, without } = asked::copies(parts.properties.of(parts.bytes))?;
         let Some(lane) = self.open.get_mut(at).and_then(|channel| channel.lane.as_mut()) else {
             return Ok(());
         };
@@ -273,7 +274,7 @@ impl Channels {
         parts: &Parts<'_>,
         target: TargetId,
         wire: Span,
-        asked: properties::Asked,
+        asked: Asked,
         mandatory: bool,
         rewritten: bool,
     ) -> Result<(), Failure> {

@@ -3,12 +3,14 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`arguments`] | tables and their values |
+//! | [`asked`] | what a published message's properties ask for |
 //! | [`properties`] | the properties of messages |
 //! | [`refusal`] | what a back end refuses, as codes and texts |
 //!
 //! Here: destinations and declarations.
 
 pub(super) mod arguments;
+pub(super) mod asked;
 pub(super) mod properties;
 pub(super) mod refusal;
 

@@ -237,7 +237,13 @@ impl Connection {
                     }
                     Beat::Lost => return self.over("the client missed two heartbeats".to_owned()),
                 },
+                (Phase::Handshake(_), _) if self.waited.is_some() && self.user.is_some() => {
+                    let text = "the back end of the vhost does not answer";
+                    let failure = Failure::new(ReplyCode::ConnectionForced, text);
+                    return self.fail(failure.caused_by(class::Open::ID));
+                }
                 (Phase::Handshake(_), _) => return self.over("the handshake took too long".to_owned()),
+                (Phase::Closing, _) if self.waited.is_some() => return self.left(),
                 (Phase::Closing, _) => return self.over(String::new()),
                 (Phase::Running(_), None) | (Phase::Over, _) => return,
             }
@@ -349,8 +355,13 @@ impl Connection {
         if failure.loses_framing {
             self.over(failure.text);
         } else {
-            self.timer.as_mut().reset(Instant::now() + self.door.limits.farewell);
+            self.hurry();
         }
+    }
+
+    /// From now on what is left to be done may take as long as a farewell.
+    pub(super) fn hurry(&mut self) {
+        self.timer.as_mut().reset(Instant::now() + self.door.limits.farewell);
     }
 
     fn alive(&mut self) {

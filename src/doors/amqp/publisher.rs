@@ -188,7 +188,8 @@ impl Channels {
         let Some(lane) = &mut channel.lane else { return Ok(()) };
         let published = lane.publish(batch);
         channel.dirty = true;
-        channel.congested |= published.congested;
+        // As in RabbitMQ: a blocked client is read until it publishes.
+        channel.congested |= published.congested | channel.blocked;
         self.metrics.received.increment(published.taken.into());
         if published.done == 0 && published.exceptions.is_empty() {
             return Ok(());

@@ -102,6 +102,23 @@ impl Sink {
         consumers.add(Consumer { channel, tag: Some(tag.into()), forwarding, credit, ..Consumer::default() })
     }
 
+    /// Appends `answer`, which tells the client that the consumer is there. False when its back end has ended it
+    /// meanwhile: then the client is told that too.
+    pub(super) fn consuming(&self, key: SubscriptionKey, answer: &[u8]) -> bool {
+        let mut guard = self.outbound.lock();
+        guard.parts().1.extend_from_slice(answer);
+        let consumer = guard.state().consumers.get_mut(key);
+        let ended = consumer.is_none_or(|consumer| {
+            consumer.told = true;
+            consumer.ended
+        });
+        if ended {
+            cancel(&mut guard, key);
+        }
+        guard.appended();
+        !ended
+    }
+
     /// The live consumer of a channel with this tag.
     pub(super) fn consumer(&self, channel: usize, tag: &str) -> Option<SubscriptionKey> {
         self.outbound.lock().state().consumers.find(channel, tag)
@@ -172,7 +189,7 @@ impl Sink {
                     append(&mut guard, batch, message, 0, head, Recipient { channel, frame_max });
                     returned += 1;
                 }
-                (Outcome::Refused(refused) | Outcome::Failed(refused), _) if fatal(refused) => {
+                (Outcome::Refused(refused), _) if fatal(refused) => {
                     failed = Some(refused.clone());
                     break;
                 }
@@ -183,11 +200,9 @@ impl Sink {
             let out = guard.parts().1;
             let mut next = 0;
             for (at, outcome) in exceptions {
-                if let Outcome::Refused(refused) | Outcome::Failed(refused) = outcome
-                    && *at < known
-                {
+                if matches!(outcome, Outcome::Refused(_) | Outcome::Failed(_)) && *at < known {
                     confirms.settle(channel, first + u64::from(next), at - next, true, out);
-                    if fatal(refused) {
+                    if matches!(outcome, Outcome::Refused(refused) if fatal(refused)) {
                         next = known;
                         break;
                     }
@@ -275,17 +290,27 @@ impl DeliverySink for Sink {
 
     fn ended(&self, key: SubscriptionKey, why: Ended) {
         let mut guard = self.outbound.lock();
-        let (state, out) = guard.parts();
-        if let Some((channel, tag)) = state.consumers.end(key)
-            && let (Some(channel), Some(tag), true) = (state.channels.get(channel), tag, state.cancel_notify)
-        {
-            let consumer_tag = ShortString::truncated(&tag);
-            basic::Cancel { consumer_tag, no_wait: true }.encode(channel.number, out);
-            tracing::debug!(channel = channel.number, tag = &*tag, ?why, "consumer cancelled");
+        tracing::debug!(?key, ?why, "a consumer was ended");
+        match guard.state().consumers.get_mut(key) {
+            // The client does not know of it yet: it is told of its end behind its beginning.
+            Some(consumer) if !consumer.told => consumer.ended = true,
+            Some(_) => cancel(&mut guard, key),
+            None => {}
         }
         guard.appended();
         drop(guard);
         self.outbound.flush();
+    }
+}
+
+/// Ends a consumer and, if the client wants to be told, tells it by `basic.cancel`.
+fn cancel(guard: &mut Guard<'_, Outgoing>, key: SubscriptionKey) {
+    let (state, out) = guard.parts();
+    if let Some((channel, tag)) = state.consumers.end(key)
+        && let (Some(channel), Some(tag), true) = (state.channels.get(channel), tag, state.cancel_notify)
+    {
+        let consumer_tag = ShortString::truncated(&tag);
+        basic::Cancel { consumer_tag, no_wait: true }.encode(channel.number, out);
     }
 }
 

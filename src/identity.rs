@@ -16,7 +16,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params};
 use blake2::Blake2bMac512;
 use blake2::digest::{KeyInit, Mac};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The account of AMQP clients where no users are configured, as in RabbitMQ.
 const GUEST: &str = "guest";
@@ -43,7 +43,8 @@ pub enum Credentials<'a> {
     },
 }
 
-/// Why a client is turned away. The fault is the client's; trying again with the same credentials is useless.
+/// Why a client is turned away. The fault is the client's, and trying again with the same credentials is useless, unless
+/// it is said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The user does not exist or the password is wrong: which of them is not said.
@@ -55,6 +56,9 @@ pub enum Denied {
     /// No users are configured, and the client is not on this machine.
     #[error("without [users], clients are let in from loopback only")]
     NotLocal,
+    /// The machine could not do it: no fault of the client's, who may try again.
+    #[error("the password could not be verified")]
+    NotVerified,
 }
 
 /// An account as configured.
@@ -84,7 +88,14 @@ pub struct HashFailed(Box<str>);
 pub struct Users {
     accounts: ArcSwap<BTreeMap<Arc<str>, Known>>,
     remembering: [u8; 64],
-    verifying: Semaphore,
+    verifying: Arc<Semaphore>,
+}
+
+/// Leave to verify one password. It is given back when the password is verified, not when whoever asked for it is gone:
+/// what is computed costs as much when nobody waits for it any more.
+pub struct Verifier {
+    users: Arc<Users>,
+    _permit: OwnedSemaphorePermit,
 }
 
 struct Known {
@@ -115,7 +126,7 @@ impl Users {
         Self {
             accounts: ArcSwap::from_pointee(known(accounts)),
             remembering,
-            verifying: Semaphore::new(available_parallelism().map_or(1, usize::from)),
+            verifying: Arc::new(Semaphore::new(cores())),
         }
     }
 
@@ -129,8 +140,8 @@ impl Users {
         self.accounts.load().is_empty()
     }
 
-    /// Answers without the cost of [`Users::verify`] where that is possible: when there are no accounts, no
-    /// credentials, or these were verified before. None: call [`Users::verify`].
+    /// Answers without the cost of [`Verifier::verify`] where that is possible: when there are no accounts, no
+    /// credentials, or these were verified before. None: ask for a [`Users::verifier`].
     pub fn recall(&self, who: Credentials<'_>, peer: IpAddr) -> Option<Result<Identity, Denied>> {
         if self.is_open() {
             return Some(open(who, peer));
@@ -145,12 +156,23 @@ impl Users {
         Some(Ok(known.identity.clone()))
     }
 
-    /// Verifies credentials: tens of milliseconds of CPU and as much memory as the hash asks for (19 MiB by default).
-    /// Call it where blocking is allowed, holding a permit of [`Users::verifying`].
+    /// Waits until one more password may be verified: as many at once as there are cores, whatever a burst of connections
+    /// would like.
     ///
     /// # Errors
-    /// Why the client is turned away; an unknown user takes as long as a wrong password.
-    pub fn verify(&self, who: Credentials<'_>, peer: IpAddr) -> Result<Identity, Denied> {
+    /// When nothing is verified any more.
+    pub async fn verifier(self: &Arc<Self>) -> Result<Verifier, Denied> {
+        let permit = Arc::clone(&self.verifying).acquire_owned().await.map_err(|_| Denied::NotVerified)?;
+        Ok(Verifier { users: Arc::clone(self), _permit: permit })
+    }
+
+    /// How many passwords are being verified.
+    #[cfg(test)]
+    pub(crate) fn being_verified(&self) -> usize {
+        cores() - self.verifying.available_permits()
+    }
+
+    fn verify(&self, who: Credentials<'_>, peer: IpAddr) -> Result<Identity, Denied> {
         if let Some(answer) = self.recall(who, peer) {
             return answer;
         }
@@ -167,11 +189,6 @@ impl Users {
         Ok(known.identity.clone())
     }
 
-    /// One permit per core: what a burst of connections may spend on passwords at once.
-    pub fn verifying(&self) -> &Semaphore {
-        &self.verifying
-    }
-
     fn keyed(&self, known: &Known, password: &[u8]) -> Blake2bMac512 {
         let mut mac = Blake2bMac512::new(&self.remembering.into());
         let user = known.identity.user.as_bytes();
@@ -182,6 +199,17 @@ impl Users {
     }
 }
 
+impl Verifier {
+    /// Verifies credentials: tens of milliseconds of CPU and as much memory as the hash asks for (19 MiB by default).
+    /// Call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// Why the client is turned away; an unknown user takes as long as a wrong password.
+    pub fn verify(self, who: Credentials<'_>, peer: IpAddr) -> Result<Identity, Denied> {
+        self.users.verify(who, peer)
+    }
+}
+
 fn known<'a>(accounts: impl IntoIterator<Item = (&'a Arc<str>, &'a Account)>) -> BTreeMap<Arc<str>, Known> {
     let known = |(user, account): (&Arc<str>, &Account)| {
         let identity = Identity { user: user.clone(), vhosts: account.vhosts.as_deref().map(Arc::from) };
@@ -189,6 +217,10 @@ fn known<'a>(accounts: impl IntoIterator<Item = (&'a Arc<str>, &'a Account)>) ->
         (user.clone(), known)
     };
     accounts.into_iter().map(known).collect()
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
 }
 
 /// Without accounts: guest/guest and anonymous clients, from this machine only.
@@ -322,6 +354,26 @@ mod tests {
         assert_eq!(users.recall(login("b", b"one"), LOCAL), None);
         assert_eq!(users.verify(login("a", b"two"), LOCAL), Err(Denied::BadCredentials));
         assert!(users.recall(login("a", b"one"), LOCAL).is_some(), "a wrong password forgets nothing");
+    }
+
+    #[test]
+    fn no_more_passwords_are_verified_at_once_than_there_are_cores() {
+        use std::future::Future;
+        use std::pin::pin;
+        use std::task::{Context, Poll, Waker};
+
+        let users = Arc::new(users(&[("a", b"one", None)]));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut ask = || match pin!(users.verifier()).poll(&mut cx) {
+            Poll::Ready(verifier) => verifier.ok(),
+            Poll::Pending => None,
+        };
+        let cores = cores();
+        let mut given: Vec<Verifier> = std::iter::from_fn(&mut ask).take(cores + 1).collect();
+        assert_eq!(given.len(), cores);
+        let refused = given.pop().unwrap().verify(login("a", b"two"), LOCAL);
+        assert_eq!(refused, Err(Denied::BadCredentials));
+        assert!(ask().is_some(), "who is done makes room, right or wrong");
     }
 
     #[test]

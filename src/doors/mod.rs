@@ -1,12 +1,13 @@
 //! Where clients come in: a door per protocol, one accept loop for all that own their sockets.
 //!
 //! [`listener`] makes one stream type of whatever is listened on, [`outbound`] is the way out that publishers of other
-//! connections write through, [`buffer`] the memory that idle connections do not hold.
+//! connections write through, [`buffer`] the memory that idle connections do not hold, `login` finds out who a client is.
 
 pub mod amqp;
 pub mod buffer;
 pub mod http;
 pub mod listener;
+mod login;
 pub mod mqtt;
 pub mod outbound;
 mod unsent;

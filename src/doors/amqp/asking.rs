@@ -182,8 +182,9 @@ impl Channels {
                 self.sink.send(|out| out.extend_from_slice(&frame));
             }
             Answer::Consuming { key, frame } => {
-                self.sink.send(|out| out.extend_from_slice(&frame));
-                lane.start(key);
+                if self.sink.consuming(key, &frame) {
+                    lane.start(key);
+                }
             }
             Answer::Cancelled(key, frame) => {
                 self.sink.end_consumer(key);

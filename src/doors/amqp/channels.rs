@@ -251,7 +251,8 @@ impl Channels {
         Ok(())
     }
 
-    /// Whether more may be read: nothing that was published to is above its mark, and not too much waits for lanes.
+    /// Whether more may be read: nothing that was published to is above its mark or blocked, and not too much waits for
+    /// lanes.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = 0;
         let mut ready = true;
@@ -261,7 +262,7 @@ impl Channels {
                 && let Some(lane) = &mut channel.lane
             {
                 // A lane that is lost tells so by an event; nobody waits for it.
-                channel.congested = lane.poll_ready(cx).is_pending();
+                channel.congested = channel.blocked | lane.poll_ready(cx).is_pending();
                 ready &= !channel.congested;
             }
         }

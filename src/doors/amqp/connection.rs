@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use crate::doors::buffer::{self, READ};
 use crate::doors::listener::{ReadHalf, Stream};
 use crate::doors::outbound::{Owner, Turn};
-use crate::doors::{Stop, give_way};
+use crate::doors::{Stop, give_way, login};
 use crate::identity::{Credentials, Denied, Identity};
 use crate::protocol::amqp::{Limits, ReplyCode, connection as class, frame};
 
@@ -237,7 +237,13 @@ impl Connection {
                     }
                     Beat::Lost => return self.over("the client missed two heartbeats".to_owned()),
                 },
+                (Phase::Handshake(_), _) if self.waited.is_some() && self.user.is_some() => {
+                    let text = "the back end of the vhost does not answer";
+                    let failure = Failure::new(ReplyCode::ConnectionForced, text);
+                    return self.fail(failure.caused_by(class::Open::ID));
+                }
                 (Phase::Handshake(_), _) => return self.over("the handshake took too long".to_owned()),
+                (Phase::Closing, _) if self.waited.is_some() => return self.left(),
                 (Phase::Closing, _) => return self.over(String::new()),
                 (Phase::Running(_), None) | (Phase::Over, _) => return,
             }
@@ -302,19 +308,8 @@ impl Connection {
     pub(super) fn authenticate(&mut self, user: String, password: Vec<u8>) {
         let (door, peer) = (Arc::clone(&self.door), self.peer.ip());
         self.waited = Some(Box::pin(async move {
-            let users = Arc::clone(&door.users);
             let who = Credentials::Password { user: &user, password: &password };
-            if let Some(known) = users.recall(who, peer) {
-                return Outcome::Verified(known);
-            }
-            let permit = users.verifying().acquire().await;
-            let verifier = Arc::clone(&users);
-            let verified = tokio::task::spawn_blocking(move || {
-                verifier.verify(Credentials::Password { user: &user, password: &password }, peer)
-            });
-            let verified = verified.await.unwrap_or(Err(Denied::BadCredentials));
-            drop(permit);
-            Outcome::Verified(verified)
+            Outcome::Verified(login::judge(&door.users, who, peer).await)
         }));
     }
 
@@ -360,8 +355,13 @@ impl Connection {
         if failure.loses_framing {
             self.over(failure.text);
         } else {
-            self.timer.as_mut().reset(Instant::now() + self.door.limits.farewell);
+            self.hurry();
         }
+    }
+
+    /// From now on what is left to be done may take as long as a farewell.
+    pub(super) fn hurry(&mut self) {
+        self.timer.as_mut().reset(Instant::now() + self.door.limits.farewell);
     }
 
     fn alive(&mut self) {

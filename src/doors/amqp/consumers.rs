@@ -19,6 +19,10 @@ pub(super) struct Consumer {
     pub(super) credit: Option<Arc<Credit>>,
     /// Deliveries that are not settled.
     pub(super) unsettled: u64,
+    /// The client has been told that it is there.
+    pub(super) told: bool,
+    /// Its back end ended it before that.
+    pub(super) ended: bool,
     /// Cancelled or ended: gone when all is settled.
     pub(super) over: bool,
 }

@@ -102,10 +102,7 @@ impl Connection {
             (Outcome::Entered(Err(error), _), Phase::Handshake(_)) => {
                 self.fail(refusal::unopened(&error).caused_by(class::Open::ID));
             }
-            (Outcome::Left, _) => {
-                self.sink.send(|out| class::CloseOk {}.encode(0, out));
-                self.over("the client closed the connection".to_owned());
-            }
+            (Outcome::Left, _) => self.left(),
             _ => {}
         }
         // What came behind is looked at now.

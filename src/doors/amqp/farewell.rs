@@ -11,8 +11,10 @@ use super::failure::Failure;
 use super::inbound::Understood;
 
 impl Connection {
-    /// The client wants to close: first all that belongs to it goes.
+    /// The client wants to close: first all that belongs to it goes. A back end that takes too long for that is not
+    /// waited for.
     pub(super) fn leave(&mut self) {
+        self.hurry();
         if let Phase::Running(channels) = std::mem::replace(&mut self.phase, Phase::Closing) {
             let closed = channels.close();
             self.waited = Some(Box::pin(async move {
@@ -52,6 +54,12 @@ impl Connection {
             }
         }
         Ok(Understood { used: received.len(), needed: 0, wish: None })
+    }
+
+    /// All that belonged to the client is gone, or goes without it.
+    pub(super) fn left(&mut self) {
+        self.sink.send(|out| class::CloseOk {}.encode(0, out));
+        self.over("the client closed the connection".to_owned());
     }
 
     /// The connection is over; `why` unless there was a reason before.

@@ -6,6 +6,7 @@ use linkspan_contract::{LaneEvent, Outcome, Receipt};
 
 use crate::protocol::amqp::{ShortString, connection};
 
+use super::channel::Mode;
 use super::channels::Channels;
 use super::failure::Failure;
 use super::inbox::{Notice, What};
@@ -34,7 +35,11 @@ impl Channels {
     }
 
     fn receipts(&mut self, at: usize, runs: &[Receipt]) {
-        let Some(channel) = self.open.get_mut(at) else { return };
+        // Without confirms nobody is told: the channel is not closed for what a back end says afterwards.
+        let Some(channel) = self.open.get_mut(at).filter(|channel| channel.state.mode == Mode::Confirm)
+        else {
+            return;
+        };
         let (number, confirms) = (channel.state.number, &mut channel.confirms);
         self.sink.send(|out| {
             for run in runs {

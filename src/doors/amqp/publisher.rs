@@ -13,7 +13,8 @@ use super::channels::Channels;
 use super::failure::Failure;
 use super::form::AMQP_FORM;
 use super::incoming::Incoming;
-use super::translate::{self, properties, refusal};
+use super::translate::asked::{self, Asked, Copies};
+use super::translate::{self, refusal};
 
 /// Addresses that a channel remembers.
 const TARGETS_MAX: usize = 4096;
@@ -34,7 +35,7 @@ pub(super) struct Pending {
     /// The address of the last message and its number.
     address: Option<(Span, TargetId)>,
     /// The properties of the last message and what they ask for.
-    properties: Option<(Span, properties::Asked)>,
+    properties: Option<(Span, Asked)>,
 }
 
 thread_local! {
@@ -94,7 +95,7 @@ impl Channels {
         }
         let (address, properties) = (span(publish.address), span(publish.properties));
         let asked = match pending.properties {
-            _ if properties.of(buffer) == NONE => properties::Asked::default(),
+            _ if properties.of(buffer) == NONE => Asked::default(),
             Some((last, asked)) if last.of(buffer) == properties.of(buffer) => asked,
             _ => {
                 let asked = self.asked(properties.of(buffer))?;
@@ -132,11 +133,11 @@ impl Channels {
         Ok(())
     }
 
-    fn asked(&self, encoded: &[u8]) -> Result<properties::Asked, Failure> {
+    fn asked(&self, encoded: &[u8]) -> Result<Asked, Failure> {
         if encoded == NONE {
-            return Ok(properties::Asked::default());
+            return Ok(Asked::default());
         }
-        properties::asked(encoded, &self.opened.user)
+        asked::asked(encoded, &self.opened.user)
     }
 
     /// The lane's number for an address.
@@ -163,7 +164,7 @@ impl Channels {
             let all: Vec<TargetId> = targets.drain().map(|(_, target)| target).collect();
             lane.forget(&all);
         }
-        let target = resolve(&mut **lane, encoded, &[]);
+        let target = resolve(&mut **lane, encoded, &[])?;
         targets.insert(encoded.into(), target);
         Ok(target)
     }
@@ -187,7 +188,8 @@ impl Channels {
         let Some(lane) = &mut channel.lane else { return Ok(()) };
         let published = lane.publish(batch);
         channel.dirty = true;
-        channel.congested |= published.congested;
+        // As in RabbitMQ: a blocked client is read until it publishes.
+        channel.congested |= published.congested | channel.blocked;
         self.metrics.received.increment(published.taken.into());
         if published.done == 0 && published.exceptions.is_empty() {
             return Ok(());
@@ -235,14 +237,14 @@ impl Channels {
         at: usize,
         parts: &mut Parts<'_>,
         wire: Span,
-        asked: properties::Asked,
+        asked: Asked,
         mandatory: bool,
     ) -> Result<(), Failure> {
-        let properties::Copies { keys, without } = properties::copies(parts.properties.of(parts.bytes))?;
+        let Copies { keys, without } = asked::copies(parts.properties.of(parts.bytes))?;
         let Some(lane) = self.open.get_mut(at).and_then(|channel| channel.lane.as_mut()) else {
             return Ok(());
         };
-        let target = resolve(&mut **lane, parts.address.of(parts.bytes), &keys);
+        let target = resolve(&mut **lane, parts.address.of(parts.bytes), &keys)?;
         let done = match without {
             None => self.publish_one(at, parts, target, wire, asked, mandatory, parts.body.is_some()),
             Some(properties) => {
@@ -273,7 +275,7 @@ impl Channels {
         parts: &Parts<'_>,
         target: TargetId,
         wire: Span,
-        asked: properties::Asked,
+        asked: Asked,
         mandatory: bool,
         rewritten: bool,
     ) -> Result<(), Failure> {
@@ -313,7 +315,12 @@ pub(super) fn immediate() -> Failure {
     Failure::new(ReplyCode::NotImplemented, "immediate=true").caused_by(basic::Publish::ID)
 }
 
-fn resolve(lane: &mut dyn Lane, encoded: &[u8], more: &[&[u8]]) -> TargetId {
+/// The lane's number for a destination. One that nobody may publish to is refused here, whether or not the client asked
+/// for receipts: AMQP closes the channel for it, as RabbitMQ does when access to an exchange is refused.
+fn resolve(lane: &mut dyn Lane, encoded: &[u8], more: &[&[u8]]) -> Result<TargetId, Failure> {
     let address = Address::new(encoded).unwrap_or(Address::EMPTY);
-    translate::destination(address, more, |to| lane.target(to))
+    translate::destination(address, more, |to| match translate::reserved(to) {
+        Some(key) => Err(refusal::reserved(key)),
+        None => Ok(lane.target(to)),
+    })
 }

@@ -1,12 +1,14 @@
-//! What clients say about deliveries, gathered for one call of their lane.
+//! What clients say about deliveries: found among what they were given, gathered for one call of their lane.
 
 use std::sync::Arc;
 
 use linkspan_contract::{Credit, Settled, Settlement, SubscriptionKey};
 use smallvec::SmallVec;
 
-use crate::protocol::amqp::MethodId;
+use crate::protocol::amqp::{MethodId, ReplyCode};
 
+use super::failure::Failure;
+use super::sink::{Outgoing, Sink};
 use super::unsettled::Run;
 
 /// What a client says about deliveries, as it came.
@@ -83,5 +85,109 @@ impl Settling {
     /// Gives the windows what they get; true when a back end had run dry.
     pub(super) fn give(&self) -> bool {
         self.grants.iter().fold(false, |starved, (_, count, credit)| credit.grant(*count) | starved)
+    }
+}
+
+impl Outgoing {
+    fn settle(&mut self, run: Run, word: Word, transaction: bool, into: &mut Settling) {
+        into.add(run, word);
+        if transaction {
+            into.held.push(run);
+        } else {
+            self.release(run, into);
+        }
+    }
+
+    fn release(&mut self, run: Run, into: &mut Settling) {
+        if let Some(consumer) = self.consumers.get_mut(run.key) {
+            if let Some(credit) = &consumer.credit {
+                into.grant(run.key, run.count, credit);
+            }
+            self.consumers.settled(run.key, run.count);
+        }
+    }
+
+    fn acknowledge(
+        &mut self,
+        channel: usize,
+        said: &Acknowledged,
+        transaction: bool,
+        into: &mut Settling,
+    ) -> Result<(), Failure> {
+        let unknown = |tag: u64| {
+            Failure::new(ReplyCode::PreconditionFailed, &format!("unknown delivery tag {tag}"))
+                .caused_by(said.method)
+        };
+        let mut taken: SmallVec<[Run; 4]> = SmallVec::new();
+        let Some(out) = self.channels.get_mut(channel) else { return Ok(()) };
+        let mut wrong = None;
+        if !said.multiple {
+            for tag in said.tag..said.tag.saturating_add(said.count.into()) {
+                match out.unsettled.take(tag) {
+                    Some(run) if taken.last_mut().is_some_and(|last| last.extend(&run)) => {}
+                    Some(run) => taken.push(run),
+                    None => {
+                        wrong = Some(tag);
+                        break;
+                    }
+                }
+            }
+        } else if said.tag == 0 {
+            out.unsettled.take_all(|run| taken.push(run));
+        } else if out.unsettled.holds(said.tag) {
+            out.unsettled.take_until(said.tag, |run| taken.push(run));
+        } else {
+            wrong = Some(said.tag);
+        }
+        for run in taken {
+            self.settle(run, said.word, transaction, into);
+        }
+        wrong.map_or(Ok(()), |tag| Err(unknown(tag)))
+    }
+}
+
+impl Sink {
+    /// What the client said about deliveries of a channel. In a `transaction` the windows wait for its commit.
+    ///
+    /// # Errors
+    /// A tag that is not unsettled; what was said before it counts.
+    pub(super) fn acknowledge(
+        &self,
+        channel: usize,
+        said: &[Acknowledged],
+        transaction: bool,
+        into: &mut Settling,
+    ) -> Result<(), Failure> {
+        let mut guard = self.outbound().lock();
+        let state = guard.state();
+        said.iter().try_for_each(|said| state.acknowledge(channel, said, transaction, into))
+    }
+
+    /// A transaction was committed: what was held is settled.
+    pub(super) fn committed(&self, held: Vec<Run>, into: &mut Settling) {
+        let mut guard = self.outbound().lock();
+        held.into_iter().for_each(|run| guard.state().release(run, into));
+    }
+
+    /// A transaction was rolled back: what was held is unsettled again.
+    pub(super) fn rolled_back(&self, channel: usize, held: Vec<Run>) {
+        let mut guard = self.outbound().lock();
+        if let Some(out) = guard.state().channels.get_mut(channel) {
+            held.into_iter().for_each(|run| out.unsettled.put_back(run));
+        }
+    }
+
+    /// All that a channel has unsettled is forgotten: the lane gives it back to the queues. `answer` is told the client
+    /// at once: it throws away what it has when it hears it, and must not throw away what comes again.
+    pub(super) fn recovered(&self, channel: usize, answer: &[u8], into: &mut Settling) {
+        let mut guard = self.outbound().lock();
+        guard.parts().1.extend_from_slice(answer);
+        guard.appended();
+        let state = guard.state();
+        let mut taken: SmallVec<[Run; 4]> = SmallVec::new();
+        if let Some(out) = state.channels.get_mut(channel) {
+            out.unsettled.take_all(|run| taken.push(run));
+        }
+        taken.into_iter().for_each(|run| state.release(run, into));
     }
 }

@@ -9,7 +9,6 @@ use linkspan_contract::{
     SubscriptionKey,
 };
 use slab::Slab;
-use smallvec::SmallVec;
 
 use crate::doors::listener::WriteHalf;
 use crate::doors::outbound::{Guard, Marks, Outbound};
@@ -18,9 +17,7 @@ use crate::protocol::amqp::{Forwarding, ReplyCode, ShortBytes, ShortString, basi
 use super::confirm::Confirms;
 use super::consumers::{Consumer, Consumers};
 use super::delivery::{self, Head, Recipient};
-use super::failure::Failure;
 use super::metric::Metrics;
-use super::settling::{Acknowledged, Settling, Word};
 use super::unsettled::{Run, Unsettled};
 
 /// The outbound side of one connection: deliveries of all its channels.
@@ -35,77 +32,19 @@ pub(super) struct Sink {
 pub(super) struct Outgoing {
     frame_max: u32,
     cancel_notify: bool,
-    channels: Slab<ChannelOut>,
-    consumers: Consumers,
+    pub(super) channels: Slab<ChannelOut>,
+    pub(super) consumers: Consumers,
 }
 
 /// The outbound part of a channel.
 #[derive(Debug, Default)]
-struct ChannelOut {
+pub(super) struct ChannelOut {
     number: u16,
     /// The last delivery tag that was allotted.
     tag: u64,
-    unsettled: Unsettled,
+    pub(super) unsettled: Unsettled,
     /// Under which key `basic.get` fetches.
     fetches: Option<SubscriptionKey>,
-}
-
-impl Outgoing {
-    fn settle(&mut self, run: Run, word: Word, transaction: bool, into: &mut Settling) {
-        into.add(run, word);
-        if transaction {
-            into.held.push(run);
-        } else {
-            self.release(run, into);
-        }
-    }
-
-    fn release(&mut self, run: Run, into: &mut Settling) {
-        if let Some(consumer) = self.consumers.get_mut(run.key) {
-            if let Some(credit) = &consumer.credit {
-                into.grant(run.key, run.count, credit);
-            }
-            self.consumers.settled(run.key, run.count);
-        }
-    }
-
-    fn acknowledge(
-        &mut self,
-        channel: usize,
-        said: &Acknowledged,
-        transaction: bool,
-        into: &mut Settling,
-    ) -> Result<(), Failure> {
-        let unknown = |tag: u64| {
-            Failure::new(ReplyCode::PreconditionFailed, &format!("unknown delivery tag {tag}"))
-                .caused_by(said.method)
-        };
-        let mut taken: SmallVec<[Run; 4]> = SmallVec::new();
-        let Some(out) = self.channels.get_mut(channel) else { return Ok(()) };
-        let mut wrong = None;
-        if !said.multiple {
-            for tag in said.tag..said.tag.saturating_add(said.count.into()) {
-                match out.unsettled.take(tag) {
-                    Some(run) if taken.last_mut().is_some_and(|last| last.extend(&run)) => {}
-                    Some(run) => taken.push(run),
-                    None => {
-                        wrong = Some(tag);
-                        break;
-                    }
-                }
-            }
-        } else if said.tag == 0 {
-            out.unsettled.take_all(|run| taken.push(run));
-        } else if out.unsettled.holds(said.tag) {
-            out.unsettled.take_until(said.tag, |run| taken.push(run));
-        } else {
-            wrong = Some(said.tag);
-        }
-        for run in taken {
-            self.settle(run, said.word, transaction, into);
-        }
-        wrong.map_or(Ok(()), |tag| Err(unknown(tag)))
-    }
 }
 
 impl Sink {
@@ -163,6 +102,23 @@ impl Sink {
         consumers.add(Consumer { channel, tag: Some(tag.into()), forwarding, credit, ..Consumer::default() })
     }
 
+    /// Appends `answer`, which tells the client that the consumer is there. False when its back end has ended it
+    /// meanwhile: then the client is told that too.
+    pub(super) fn consuming(&self, key: SubscriptionKey, answer: &[u8]) -> bool {
+        let mut guard = self.outbound.lock();
+        guard.parts().1.extend_from_slice(answer);
+        let consumer = guard.state().consumers.get_mut(key);
+        let ended = consumer.is_none_or(|consumer| {
+            consumer.told = true;
+            consumer.ended
+        });
+        if ended {
+            cancel(&mut guard, key);
+        }
+        guard.appended();
+        !ended
+    }
+
     /// The live consumer of a channel with this tag.
     pub(super) fn consumer(&self, channel: usize, tag: &str) -> Option<SubscriptionKey> {
         self.outbound.lock().state().consumers.find(channel, tag)
@@ -210,50 +166,6 @@ impl Sink {
         self.metrics.sent_bytes.increment(guard.backlog().saturating_sub(before) as u64);
     }
 
-    /// What the client said about deliveries of a channel. In a `transaction` the windows wait for its commit.
-    ///
-    /// # Errors
-    /// A tag that is not unsettled; what was said before it counts.
-    pub(super) fn acknowledge(
-        &self,
-        channel: usize,
-        said: &[Acknowledged],
-        transaction: bool,
-        into: &mut Settling,
-    ) -> Result<(), Failure> {
-        let mut guard = self.outbound.lock();
-        let state = guard.state();
-        said.iter().try_for_each(|said| state.acknowledge(channel, said, transaction, into))
-    }
-
-    /// A transaction was committed: what was held is settled.
-    pub(super) fn committed(&self, held: Vec<Run>, into: &mut Settling) {
-        let mut guard = self.outbound.lock();
-        held.into_iter().for_each(|run| guard.state().release(run, into));
-    }
-
-    /// A transaction was rolled back: what was held is unsettled again.
-    pub(super) fn rolled_back(&self, channel: usize, held: Vec<Run>) {
-        let mut guard = self.outbound.lock();
-        if let Some(out) = guard.state().channels.get_mut(channel) {
-            held.into_iter().for_each(|run| out.unsettled.put_back(run));
-        }
-    }
-
-    /// All that a channel has unsettled is forgotten: the lane gives it back to the queues. `answer` is told the client
-    /// at once: it throws away what it has when it hears it, and must not throw away what comes again.
-    pub(super) fn recovered(&self, channel: usize, answer: &[u8], into: &mut Settling) {
-        let mut guard = self.outbound.lock();
-        guard.parts().1.extend_from_slice(answer);
-        guard.appended();
-        let state = guard.state();
-        let mut taken: SmallVec<[Run; 4]> = SmallVec::new();
-        if let Some(out) = state.channels.get_mut(channel) {
-            out.unsettled.take_all(|run| taken.push(run));
-        }
-        taken.into_iter().for_each(|run| state.release(run, into));
-    }
-
     /// Appends what the publisher is told of a batch: first the messages that come back, then the confirms of
     /// `first..first + known`. The failure that closes its channel, if there is one.
     pub(super) fn published(
@@ -277,7 +189,7 @@ impl Sink {
                     append(&mut guard, batch, message, 0, head, Recipient { channel, frame_max });
                     returned += 1;
                 }
-                (Outcome::Refused(refused) | Outcome::Failed(refused), _) if fatal(refused) => {
+                (Outcome::Refused(refused), _) if fatal(refused) => {
                     failed = Some(refused.clone());
                     break;
                 }
@@ -288,11 +200,9 @@ impl Sink {
             let out = guard.parts().1;
             let mut next = 0;
             for (at, outcome) in exceptions {
-                if let Outcome::Refused(refused) | Outcome::Failed(refused) = outcome
-                    && *at < known
-                {
+                if matches!(outcome, Outcome::Refused(_) | Outcome::Failed(_)) && *at < known {
                     confirms.settle(channel, first + u64::from(next), at - next, true, out);
-                    if fatal(refused) {
+                    if matches!(outcome, Outcome::Refused(refused) if fatal(refused)) {
                         next = known;
                         break;
                     }
@@ -380,17 +290,27 @@ impl DeliverySink for Sink {
 
     fn ended(&self, key: SubscriptionKey, why: Ended) {
         let mut guard = self.outbound.lock();
-        let (state, out) = guard.parts();
-        if let Some((channel, tag)) = state.consumers.end(key)
-            && let (Some(channel), Some(tag), true) = (state.channels.get(channel), tag, state.cancel_notify)
-        {
-            let consumer_tag = ShortString::truncated(&tag);
-            basic::Cancel { consumer_tag, no_wait: true }.encode(channel.number, out);
-            tracing::debug!(channel = channel.number, tag = &*tag, ?why, "consumer cancelled");
+        tracing::debug!(?key, ?why, "a consumer was ended");
+        match guard.state().consumers.get_mut(key) {
+            // The client does not know of it yet: it is told of its end behind its beginning.
+            Some(consumer) if !consumer.told => consumer.ended = true,
+            Some(_) => cancel(&mut guard, key),
+            None => {}
         }
         guard.appended();
         drop(guard);
         self.outbound.flush();
+    }
+}
+
+/// Ends a consumer and, if the client wants to be told, tells it by `basic.cancel`.
+fn cancel(guard: &mut Guard<'_, Outgoing>, key: SubscriptionKey) {
+    let (state, out) = guard.parts();
+    if let Some((channel, tag)) = state.consumers.end(key)
+        && let (Some(channel), Some(tag), true) = (state.channels.get(channel), tag, state.cancel_notify)
+    {
+        let consumer_tag = ShortString::truncated(&tag);
+        basic::Cancel { consumer_tag, no_wait: true }.encode(channel.number, out);
     }
 }
 

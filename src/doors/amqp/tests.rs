@@ -4,6 +4,7 @@ mod channels;
 mod consuming;
 mod handshake;
 mod publishing;
+mod remote;
 mod slow_lane;
 mod topology;
 mod transactions;

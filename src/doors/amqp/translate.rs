@@ -3,12 +3,14 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`arguments`] | tables and their values |
+//! | [`asked`] | what a published message's properties ask for |
 //! | [`properties`] | the properties of messages |
 //! | [`refusal`] | what a back end refuses, as codes and texts |
 //!
 //! Here: destinations and declarations.
 
 pub(super) mod arguments;
+pub(super) mod asked;
 pub(super) mod properties;
 pub(super) mod refusal;
 
@@ -37,6 +39,12 @@ pub(super) fn destination<R>(
         let name = String::from_utf8_lossy(exchange.as_bytes());
         with(&Destination::Exchange { name: &name, key: key.as_bytes(), more })
     }
+}
+
+/// The key of a destination that is an address of the server's own, `$…`, if there is one.
+pub(super) fn reserved<'a>(to: &Destination<'a>) -> Option<&'a [u8]> {
+    let Destination::Address { path, more, .. } = *to else { return None };
+    std::iter::once(path).chain(more.iter().copied()).find(|key| key.first() == Some(&b'$'))
 }
 
 /// What `exchange.declare` asks for; `name` is the exchange's, cleaned.

@@ -1,7 +1,7 @@
 //! One HTTP connection: hyper over the door's stream.
 
 use std::future::{Future, poll_fn};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::translate::Problem;
-use super::{HttpDoor, Peer, credentials};
+use super::{HttpDoor, Peer};
 use crate::doors::listener::Stream;
 use crate::doors::{Door, Stop};
-use crate::identity::{Denied, Identity, Users};
 
 impl Door for HttpDoor {
     fn name(&self) -> &'static str {
@@ -77,56 +76,4 @@ pub(super) async fn body(body: Body, most: usize, patience: Duration) -> Result<
 /// Waits for `ready`, but not for long.
 pub(super) async fn for_a_while<F: Future>(ready: F) -> Option<F::Output> {
     timeout(CONGESTED, ready).await.ok()
-}
-
-/// A place among those whose passwords are being verified, until the thread is done: also when nobody waits for it.
-struct Place(Arc<Users>);
-
-impl Place {
-    async fn take(users: &Arc<Users>) -> Result<Self, Denied> {
-        users.verifying().acquire().await.map_err(|_| Denied::BadCredentials)?.forget();
-        Ok(Self(Arc::clone(users)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.verifying().add_permits(1);
-    }
-}
-
-/// Verifies a password that was not verified lately, on a thread that may take its time: the hash is slow on purpose.
-pub(super) async fn verify(
-    users: &Arc<Users>,
-    given: Option<(String, String)>,
-    peer: IpAddr,
-) -> Result<Identity, Denied> {
-    let place = Place::take(users).await?;
-    let verified = tokio::task::spawn_blocking(move || place.0.verify(credentials(given.as_ref()), peer));
-    verified.await.unwrap_or(Err(Denied::BadCredentials))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::identity::{Account, PasswordText, hash_password};
-
-    #[tokio::test]
-    async fn a_client_that_goes_away_does_not_give_its_place_to_the_next_password_at_once() {
-        let password = PasswordText::parse(&hash_password(b"secret").unwrap()).unwrap();
-        let name: Arc<str> = "ann".into();
-        let account = Account { password, vhosts: None };
-        let users = Arc::new(Users::new([(&name, &account)]));
-        let places = users.verifying().available_permits();
-        let given = Some(("ann".to_owned(), "guessed".to_owned()));
-        let mut asking = Box::pin(verify(&users, given, Ipv4Addr::LOCALHOST.into()));
-        let first = poll_fn(|cx| std::task::Poll::Ready(asking.as_mut().poll(cx).is_ready())).await;
-        drop(asking);
-        assert!(!first);
-        assert!(users.verifying().available_permits() < places, "the hash is still being computed");
-        let all = u32::try_from(places).unwrap();
-        drop(users.verifying().acquire_many(all).await.unwrap());
-    }
 }

@@ -30,7 +30,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::Stop;
+use super::{Stop, login};
 use crate::hub::Hub;
 use crate::identity::{Credentials, Denied, Identity, Users};
 use publisher::Publishers;
@@ -121,11 +121,8 @@ async fn admit(
         Some(None) => return Err(Problem::denied(Denied::BadCredentials)),
         None => None,
     };
-    let answer = match shared.users.recall(credentials(given.as_ref()), peer) {
-        Some(answer) => answer,
-        None => connection::verify(&shared.users, given, peer).await,
-    };
-    let identity = answer.map_err(Problem::denied)?;
+    let judged = login::judge(&shared.users, credentials(given.as_ref()), peer).await;
+    let identity = judged.map_err(Problem::denied)?;
     if !identity.may_enter(&shared.vhost) {
         return Err(Problem::no_vhost(&identity.user, &shared.vhost));
     }

@@ -48,6 +48,7 @@ impl Problem {
         let status = match why {
             Denied::NotLocal => StatusCode::FORBIDDEN,
             Denied::BadCredentials | Denied::NoCredentials => StatusCode::UNAUTHORIZED,
+            Denied::NotVerified => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, "not let in", why.to_string())
     }

@@ -1,5 +1,6 @@
 //! One client's socket, from accept to the last byte: the only place of this door that reads, waits and keeps time.
 
+mod ahead;
 mod turn;
 
 use std::future::{Future, poll_fn};
@@ -10,8 +11,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use linkspan_contract::{Client, DeliverySink};
-use tokio::sync::AcquireError;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use self::turn::{Live, Step};
@@ -28,8 +27,7 @@ use super::session::{Parts, Session};
 use super::sink::Sink;
 use crate::doors::listener::{ReadHalf, Stream};
 use crate::doors::outbound::Outbound;
-use crate::doors::{Stop, buffer, client_number};
-use crate::identity::{Credentials, Identity};
+use crate::doors::{Stop, buffer, client_number, login};
 use crate::protocol::mqtt::{Connect, Framing, Packet, PacketType, ReasonCode, Sender, Version};
 
 /// How long a successor waits for the connection before it to be gone.
@@ -189,7 +187,7 @@ async fn admit(
 ) -> Result<(Session, Claim), TurnedAway> {
     let number = client_number();
     let agreement = Agreement::reach(connect, &door.limits, number)?;
-    let identity = identify(door, peer, handshake::credentials(connect)).await?;
+    let identity = login::judge(&door.users, handshake::credentials(connect), peer.ip()).await?;
     if !identity.may_enter(&door.vhost) {
         let text = format!("user '{}' may not enter vhost '{}'", identity.user, door.vhost);
         return Err(TurnedAway::new(ReasonCode::NotAuthorized, text));
@@ -232,27 +230,6 @@ async fn admit(
         counters: Arc::clone(&door.counters),
     });
     Ok((session, claim))
-}
-
-/// Who the client is. Verifying a password takes long, so that is done where blocking is allowed.
-async fn identify(
-    door: &Arc<MqttDoor>,
-    peer: SocketAddr,
-    who: Credentials<'_>,
-) -> Result<Identity, TurnedAway> {
-    if let Some(answer) = door.users.recall(who, peer.ip()) {
-        return Ok(answer?);
-    }
-    let Credentials::Password { user, password } = who else {
-        return Ok(door.users.verify(who, peer.ip())?);
-    };
-    let busy = || TurnedAway::new(ReasonCode::ServerUnavailable, "the password could not be verified");
-    let _permit = door.users.verifying().acquire().await.map_err(|_: AcquireError| busy())?;
-    let (users, user, password) = (Arc::clone(&door.users), user.to_owned(), password.to_vec());
-    let verifying = spawn_blocking(move || {
-        users.verify(Credentials::Password { user: &user, password: &password }, peer.ip())
-    });
-    Ok(verifying.await.map_err(|_| busy())??)
 }
 
 /// Reads and throws away what the client still sends, for a while.

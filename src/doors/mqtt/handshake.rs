@@ -164,6 +164,7 @@ impl From<Denied> for TurnedAway {
         let reason = match denied {
             Denied::BadCredentials => ReasonCode::BadUserNameOrPassword,
             Denied::NoCredentials | Denied::NotLocal => ReasonCode::NotAuthorized,
+            Denied::NotVerified => ReasonCode::ServerUnavailable,
         };
         Self::new(reason, denied.to_string())
     }

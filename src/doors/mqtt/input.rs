@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::LARGE;
+use crate::protocol::mqtt::{Framing, PacketType};
 
 /// Bytes of one permit for large packets.
 pub(super) const PERMIT: u64 = 1024;
@@ -62,6 +63,39 @@ impl Input {
     pub(super) fn keep_unread(&mut self, rest: &[u8]) {
         self.rest = rest.to_vec();
         self.unread = !rest.is_empty();
+    }
+
+    /// Adds what came behind it meanwhile.
+    pub(super) fn keep_more(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        self.unread |= !bytes.is_empty();
+    }
+
+    /// Number of bytes that are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Takes the PINGREQs out of the whole packets that are kept, from `looked` on, and says how many they were.
+    pub(super) fn take_pings(&mut self, looked: &mut usize) -> usize {
+        let (mut at, mut pings) = (*looked, 0);
+        let most = Framing::MAXIMUM_PACKET_SIZE;
+        while let Ok(Framing::Complete(frame)) = Framing::read(self.rest.get(at..).unwrap_or_default(), most)
+        {
+            let end = at + frame.wire.len();
+            if frame.packet_type == PacketType::Pingreq && frame.wire.len() == 2 {
+                pings += 1;
+            } else {
+                self.rest.copy_within(at..end, *looked);
+                *looked += end - at;
+            }
+            at = end;
+        }
+        if pings > 0 {
+            self.rest.drain(*looked..at);
+            self.unread = !self.rest.is_empty();
+        }
+        pings
     }
 
     /// The packets that were kept.
@@ -122,4 +156,25 @@ impl Input {
 pub(super) fn permits(bytes: u64) -> Arc<Semaphore> {
     let permits = usize::try_from(bytes / PERMIT).unwrap_or(usize::MAX);
     Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pings_are_taken_out_from_between_other_packets_and_half_ones_stay() {
+        let (ping, puback, publish) = ([0xC0, 0], [0x40, 2, 0, 1], [0x30, 4, 0, 1, b'a', 0xC0]);
+        let mut input = Input::default();
+        input.keep_unread(&[&ping[..], &publish, &ping, &ping, &puback].concat());
+        let mut looked = 0;
+        assert_eq!((input.take_pings(&mut looked), looked), (3, 10));
+        input.keep_more(&[0xC0]);
+        assert_eq!(input.take_pings(&mut looked), 0);
+        input.keep_more(&[0, 0x30]);
+        assert_eq!(input.take_pings(&mut looked), 1);
+        assert_eq!(input.take_unread().unwrap(), [&publish[..], &puback, &[0x30]].concat());
+        input.keep_unread(&ping);
+        assert_eq!((input.take_pings(&mut 0), input.take_unread()), (1, None));
+    }
 }

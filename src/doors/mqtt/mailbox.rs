@@ -52,6 +52,17 @@ impl Mailbox {
         letters
     }
 
+    /// Whether there is something that ends the connection; when there is not, the task is woken by the next that comes.
+    pub(super) fn is_urgent(&self, cx: &Context<'_>) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.owner.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.owner = Some(cx.waker().clone());
+        }
+        let ends =
+            |letters: &Letters| letters.successor.is_some() || letters.closed.is_some() || letters.stop;
+        inner.letters.as_deref().is_some_and(ends)
+    }
+
     /// The sink has deliveries to be settled.
     pub(super) fn discards(&self) {
         self.post(|letters| letters.discards = true);

@@ -8,5 +8,6 @@ mod connecting;
 mod delivering;
 mod disconnecting;
 mod publishing;
+mod remote;
 mod size;
 mod subscribing;

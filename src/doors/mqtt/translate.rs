@@ -111,8 +111,16 @@ pub(super) fn answer(outcome: &Outcome) -> Answer {
     match outcome {
         Outcome::Accepted => Answer::SUCCESS,
         Outcome::Unroutable => Answer { reason: ReasonCode::NoMatchingSubscribers, text: None },
-        Outcome::Refused(refused) | Outcome::Failed(refused) => {
+        Outcome::Refused(refused) => {
             Answer { reason: publish_reason(refused), text: Some(refused.to_string().into()) }
+        }
+        Outcome::Failed(refused) => {
+            // Whatever the cause, it is no word against the message: it may be sent again.
+            let reason = match refused {
+                Refused::Full(_) => ReasonCode::QuotaExceeded,
+                _ => ReasonCode::UnspecifiedError,
+            };
+            Answer { reason, text: Some(refused.to_string().into()) }
         }
     }
 }
@@ -157,8 +165,8 @@ pub(super) fn subscribe_reason(refused: &Refused) -> ReasonCode {
 /// Of the reasons that a CONNACK may have (MQTT 5 §3.2.2.2).
 pub(super) fn connect_reason(error: &BackendError) -> ReasonCode {
     match error {
-        BackendError::Away { .. } | BackendError::Denied { .. } => ReasonCode::ServerUnavailable,
-        BackendError::UnknownVhost(_) => ReasonCode::NotAuthorized,
+        BackendError::Away { .. } => ReasonCode::ServerUnavailable,
+        BackendError::Denied { .. } | BackendError::UnknownVhost(_) => ReasonCode::NotAuthorized,
     }
 }
 

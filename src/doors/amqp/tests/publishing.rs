@@ -86,6 +86,43 @@ async fn messages_of_several_channels_lie_across_each_other() {
     assert_eq!(client.bodies(2).await, ["whole", "cut"]);
 }
 
+/// The answer that refuses `$SYS.x`.
+const RESERVED: &str = "ACCESS_REFUSED - nothing can be published to 'amq.topic' with key '$SYS.x': addresses that begin \
+                        with '$' are the server's own";
+
+#[tokio::test]
+async fn the_servers_own_addresses_are_refused_with_403_in_every_mode_and_in_order() {
+    let mut client = house().channel().await;
+    client.queue("q").await;
+    let mut headers = TableBuf::new();
+    let mut copies = ArrayBuf::new();
+    copies.push(crate::protocol::amqp::Value::LongString(b"$SYS.x"));
+    headers.put("CC", copies.as_array()).unwrap();
+    let copied = encoded(Properties { headers: Some(headers.as_table()), ..Properties::default() });
+    let to_queue = |body: &[u8]| published(1, "", b"q", false, &NONE, body, 131_072);
+    let refused = published(1, "amq.topic", b"$SYS.x", false, &NONE, b"x", 131_072);
+    let in_frames = published(1, "amq.topic", b"$SYS.x", false, &NONE, &[7; 20_000], 4096);
+    let as_copy = published(1, "amq.topic", b"a", false, &copied, b"x", 131_072);
+    for (at, refused) in (1..).zip([&refused, &in_frames, &as_copy]) {
+        client.write(&[to_queue(b"before"), refused.clone(), to_queue(b"behind")].concat()).await;
+        assert_eq!(client.channel_error(1, ReplyCode::AccessRefused).await, RESERVED, "{at}");
+        client.open(1).await;
+        assert_eq!(client.ready("q").await, at, "what came before counts, what came behind does not");
+    }
+    client.select_confirms().await;
+    client.write(&[to_queue(b"before"), refused.clone()].concat()).await;
+    client.expect(1, basic::Ack { delivery_tag: 1, multiple: false }).await;
+    assert_eq!(client.channel_error(1, ReplyCode::AccessRefused).await, RESERVED);
+    client.open(1).await;
+    client.send(1, crate::protocol::amqp::tx::Select {}).await;
+    client.skip("SelectOk").await;
+    client.write(&refused).await;
+    assert_eq!(client.channel_error(1, ReplyCode::AccessRefused).await, RESERVED);
+    client.open(1).await;
+    client.publish(1, "amq.direct", b"$SYS.x", b"x").await;
+    client.quiet(1).await;
+}
+
 #[tokio::test]
 async fn confirms_come_in_runs() {
     let mut client = house().channel().await;

@@ -1,230 +1,11 @@
 //! A back end that takes its time, refuses, or tells later: nobody else waits for it.
 
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
-use linkspan_contract::backend::Fetched;
-use linkspan_contract::{
-    Backend, BackendError, Batch, Binding, BodyWriter, Capabilities, Client as Who, Connection, Credit,
-    DeliverySink, Destination, ExchangeSpec, Health, Lane, LaneEvent, LaneEvents, Lost, Outcome, Published,
-    QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Source, Subscribe, SubscriptionKey,
-    TargetId,
-};
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use linkspan_contract::{Ended, LaneEvent, Outcome, Receipt, Refused};
 
+use super::remote::slow;
 use super::*;
-
-/// The embedded back end, held up: each request of a lane takes a permit.
-struct Slow {
-    inner: Arc<dyn Backend>,
-    gate: Arc<Gate>,
-}
-
-type Ears = (Arc<dyn ReceiptSink>, Arc<dyn LaneEvents>);
-
-struct Gate {
-    permits: Semaphore,
-    /// Receipts come when the test says so.
-    late: bool,
-    ears: Mutex<Vec<Ears>>,
-}
-
-impl Gate {
-    async fn pass(&self) {
-        self.permits.acquire().await.unwrap().forget();
-    }
-}
-
-fn slow(permits: usize, late: bool) -> (Arc<dyn Backend>, Arc<Gate>) {
-    let gate = Arc::new(Gate { permits: Semaphore::new(permits), late, ears: Mutex::default() });
-    (Arc::new(Slow { inner: embedded(), gate: Arc::clone(&gate) }), gate)
-}
-
-#[async_trait]
-impl Backend for Slow {
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
-    }
-
-    async fn connect(
-        &self,
-        client: &Who,
-        sink: Arc<dyn DeliverySink>,
-    ) -> Result<Box<dyn Connection>, BackendError> {
-        match &*client.vhost {
-            "/" => {}
-            "away" => return Err(BackendError::Away { name: "rabbit".into(), why: "refused".into() }),
-            other => return Err(BackendError::UnknownVhost(other.into())),
-        }
-        let inner = self.inner.connect(client, sink).await?;
-        Ok(Box::new(SlowConnection { inner, gate: Arc::clone(&self.gate) }))
-    }
-
-    async fn health(&self) -> Health {
-        Health::Up
-    }
-
-    async fn close(&self) {}
-}
-
-struct SlowConnection {
-    inner: Box<dyn Connection>,
-    gate: Arc<Gate>,
-}
-
-#[async_trait]
-impl Connection for SlowConnection {
-    fn attach(&mut self, sink: Arc<dyn DeliverySink>) {
-        self.inner.attach(sink);
-    }
-
-    async fn lane(
-        &mut self,
-        receipts: Arc<dyn ReceiptSink>,
-        events: Arc<dyn LaneEvents>,
-    ) -> Result<Box<dyn Lane>, BackendError> {
-        self.gate.ears.lock().push((Arc::clone(&receipts), Arc::clone(&events)));
-        let inner = self.inner.lane(receipts, events).await?;
-        Ok(Box::new(SlowLane { inner, gate: Arc::clone(&self.gate), seq: 0 }))
-    }
-
-    async fn close(self: Box<Self>) {
-        self.inner.close().await;
-    }
-}
-
-struct SlowLane {
-    inner: Box<dyn Lane>,
-    gate: Arc<Gate>,
-    seq: Seq,
-}
-
-#[async_trait]
-impl Lane for SlowLane {
-    fn target(&mut self, to: &Destination<'_>) -> TargetId {
-        self.inner.target(to)
-    }
-
-    fn forget(&mut self, targets: &[TargetId]) {
-        self.inner.forget(targets);
-    }
-
-    fn publish(&mut self, batch: &Batch<'_>) -> Published {
-        if !self.gate.late {
-            return self.inner.publish(batch);
-        }
-        let wanting = batch.messages.len() as u32;
-        let first = self.seq;
-        self.seq += u64::from(wanting);
-        Published { taken: wanting, first, wanting, ..Published::default() }
-    }
-
-    fn flush(&mut self) {
-        self.inner.flush();
-    }
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn settle(&mut self, runs: &[Settled]) {
-        self.inner.settle(runs);
-    }
-
-    fn resume(&mut self) {
-        self.inner.resume();
-    }
-
-    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
-        self.inner.body(target, size).await
-    }
-
-    async fn subscribe(
-        &mut self,
-        source: &Source<'_>,
-        key: SubscriptionKey,
-        how: &Subscribe<'_>,
-        credit: Option<Arc<Credit>>,
-    ) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.subscribe(source, key, how, credit).await
-    }
-
-    fn start(&mut self, key: SubscriptionKey) {
-        self.inner.start(key);
-    }
-
-    async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.unsubscribe(key).await
-    }
-
-    async fn fetch(
-        &mut self,
-        queue: &str,
-        key: SubscriptionKey,
-        settled: bool,
-    ) -> Result<Option<Fetched>, Refused> {
-        self.gate.pass().await;
-        self.inner.fetch(queue, key, settled).await
-    }
-
-    async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.recover(requeue).await
-    }
-
-    async fn declare_exchange(&mut self, exchange: &ExchangeSpec<'_>) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.declare_exchange(exchange).await
-    }
-
-    async fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.delete_exchange(name, if_unused).await
-    }
-
-    async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused> {
-        self.gate.pass().await;
-        self.inner.declare_queue(queue).await
-    }
-
-    async fn delete_queue(&mut self, name: &str, if_unused: bool, if_empty: bool) -> Result<u64, Refused> {
-        self.gate.pass().await;
-        self.inner.delete_queue(name, if_unused, if_empty).await
-    }
-
-    async fn purge_queue(&mut self, name: &str) -> Result<u64, Refused> {
-        self.gate.pass().await;
-        self.inner.purge_queue(name).await
-    }
-
-    async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.bind(binding).await
-    }
-
-    async fn unbind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.unbind(binding).await
-    }
-
-    async fn begin(&mut self) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.begin().await
-    }
-
-    async fn commit(&mut self) -> Result<(), Refused> {
-        self.gate.pass().await;
-        Err(Refused::Away("rabbit".into()))
-    }
-
-    async fn rollback(&mut self) -> Result<(), Refused> {
-        self.gate.pass().await;
-        self.inner.rollback().await
-    }
-}
 
 async fn opened(house: &House, vhost: &str) -> Client {
     let mut client = house.raw().await;
@@ -303,7 +84,7 @@ async fn receipts_and_events_that_come_later_reach_the_client() {
         client.publish(1, "", b"q", b"x").await;
     }
     client.quiet(1).await;
-    let (receipts, events) = gate.ears.lock()[0].clone();
+    let (receipts, events) = gate.ears();
     receipts.receipts(&[
         Receipt { first: 2, count: 1, outcome: Outcome::Accepted },
         Receipt { first: 0, count: 2, outcome: Outcome::Unroutable },
@@ -322,4 +103,219 @@ async fn receipts_and_events_that_come_later_reach_the_client() {
     client.open(1).await;
     receipts.receipts(&[Receipt { first: 0, count: 1, outcome: Outcome::Accepted }]);
     client.quiet(1).await;
+}
+
+#[tokio::test]
+async fn a_back_end_that_denies_is_530_and_one_that_does_not_answer_320() {
+    let house = house_with(slow(0, false).0, AmqpLimits::default());
+    let mut client = opened(&house, "denied").await;
+    assert_eq!(
+        client.connection_error(ReplyCode::NotAllowed).await,
+        "NOT_ALLOWED - back end 'rabbit' refused: login failed"
+    );
+    let mut client = opened(&house, "stalled").await;
+    settled().await;
+    tokio::time::pause();
+    let text = client.connection_error(ReplyCode::ConnectionForced).await;
+    assert_eq!(text, "CONNECTION_FORCED - the back end of the vhost does not answer");
+}
+
+/// Time for what was sent to be dealt with.
+async fn settled() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lane_that_is_over_closes_its_channel_in_the_back_ends_words() {
+    let (backend, gate) = slow(9, true);
+    let house = house_with(backend, AmqpLimits::default());
+    let mut client = house.channel().await;
+    client.open(2).await;
+    let text = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out";
+    gate.ears().1.event(LaneEvent::Closed { code: 406, text: text.into() });
+    assert_eq!(client.channel_error(1, ReplyCode::PreconditionFailed).await, text);
+    client.quiet(2).await;
+    client.open(1).await;
+    client.quiet(1).await;
+    let text = "INTERNAL_ERROR - the node is going down";
+    gate.ears.lock()[1].1.event(LaneEvent::Closed { code: 541, text: text.into() });
+    assert_eq!(client.connection_error(ReplyCode::InternalError).await, text, "541 has no channel to it");
+}
+
+#[tokio::test]
+async fn a_message_that_comes_back_late_comes_before_its_confirm() {
+    let (backend, gate) = slow(9, true);
+    let house = house_with(backend, AmqpLimits::default());
+    let mut client = house.channel().await;
+    client.select_confirms().await;
+    client.write(&published(1, "amq.direct", b"nobody", true, &NONE, b"x", 131_072)).await;
+    client.quiet(1).await;
+    let message = gate.published.lock()[0].clone();
+    let (receipts, events) = gate.ears();
+    events.event(LaneEvent::Returned { message, code: 312, text: "NO_ROUTE".into() });
+    receipts.receipts(&[Receipt { first: 0, count: 1, outcome: Outcome::Unroutable }]);
+    let got = client.message().await;
+    assert_eq!((&*got.method, &*got.key, &*got.body), ("return 312 NO_ROUTE", &b"nobody"[..], &b"x"[..]));
+    client.expect(1, basic::Ack { delivery_tag: 1, multiple: false }).await;
+}
+
+#[tokio::test]
+async fn a_blocked_client_is_told_and_read_until_it_publishes() {
+    let (backend, gate) = slow(9, true);
+    let house = house_with(backend, AmqpLimits::default());
+    let mut client = house.channel().await;
+    let mut untold = house.client_with(131_072, 0, &[]).await;
+    untold.open(1).await;
+    let mut other = house.channel().await;
+    let ears: Vec<_> = gate.ears.lock().clone();
+    let tell = |event: LaneEvent| ears[..2].iter().for_each(|(_, events)| events.event(event.clone()));
+    tell(LaneEvent::Blocked("low on disk".into()));
+    client.expect(0, connection::Blocked { reason: short("low on disk") }).await;
+    client.quiet(1).await;
+    untold.quiet(1).await;
+    for (at, client) in (1..).zip([&mut client, &mut untold]) {
+        client.publish(1, "", b"q", b"x").await;
+        while gate.published.lock().len() < at {
+            tokio::task::yield_now().await;
+        }
+        client.publish(1, "", b"q", b"not read").await;
+    }
+    other.quiet(1).await;
+    settled().await;
+    other.quiet(1).await;
+    assert_eq!(gate.published.lock().len(), 2, "what is published behind the first is not read");
+    tell(LaneEvent::Unblocked);
+    client.expect(0, connection::Unblocked {}).await;
+    for client in [&mut client, &mut untold] {
+        client.quiet(1).await;
+    }
+    assert_eq!(gate.published.lock().len(), 4);
+}
+
+#[tokio::test]
+async fn what_the_back_end_could_not_take_is_nacked_and_only_what_the_client_did_wrong_closes_the_channel() {
+    let upstream = |code, text: &str| Refused::Upstream { code, text: text.into() };
+    let (backend, gate) = slow(99, true);
+    let house = house_with(backend, AmqpLimits::default());
+    let mut client = house.channel().await;
+    client.open(2).await;
+    client.select_confirms().await;
+    // Known at once.
+    let outcomes = [
+        Outcome::Failed(Refused::Away("rabbit".into())),
+        Outcome::Failed(upstream(541, "INTERNAL_ERROR")),
+        Outcome::Refused(Refused::Full("queue 'q' is full".into())),
+    ];
+    for (delivery_tag, outcome) in (1..).zip(outcomes) {
+        *gate.outcome.lock() = Some(outcome);
+        client.publish(1, "", b"q", b"x").await;
+        client.expect(1, basic::Nack { delivery_tag, multiple: false, requeue: false }).await;
+        // Without confirms nobody asked, `mandatory` or not.
+        client.publish(2, "", b"q", b"x").await;
+        client.write(&published(2, "", b"q", true, &NONE, b"x", 131_072)).await;
+        client.quiet(2).await;
+    }
+    // Known later.
+    *gate.outcome.lock() = None;
+    let outcomes = [
+        Outcome::Failed(upstream(541, "INTERNAL_ERROR")),
+        Outcome::Refused(Refused::Precondition("user_id is not the account's".into())),
+    ];
+    for (first, outcome) in (3..).zip(outcomes) {
+        client.publish(1, "", b"q", b"x").await;
+        client.quiet(1).await;
+        gate.ears().0.receipts(&[Receipt { first, count: 1, outcome }]);
+        client.expect(1, basic::Nack { delivery_tag: first + 1, multiple: false, requeue: false }).await;
+    }
+    gate.ears.lock()[1].0.receipts(&[Receipt { first: 0, count: 1, outcome: Outcome::Accepted }]);
+    client.quiet(2).await;
+    *gate.outcome.lock() = Some(Outcome::Refused(upstream(403, "ACCESS_REFUSED - not for you")));
+    client.publish(1, "", b"q", b"x").await;
+    assert_eq!(client.channel_error(1, ReplyCode::AccessRefused).await, "ACCESS_REFUSED - not for you");
+}
+
+#[tokio::test]
+async fn another_brokers_refusal_is_passed_on_as_the_exception_that_its_code_is() {
+    let (backend, gate) = slow(99, false);
+    let house = house_with(backend, AmqpLimits::default());
+    for (code, text) in [
+        (ReplyCode::NotFound, "NOT_FOUND - no queue 'q' in vhost 'prod'"),
+        (ReplyCode::ResourceLocked, "RESOURCE_LOCKED - upstream"),
+        (ReplyCode::NotAllowed, "NOT_ALLOWED - upstream"),
+        (ReplyCode::NotImplemented, "NOT_IMPLEMENTED - upstream"),
+        (ReplyCode::ChannelError, "CHANNEL_ERROR - upstream"),
+    ] {
+        *gate.refuses.lock() = Some(Refused::Upstream { code: code.code(), text: text.into() });
+        let mut client = house.channel().await;
+        client.send(1, declare("q")).await;
+        let told = match code.is_hard() {
+            true => client.connection_error(code).await,
+            false => client.channel_error(1, code).await,
+        };
+        assert_eq!(told, text);
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_back_end_stops_neither_heartbeats_nor_other_channels() {
+    let (backend, gate) = slow(0, false);
+    let house = house_with(backend, AmqpLimits::default());
+    let mut client = house.client_with(131_072, 1, &CAPABILITIES).await;
+    client.open(1).await;
+    client.open(2).await;
+    client.send(1, declare("q")).await;
+    for _ in 0..3 {
+        client.write(&frame::HEARTBEAT).await;
+        while client.next().await.expect("the connection lives").kind != FrameKind::Heartbeat {}
+        client.quiet(2).await;
+    }
+    gate.permits.add_permits(1);
+    client.skip("DeclareOk").await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_its_back_end_ends_is_cancelled_where_the_client_wants_to_know() {
+    let (backend, gate) = slow(99, false);
+    let house = house_with(backend, AmqpLimits::default());
+    let mut client = house.channel().await;
+    client.queue("q").await;
+    for why in [Ended::Away, Ended::QueueDeleted] {
+        client.consume("q", true).await;
+        gate.end_last(why);
+        client.expect(1, basic::Cancel { consumer_tag: short("c"), no_wait: true }).await;
+    }
+    let mut untold = house.client_with(131_072, 0, &[]).await;
+    untold.open(1).await;
+    untold.consume("q", true).await;
+    gate.end_last(Ended::Away);
+    untold.quiet(1).await;
+    *gate.ends_early.lock() = Some(Ended::Away);
+    client.consume("q", true).await;
+    client.expect(1, basic::Cancel { consumer_tag: short("c"), no_wait: true }).await;
+    client.quiet(1).await;
+}
+
+#[tokio::test]
+async fn a_client_without_heartbeats_is_answered_when_it_closes_however_long_it_was_there() {
+    let (backend, gate) = slow(99, false);
+    let house = house_with(backend, AmqpLimits::default());
+    let close = connection::Close { reply_code: 200, reply_text: short(""), class_id: 0, method_id: 0 };
+    let mut client = house.channel().await;
+    tokio::time::pause();
+    tokio::time::advance(AmqpLimits::default().handshake).await;
+    tokio::time::resume();
+    client.quiet(1).await;
+    client.send(0, close).await;
+    client.expect(0, connection::CloseOk {}).await;
+    client.is_over().await;
+    // A back end that does not let go is not waited for.
+    gate.stalls_close.store(true, Ordering::Relaxed);
+    let mut client = house.channel().await;
+    client.send(0, close).await;
+    settled().await;
+    tokio::time::pause();
+    client.expect(0, connection::CloseOk {}).await;
+    client.is_over().await;
 }

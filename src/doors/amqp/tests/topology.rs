@@ -162,7 +162,20 @@ async fn reserved_names_and_the_default_exchange_are_403() {
     let mut client = house().client().await;
     let default = "ACCESS_REFUSED - operation not permitted on the default exchange";
     let delete = exchange::Delete { exchange: short(""), if_unused: false, no_wait: false };
-    let rows: [(Method<'_>, &str); 7] = [
+    let tie = |destination, source| exchange::Bind {
+        destination: short(destination),
+        source: short(source),
+        routing_key: short("k"),
+        no_wait: false,
+        arguments: Table::EMPTY,
+    };
+    let untie = |destination, source| {
+        let exchange::Bind { destination, source, routing_key, no_wait, arguments } =
+            tie(destination, source);
+        exchange::Unbind { destination, source, routing_key, no_wait, arguments }
+    };
+    let queue::Bind { queue, exchange, routing_key, arguments, .. } = bind("q", "", "k");
+    let rows: [(Method<'_>, &str); 13] = [
         (
             declare("amq.mine").into(),
             "ACCESS_REFUSED - queue name 'amq.mine' contains reserved prefix 'amq.*'",
@@ -178,7 +191,13 @@ async fn reserved_names_and_the_default_exchange_are_403() {
             exchange::Delete { exchange: short("amq.topic"), ..delete }.into(),
             "ACCESS_REFUSED - deletion of system exchange 'amq.topic' in vhost '/' not allowed",
         ),
+        (exchange::Delete { exchange: short("\r\n"), ..delete }.into(), default),
         (bind("q", "", "k").into(), default),
+        (queue::Unbind { queue, exchange, routing_key, arguments }.into(), default),
+        (tie("", "amq.direct").into(), default),
+        (tie("amq.direct", "").into(), default),
+        (untie("", "amq.direct").into(), default),
+        (untie("amq.direct", "").into(), default),
     ];
     client.open(1).await;
     client.queue("q").await;
@@ -194,6 +213,28 @@ async fn reserved_names_and_the_default_exchange_are_403() {
     client.open(1).await;
     client.send(1, exchange::Declare { durable: true, ..exchange_of("amq.topic", "topic") }).await;
     client.expect(1, exchange::DeclareOk {}).await;
+    client.send(1, exchange::Declare { passive: true, ..exchange_of("amq.topic", "topic") }).await;
+    client.expect(1, exchange::DeclareOk {}).await;
+    client.send(1, tie("amq.fanout", "amq.direct")).await;
+    client.expect(1, exchange::BindOk {}).await;
+    client.send(1, untie("amq.fanout", "amq.direct")).await;
+    client.expect(1, exchange::UnbindOk {}).await;
+    // Nothing is made by asking whether it is there: a reserved name is as good as another.
+    client.send(1, exchange::Declare { passive: true, ..exchange_of("amq.mine", "direct") }).await;
+    let text = client.channel_error(1, ReplyCode::NotFound).await;
+    assert_eq!(text, "NOT_FOUND - no exchange 'amq.mine' in vhost '/'");
+    client.open(1).await;
+    client.send(1, queue::Declare { passive: true, ..declare("amq.mine") }).await;
+    let text = client.channel_error(1, ReplyCode::NotFound).await;
+    assert_eq!(text, "NOT_FOUND - no queue 'amq.mine' in vhost '/'");
+    client.open(1).await;
+    client
+        .send(
+            1,
+            queue::Delete { queue: short("amq.mine"), if_unused: false, if_empty: false, no_wait: false },
+        )
+        .await;
+    client.expect(1, queue::DeleteOk { message_count: 0 }).await;
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use linkspan_contract::{BackendError, Refused};
 
-use crate::protocol::amqp::ReplyCode;
+use crate::protocol::amqp::{ReplyCode, basic};
 
 use super::super::failure::Failure;
+use super::TOPIC_EXCHANGE;
 
 /// Why a request of a channel in `vhost` failed.
 pub(in super::super) fn refused(refused: &Refused, vhost: &str) -> Failure {
@@ -46,6 +47,15 @@ pub(in super::super) fn refused(refused: &Refused, vhost: &str) -> Failure {
         Refused::Upstream { code, text } => return Failure::quoted(*code, text),
     };
     Failure::new(code, &text)
+}
+
+/// A publish whose key is an address of the server's own.
+pub(in super::super) fn reserved(key: &[u8]) -> Failure {
+    let text = format!(
+        "nothing can be published to '{TOPIC_EXCHANGE}' with key '{}': addresses that begin with '$' are the server's own",
+        String::from_utf8_lossy(key)
+    );
+    Failure::new(ReplyCode::AccessRefused, &text).caused_by(basic::Publish::ID)
 }
 
 /// Whether a confirmed publish that was not taken is answered with `basic.nack`: it may be sent again, or a limit

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use super::KeepAlive;
+use super::ahead::Ahead;
 use crate::doors::listener::ReadHalf;
 use crate::doors::mqtt::MqttDoor;
 use crate::doors::mqtt::ending::Ending;
@@ -80,9 +81,11 @@ impl Live {
         }
     }
 
-    /// Asks the back end; meanwhile what is to be written is written.
+    /// Asks the back end; meanwhile what is to be written is written, and the client is not left alone. The request is
+    /// given up when the connection has to end.
     pub(super) async fn carry_out(&mut self, request: Option<Request>) -> Result<(), Ending> {
-        let Self { session, sink, owner, drained, .. } = self;
+        let Self { session, sink, owner, drained, read, input, keep_alive, mailbox, .. } = self;
+        let mut ahead = Ahead::default();
         let mut asking = Box::pin(async {
             match request {
                 Some(request) => session.carry_out(request).await,
@@ -102,7 +105,16 @@ impl Live {
                 }
                 Poll::Pending => {}
             }
-            asking.as_mut().poll(cx)
+            if let Poll::Ready(answered) = asking.as_mut().poll(cx) {
+                return Poll::Ready(answered);
+            }
+            if mailbox.is_urgent(cx) {
+                return Poll::Ready(Ok(()));
+            }
+            match ahead.poll(cx, read, input, sink, keep_alive.as_mut()) {
+                Ok(()) => Poll::Pending,
+                Err(ending) => Poll::Ready(Err(ending)),
+            }
         })
         .await
     }

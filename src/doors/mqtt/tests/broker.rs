@@ -16,6 +16,8 @@ pub(super) struct Broker(Arc<Shared>);
 
 struct Shared {
     retained: Arc<Retained>,
+    /// Requests are not answered for now.
+    stalled: tokio::sync::watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -86,7 +88,7 @@ impl Subscription {
 impl Broker {
     pub(super) fn new() -> Self {
         let retained = Arc::new(Retained::new(1000, Arc::new(SystemClock)));
-        Self(Arc::new(Shared { retained, state: Mutex::default() }))
+        Self(Arc::new(Shared { retained, stalled: Default::default(), state: Mutex::default() }))
     }
 
     pub(super) fn retained(&self) -> Arc<Retained> {
@@ -159,6 +161,11 @@ impl Broker {
 
     pub(super) fn refuse_clients(&self, error: BackendError) {
         self.0.state.lock().refuse_clients = Some(error);
+    }
+
+    /// From now on requests are not answered, or those that wait are.
+    pub(super) fn stall(&self, stalled: bool) {
+        self.0.stalled.send_replace(stalled);
     }
 
     pub(super) fn congest(&self, congested: bool) {
@@ -360,6 +367,8 @@ impl Lane for Way {
         how: &Subscribe<'_>,
         credit: Option<Arc<Credit>>,
     ) -> Result<(), Refused> {
+        let mut stalled = self.shared.stalled.subscribe();
+        stalled.wait_for(|stalled| !stalled).await.unwrap();
         let mut state = self.shared.state.lock();
         state.subscribed.push(format!("{source:?} {:?} {}", how.settle, credit.is_some()));
         if let Some(refused) = &state.refuse_subscriptions {

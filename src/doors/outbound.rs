@@ -16,9 +16,9 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep};
 
+use super::give_way;
 use super::listener::WriteHalf;
 use super::unsent::Unsent;
-use super::give_way;
 
 pub use self::guard::Guard;
 

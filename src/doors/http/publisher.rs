@@ -35,8 +35,7 @@ impl Publishers {
 
     /// Publishes one message and returns when it is where it has to be. False: nobody takes it.
     pub(super) async fn publish(&self, address: &str, message: &OwnedBatch) -> Result<bool, Problem> {
-        let idle = self.idle.lock().pop();
-        let mut publisher = match idle {
+        let mut publisher = match self.idle() {
             Some(publisher) => publisher,
             None => self.open().await?,
         };
@@ -51,6 +50,13 @@ impl Publishers {
             Outcome::Unroutable => Ok(false),
             Outcome::Refused(why) | Outcome::Failed(why) => Err(why.into()),
         }
+    }
+
+    /// A kept publisher whose lane is still good.
+    fn idle(&self) -> Option<Publisher> {
+        let mut idle = self.idle.lock();
+        idle.retain(|publisher| !publisher.ear.0.lock().over);
+        idle.pop()
     }
 
     async fn open(&self) -> Result<Publisher, Problem> {
@@ -86,7 +92,13 @@ impl Publisher {
             queues: &[],
         });
         let (told, outcome) = oneshot::channel();
-        self.ear.0.lock().insert(self.next, told);
+        {
+            let mut waiting = self.ear.0.lock();
+            if waiting.over {
+                return Err(lost());
+            }
+            waiting.told.insert(self.next, told);
+        }
         let lent = message.batch();
         let Some(first) = lent.message(0) else { return Err(Problem::bad("nothing to publish")) };
         let head = Message { target, flags: first.flags | Flags::RECEIPT, ..*first };
@@ -100,8 +112,7 @@ impl Publisher {
         self.next += 1;
         self.lane.flush();
         self.lane.forget(&[target]);
-        let lost = Refused::Away("unknown".into());
-        let outcome = outcome.await.map_err(|_| Problem::from(lost))?;
+        let outcome = outcome.await.map_err(|_| lost())?;
         if published.congested {
             // Who floods by HTTP waits as everybody does. The message is where it has to be all the same: a lane that is
             // lost meanwhile tells the next.
@@ -111,13 +122,26 @@ impl Publisher {
     }
 }
 
+/// The lane was over before the receipt came.
+fn lost() -> Problem {
+    Refused::Away("unknown".into()).into()
+}
+
 /// Hears receipts; is never given a message.
 #[derive(Default)]
-struct Ear(Mutex<HashMap<Seq, oneshot::Sender<Outcome>>>);
+struct Ear(Mutex<Waiting>);
+
+/// Who waits for receipts.
+#[derive(Default)]
+struct Waiting {
+    told: HashMap<Seq, oneshot::Sender<Outcome>>,
+    /// The lane is over: there will be no receipts.
+    over: bool,
+}
 
 impl Ear {
     fn tell(&self, seq: Seq, outcome: Outcome) {
-        let waiting = self.0.lock().remove(&seq);
+        let waiting = self.0.lock().told.remove(&seq);
         if let Some(waiting) = waiting {
             let _ = waiting.send(outcome);
         }
@@ -138,7 +162,7 @@ impl LaneEvents for Ear {
     fn event(&self, event: LaneEvent) {
         if let LaneEvent::Closed { .. } = event {
             // Dropping the senders tells who waits.
-            self.0.lock().clear();
+            *self.0.lock() = Waiting { over: true, ..Waiting::default() };
         }
     }
 }

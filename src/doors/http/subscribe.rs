@@ -14,12 +14,12 @@ use base64::engine::general_purpose::STANDARD;
 use futures_core::Stream;
 use linkspan_contract::deliveries::Next;
 use linkspan_contract::{
-    Backend, Client, Connection, Deliveries, Kept, Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink, Settle,
-    Source, Subscribe, SubscriptionKey,
+    Backend, Client, Connection, Deliveries, Ended, Kept, Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink,
+    Settle, Source, Subscribe, SubscriptionKey,
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::translate::{self, Problem};
 use super::{Shared, User, WATCHER_MARK};
@@ -65,7 +65,7 @@ pub(super) async fn subscribe(
     let deliveries = Deliveries::watching(WATCHER_MARK);
     let mut connection = shared.hub.connect(&client, deliveries.sink()).await?;
     let (changed, changes) = mpsc::channel(1);
-    let ear = Arc::new(Ear { changed });
+    let ear = Arc::new(Ear { changed, over: Notify::new() });
     let mut lane = connection.lane(Arc::clone(&ear) as _, Arc::clone(&ear) as _).await?;
     let key = SubscriptionKey { subscription: 1, part: 0 };
     // In a group of its own it gets a copy of everything, also of what goes to a queue that its filter is the match of:
@@ -79,7 +79,7 @@ pub(super) async fn subscribe(
         _ => Vec::new(),
     };
     let (events, stream) = mpsc::channel(AHEAD);
-    let watcher = Watcher { deliveries, lane, _connection: connection, changes, _ear: ear, events };
+    let watcher = Watcher { deliveries, lane, _connection: connection, changes, ear, events };
     let work = Box::pin(watcher.run(retained, shared.stop.wanted()));
     Ok(Sse::new(EventStream { work: Some(work), stream }).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
@@ -92,7 +92,7 @@ struct Watcher {
     lane: Box<dyn Lane>,
     _connection: Box<dyn Connection>,
     changes: mpsc::Receiver<()>,
-    _ear: Arc<Ear>,
+    ear: Arc<Ear>,
     events: mpsc::Sender<Event>,
 }
 
@@ -111,6 +111,7 @@ impl Watcher {
                     self.lane.refresh().await;
                     continue;
                 }
+                () = self.ear.over.notified() => Next::Ended(SubscriptionKey::default(), Ended::Away),
                 () = &mut stop => return,
             };
             let (event, last) = match next {
@@ -165,9 +166,10 @@ fn message_event(message: &Kept, retained: bool) -> Event {
     Event::default().event("message").data(serde_json::Value::Object(object).to_string())
 }
 
-/// Hears that routes changed; an HTTP watcher publishes nothing.
+/// Hears that routes changed, or that the lane is over; an HTTP watcher publishes nothing.
 struct Ear {
     changed: mpsc::Sender<()>,
+    over: Notify,
 }
 
 impl ReceiptSink for Ear {
@@ -176,9 +178,11 @@ impl ReceiptSink for Ear {
 
 impl LaneEvents for Ear {
     fn event(&self, event: LaneEvent) {
-        if matches!(event, LaneEvent::Changed) {
+        match event {
             // One that is on its way already does for this one too.
-            let _ = self.changed.try_send(());
+            LaneEvent::Changed => drop(self.changed.try_send(())),
+            LaneEvent::Closed { .. } => self.over.notify_one(),
+            LaneEvent::Returned { .. } | LaneEvent::Blocked(_) | LaneEvent::Unblocked => {}
         }
     }
 }

@@ -1,9 +1,14 @@
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 
-use linkspan_contract::{Clock, SystemClock};
+use async_trait::async_trait;
+use linkspan_contract::{
+    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Health, Lane, LaneEvent,
+    LaneEvents, ReceiptSink, SystemClock,
+};
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -14,9 +19,12 @@ use crate::routes::{Filter, Pattern, Route, Routes};
 
 /// A door over one embedded back end with the work route `jobs`; bodies have 1000 bytes at most.
 async fn door() -> (SocketAddr, Stopper) {
+    door_over(Embedded::open("one", EmbeddedOptions::default(), Arc::new(SystemClock))).await
+}
+
+async fn door_over(backend: Arc<dyn Backend>) -> (SocketAddr, Stopper) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let backend = Embedded::open("one", EmbeddedOptions::default(), Arc::clone(&clock));
-    let backends = HashMap::from([(Arc::from("one"), backend as _)]);
+    let backends = HashMap::from([(Arc::from("one"), backend)]);
     let route = Route {
         vhost: "/".into(),
         filter: Filter::parse("jobs").unwrap(),
@@ -106,4 +114,72 @@ async fn a_page_of_another_origin_publishes_nothing() {
     let head = "POST /v1/messages/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
     let answer = ask(door, &format!("{head}Origin: https://example.com\r\nContent-Length: 1\r\n\r\nx")).await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+}
+
+type Ears = Arc<Mutex<Vec<Arc<dyn LaneEvents>>>>;
+
+/// The embedded back end, whose lanes the test can end.
+struct Mortal(Arc<dyn Backend>, Ears);
+
+#[async_trait]
+impl Backend for Mortal {
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn connect(
+        &self,
+        client: &Client,
+        sink: Arc<dyn DeliverySink>,
+    ) -> Result<Box<dyn Connection>, BackendError> {
+        Ok(Box::new(MortalConnection(self.0.connect(client, sink).await?, Arc::clone(&self.1))))
+    }
+
+    async fn health(&self) -> Health {
+        Health::Up
+    }
+
+    async fn close(&self) {}
+}
+
+struct MortalConnection(Box<dyn Connection>, Ears);
+
+#[async_trait]
+impl Connection for MortalConnection {
+    fn attach(&mut self, sink: Arc<dyn DeliverySink>) {
+        self.0.attach(sink);
+    }
+
+    async fn lane(
+        &mut self,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Result<Box<dyn Lane>, BackendError> {
+        self.1.lock().push(Arc::clone(&events));
+        self.0.lane(receipts, events).await
+    }
+
+    async fn close(self: Box<Self>) {
+        self.0.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lane_that_is_over_ends_its_watcher_and_is_not_published_on_again() {
+    let ears = Ears::default();
+    let embedded = Embedded::open("one", EmbeddedOptions::default(), Arc::new(SystemClock));
+    let (door, _stopper) = door_over(Arc::new(Mortal(embedded, Arc::clone(&ears)))).await;
+    let answer = publish(door, "a", "1").await;
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    let watching = "GET /v1/subscriptions/a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut watcher = send(door, watching).await;
+    read_until(&mut watcher, "text/event-stream").await;
+    let before = ears.lock().clone();
+    for events in &before {
+        events.event(LaneEvent::Closed { code: 541, text: "gone".into() });
+    }
+    read_until(&mut watcher, r#"{"why":"away"}"#).await;
+    let answer = publish(door, "a", "2").await;
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    assert_eq!(ears.lock().len(), before.len() + 1, "the next publish has a lane of its own");
 }

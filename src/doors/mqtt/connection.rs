@@ -6,7 +6,7 @@ mod turn;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -74,14 +74,24 @@ async fn welcome(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: St
     let (mailbox_of_sink, counters) = (Arc::clone(&mailbox), Arc::clone(&door.counters));
     let sink = Arc::new(Sink::new(outbound, marks.high, mailbox_of_sink, counters));
     let mut input = Input::default();
-    let entering = enter(&door, peer, &mut read, &mut input, &sink, &mailbox);
+    let asked = OnceLock::new();
+    let entering = enter(&door, peer, &mut read, &mut input, &sink, &mailbox, &asked);
     let entered = tokio::select! {
         biased;
         () = stop.wanted() => None,
         entered = timeout(door.limits.connect_timeout, entering) => match entered {
             Ok(entered) => entered,
             Err(_) => {
-                tracing::debug!(%peer, "no CONNECT came in time");
+                match asked.get() {
+                    Some(version) => {
+                        let text = "the back end does not answer";
+                        tracing::warn!(%peer, "a client was not let in: {text}");
+                        let away = TurnedAway::new(ReasonCode::ServerUnavailable, text);
+                        Counters::refused(away.reason.as_u8());
+                        sink.append(&away.refusal(*version));
+                    }
+                    None => tracing::debug!(%peer, "no CONNECT came in time"),
+                }
                 None
             }
         },
@@ -106,7 +116,8 @@ fn watch(door: &Arc<MqttDoor>, stop: &Stop) {
     });
 }
 
-/// From CONNECT to CONNACK. None when the client was not let in; then the answer, if there is one, is appended.
+/// From CONNECT to CONNACK. None when the client was not let in; then the answer, if there is one, is appended. `asked`
+/// gets the client's version when only the back end is waited for.
 async fn enter(
     door: &Arc<MqttDoor>,
     peer: SocketAddr,
@@ -114,6 +125,7 @@ async fn enter(
     input: &mut Input,
     sink: &Arc<Sink>,
     mailbox: &Arc<Mailbox>,
+    asked: &OnceLock<Version>,
 ) -> Option<(Session, Claim)> {
     let packet = read_connect(read, input, sink).await?;
     let Ok(Framing::Complete(frame)) = Framing::read(&packet, CONNECT) else { return None };
@@ -128,7 +140,7 @@ async fn enter(
             return None;
         }
     };
-    match admit(door, peer, &connect, sink, mailbox).await {
+    match admit(door, peer, &connect, sink, mailbox, asked).await {
         Ok(welcomed) => Some(welcomed),
         Err(away) => {
             tracing::info!(%peer, client = connect.client_identifier, why = %away.text, "client refused");
@@ -184,6 +196,7 @@ async fn admit(
     connect: &Connect<'_>,
     sink: &Arc<Sink>,
     mailbox: &Arc<Mailbox>,
+    asked: &OnceLock<Version>,
 ) -> Result<(Session, Claim), TurnedAway> {
     let number = client_number();
     let agreement = Agreement::reach(connect, &door.limits, number)?;
@@ -204,6 +217,7 @@ async fn admit(
         vhost: Arc::clone(&door.vhost),
         keep_session: 0,
     };
+    asked.get_or_init(|| connect.version);
     let mut connection = door.backend.connect(&client, Arc::clone(sink) as Arc<dyn DeliverySink>).await?;
     let lane = connection.lane(Arc::clone(mailbox) as _, Arc::clone(mailbox) as _).await?;
     let mut welcome = Vec::new();

@@ -7,7 +7,7 @@ use super::Inner;
 use crate::doors::buffer;
 use crate::doors::unsent::Unsent;
 
-/// The lock on an [`Outbound`].
+/// The lock on an [`Outbound`](super::Outbound).
 #[derive(Debug)]
 pub struct Guard<'a, S> {
     pub(super) inner: MutexGuard<'a, Inner<S>>,

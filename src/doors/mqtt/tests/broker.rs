@@ -168,6 +168,11 @@ impl Broker {
         self.0.stalled.send_replace(stalled);
     }
 
+    /// How many requests wait to be answered.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.stalled.receiver_count()
+    }
+
     pub(super) fn congest(&self, congested: bool) {
         let mut state = self.0.state.lock();
         state.congested = congested;
@@ -217,6 +222,8 @@ impl Backend for Broker {
         client: &Client,
         sink: Arc<dyn DeliverySink>,
     ) -> Result<Box<dyn Connection>, BackendError> {
+        let mut stalled = self.0.stalled.subscribe();
+        stalled.wait_for(|stalled| !stalled).await.unwrap();
         let mut state = self.0.state.lock();
         if let Some(error) = &state.refuse_clients {
             return Err(error.clone());

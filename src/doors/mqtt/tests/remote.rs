@@ -5,6 +5,7 @@ use std::time::Duration;
 use linkspan_contract::{BackendError, Outcome, Receipt, Refused};
 
 use super::client::{House, connect, connect_with, packet, publish, publish5, subscribe, subscribe5, until};
+use crate::doors::mqtt::Limits;
 use crate::protocol::mqtt::{Packet, Version};
 
 #[tokio::test]
@@ -21,6 +22,21 @@ async fn a_back_end_that_denies_is_not_authorized() {
     client.send(&connect(5, "a")).await;
     assert_eq!(client.packet().await[3], 0x87);
     client.closed().await;
+}
+
+#[tokio::test]
+async fn a_back_end_that_does_not_answer_is_a_server_that_is_unavailable() {
+    let house = House::with(Limits { connect_timeout: Duration::from_secs(5), ..Limits::default() });
+    house.broker.stall(true);
+    for (level, code) in [(4, 3), (5, 0x88)] {
+        let mut client = house.client().await;
+        client.send(&connect(level, "a")).await;
+        until("the client is waited for", || house.broker.waiting() == 1).await;
+        tokio::time::pause();
+        assert_eq!(client.packet().await[3], code);
+        client.closed().await;
+        tokio::time::resume();
+    }
 }
 
 #[tokio::test]
@@ -76,10 +92,10 @@ async fn a_subscription_that_the_back_end_cannot_take_now_fails_by_itself() {
 #[tokio::test]
 async fn a_subscription_that_takes_long_stops_no_ping_and_nothing_overtakes_it_mqtt_3_12_4_1() {
     let house = House::new();
-    house.broker.stall(true);
     let mut client = house.client().await;
     client.send(&connect_with(4, 0b10, 1, &[], &[b"a"])).await;
     client.expect(&[0x20, 2, 0, 0]).await;
+    house.broker.stall(true);
     let ping = packet(0xC0, &[]);
     client.send(&[subscribe("t", 0), ping.clone()].concat()).await;
     client.expect(&[0xD0, 0]).await;
@@ -106,17 +122,21 @@ async fn a_subscription_that_takes_long_stops_no_ping_and_nothing_overtakes_it_m
 #[tokio::test]
 async fn a_subscription_that_takes_long_is_given_up_when_the_client_goes_or_has_to_go() {
     let house = House::new();
-    house.broker.stall(true);
     let mut gone = house.v5("gone").await;
+    let mut first = house.v5("same").await;
+    house.broker.stall(true);
     gone.send(&subscribe5("t", 0, &[])).await;
     gone.ping().await;
     drop(gone);
     until("a client that hung up is gone", || house.broker.closed().len() == 1).await;
-    let mut first = house.v5("same").await;
     first.send(&subscribe5("t", 0, &[])).await;
     first.ping().await;
-    let mut second = house.v5("same").await;
+    let mut second = house.client().await;
+    second.send(&connect(5, "same")).await;
     first.disconnected(0x8E).await;
+    house.broker.stall(false);
+    assert_eq!(second.packet().await[3], 0);
+    house.broker.stall(true);
     second.send(&subscribe5("t", 0, &[])).await;
     second.ping().await;
     house.stopper.stop();

@@ -11,15 +11,16 @@
 //!
 //! # Locks
 //!
-//! Topology before queue or session, these before sinks; never two queues, and no lock is held while another thread is
-//! waited for. A publish takes the topology's lock only to make a plan.
+//! Topology before queues, these before sessions, these before sinks; no lock is held while another thread is waited
+//! for. Two queues, or two sessions, are locked together by a [`commit`] alone, in the order of their addresses. A publish
+//! takes the topology's lock only to make a plan.
 //!
 //! # Rooms
 //!
 //! | file | noun |
 //! | --- | --- |
 //! | [`embedded`], [`options`], [`house`] | the back end, its bounds, what its vhosts share |
-//! | [`connection`], [`lane`], [`transaction`], [`body`] | a client's scope, and its ways through |
+//! | [`connection`], [`lane`], [`transaction`], [`commit`], [`body`] | a client's scope, and its ways through |
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
 //! | [`consumers`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
@@ -29,6 +30,7 @@
 mod arguments;
 mod body;
 mod brake;
+mod commit;
 mod connection;
 mod consumers;
 mod coordinator;

@@ -1,25 +1,26 @@
 //! The consuming side of a lane: its subscriptions, the queues it holds something of, and what it has fetched.
 
+mod settling;
+
 use std::collections::BTreeMap;
 use std::mem;
-use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::address::Pattern;
 use linkspan_contract::backend::Fetched;
-use linkspan_contract::{
-    Credit, DeliveryTag, Millis, Refused, Settle, Settled, Settlement, Source, Subscribe, SubscriptionKey,
-};
+use linkspan_contract::{Credit, Millis, Refused, Settle, Source, Subscribe, SubscriptionKey};
 use linkspan_queues::{Consumer, ConsumerId, LaneId};
 
 use crate::arguments::QueueArguments;
+use crate::fetches::Fetches;
 use crate::outlet::Touched;
 use crate::queue::{Queue, QueueTraits};
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::vhost::Vhost;
+use crate::working::{Earlier, Working};
 
 /// A lane's subscriptions by the door's keys.
 pub(crate) struct Consumers {
@@ -41,66 +42,9 @@ enum Consuming {
     Queue(Box<Working>),
 }
 
-/// A consumer of a queue.
-struct Working {
-    queue: Arc<Queue>,
-    consumer: ConsumerId,
-    /// Only deliveries are left.
-    over: bool,
-    earlier: Vec<Earlier>,
-}
-
-/// A consumer that had the key before, and has deliveries that are not settled.
-struct Earlier {
-    queue: Arc<Queue>,
-    consumer: ConsumerId,
-    /// Its tags are below this.
-    below: DeliveryTag,
-}
-
 struct Used {
     queue: Arc<Queue>,
     consumers: Vec<ConsumerId>,
-}
-
-impl Working {
-    /// Tells of a run of tags whose consumers' they are, and in which queues; and adds up what it is answered.
-    #[inline]
-    fn share_out(
-        &self,
-        mut first: DeliveryTag,
-        mut left: u32,
-        mut to: impl FnMut(&Arc<Queue>, ConsumerId, DeliveryTag, u32) -> u32,
-    ) -> u32 {
-        let mut known = 0;
-        for old in &self.earlier {
-            let its = left.min(u32::try_from(old.below.saturating_sub(first)).unwrap_or(u32::MAX));
-            if its > 0 {
-                known += to(&old.queue, old.consumer, first, its);
-            }
-            (first, left) = (first.saturating_add(its.into()), left - its);
-        }
-        if left > 0 {
-            known += to(&self.queue, self.consumer, first, left);
-        }
-        known
-    }
-
-    /// Lets go of consumers that have nothing to settle any more; true when there is none left.
-    fn tidy(&mut self) -> bool {
-        self.earlier.retain(|old| old.queue.owes(old.consumer));
-        self.over && self.earlier.is_empty() && !self.queue.owes(self.consumer)
-    }
-}
-
-impl Fetches {
-    fn share_out(
-        &self,
-        tags: Range<DeliveryTag>,
-        mut to: impl FnMut(&Arc<Queue>, ConsumerId, DeliveryTag, u32) -> u32,
-    ) -> u32 {
-        self.unsettled.range(tags).map(|(_, (queue, own))| to(queue, self.holder, *own, 1)).sum()
-    }
 }
 
 impl Used {
@@ -109,15 +53,6 @@ impl Used {
             self.queue.resume(&self.consumers, now, touched);
         }
     }
-}
-
-/// What was taken by name and not settled.
-struct Fetches {
-    /// The one key that serves all of them.
-    key: SubscriptionKey,
-    holder: ConsumerId,
-    next: DeliveryTag,
-    unsettled: BTreeMap<DeliveryTag, (Arc<Queue>, DeliveryTag)>,
 }
 
 impl Consumers {
@@ -305,93 +240,6 @@ impl Consumers {
         }
     }
 
-    /// Carries out a run of settlements; false when nothing of it was there to be settled.
-    pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
-        match self.by_key.get_mut(&run.key) {
-            Some(Consuming::Filter { .. }) => {
-                self.session.settle(run.key, run.first, run.count);
-                true
-            }
-            Some(Consuming::Queue(working)) => {
-                let known = working.share_out(run.first, run.count, |queue, consumer, first, count| {
-                    queue.settle(consumer, first, count, &run.outcome, now, touched).known
-                });
-                if working.tidy() {
-                    self.by_key.remove(&run.key);
-                }
-                note_unknown(run.count.saturating_sub(known));
-                known > 0
-            }
-            None => self.settle_fetched(run, |queue, holder, first, count| {
-                queue.settle(holder, first, count, &run.outcome, now, touched).known
-            }),
-        }
-    }
-
-    /// Tells in which queues the deliveries of a run are, and whose; [`settled`](Self::settled) has to follow.
-    pub(crate) fn share_out(
-        &self,
-        run: &Settled,
-        mut to: impl FnMut(&Arc<Queue>, ConsumerId, DeliveryTag, u32),
-    ) {
-        let to = |queue: &_, consumer, first, count| {
-            to(queue, consumer, first, count);
-            0
-        };
-        match self.by_key.get(&run.key) {
-            Some(Consuming::Queue(working)) => working.share_out(run.first, run.count, to),
-            Some(Consuming::Filter { .. }) => 0,
-            None => match self.fetches.as_ref().filter(|fetches| fetches.key == run.key) {
-                Some(fetches) => fetches.share_out(tags(run), to),
-                None => 0,
-            },
-        };
-    }
-
-    /// So many deliveries of a run were there, and their queues have carried it out. False when there was nothing of it.
-    pub(crate) fn settled(&mut self, run: &Settled, known: u32) -> bool {
-        match self.by_key.get_mut(&run.key) {
-            Some(Consuming::Filter { .. }) => {
-                self.session.settle(run.key, run.first, run.count);
-                true
-            }
-            Some(Consuming::Queue(working)) => {
-                if working.tidy() {
-                    self.by_key.remove(&run.key);
-                }
-                note_unknown(run.count.saturating_sub(known));
-                known > 0
-            }
-            None => {
-                let mut known = known;
-                self.settle_fetched(run, |_, _, _, _| {
-                    let one = known.min(1);
-                    known -= one;
-                    one
-                })
-            }
-        }
-    }
-
-    fn settle_fetched(
-        &mut self,
-        run: &Settled,
-        with: impl FnMut(&Arc<Queue>, ConsumerId, DeliveryTag, u32) -> u32,
-    ) -> bool {
-        let Some(fetches) = self.fetches.as_mut().filter(|fetches| fetches.key == run.key) else {
-            // What a topic filter gave before it was unsubscribed is nobody's to settle any more.
-            self.session.settle(run.key, run.first, run.count);
-            return false;
-        };
-        let tags = tags(run);
-        let known = fetches.share_out(tags.clone(), with);
-        if !matches!(run.outcome, Settlement::Extend(_)) {
-            fetches.unsettled.extract_if(tags, |_, _| true).for_each(drop);
-        }
-        note_unknown(run.count.saturating_sub(known));
-        known > 0
-    }
-
     pub(crate) fn fetch(
         &mut self,
         name: &str,
@@ -481,16 +329,6 @@ impl Consumers {
                 self.vhost.leave(&used.queue);
             }
         }
-    }
-}
-
-fn tags(run: &Settled) -> Range<DeliveryTag> {
-    run.first..run.first.saturating_add(run.count.into())
-}
-
-fn note_unknown(count: u32) {
-    if count > 0 {
-        metrics::counter!("linkspan_settlements_ignored_total").increment(count.into());
     }
 }
 

@@ -22,7 +22,7 @@
 //! | [`embedded`], [`options`], [`house`] | the back end, its bounds, what its vhosts share |
 //! | [`connection`], [`lane`], [`transaction`], [`commit`], [`body`] | a client's scope, and its ways through |
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
-//! | [`consumers`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
+//! | [`consumers`], [`working`], [`fetches`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
 //! | [`gate`], [`brake`] | who is held, and by what |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
@@ -38,6 +38,7 @@ mod dead_letter;
 mod declaration;
 mod embedded;
 mod exchange;
+mod fetches;
 mod gate;
 mod headers;
 mod house;
@@ -58,6 +59,7 @@ mod transaction;
 mod tree;
 mod vhost;
 mod window;
+mod working;
 
 pub use embedded::{Embedded, QueueDepth};
 pub use options::EmbeddedOptions;

@@ -13,6 +13,7 @@ mod subscribing;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -17,19 +17,20 @@ use super::connection::Scope;
 use super::part::Part;
 use super::plan::{Plan, Wanted};
 use super::subscription::Subscription;
+use super::ways::beyond_transaction;
 use crate::retained::Retained;
 
 /// A lane of a client through the hub.
 pub struct HubLane {
     pub(super) scope: Arc<Scope>,
     pub(super) receipts: Arc<dyn ReceiptSink>,
-    events: Arc<dyn LaneEvents>,
+    pub(super) events: Arc<dyn LaneEvents>,
     pub(super) retained: Option<Arc<Retained>>,
     /// The home back end's first, others in the order in which they came into use.
     pub(super) parts: Vec<Part>,
     /// The part that each number in a subscription's key stands for. A part gets another number when routes change, so
     /// that what a subscription was given before is not taken for what it is given after.
-    ways: Vec<u16>,
+    pub(super) ways: Vec<u16>,
     pub(super) plans: Slab<Plan>,
     pub(super) epoch: u64,
     /// All targets are the home back end's own: batches are passed on untouched.
@@ -76,71 +77,6 @@ impl HubLane {
 
     fn home(&mut self) -> Result<&mut Box<dyn Lane>, Refused> {
         self.part(0)
-    }
-
-    pub(super) fn part(&mut self, at: u16) -> Result<&mut Box<dyn Lane>, Refused> {
-        self.parts
-            .get_mut(usize::from(at))
-            .map(|part| &mut part.lane)
-            .ok_or_else(|| Refused::Away("unknown".into()))
-    }
-
-    /// The part that a number in a subscription's key stands for.
-    pub(super) fn way(&mut self, way: u16) -> Result<&mut Box<dyn Lane>, Refused> {
-        let part = self.ways.get(usize::from(way)).copied();
-        self.part(part.unwrap_or(u16::MAX))
-    }
-
-    /// The back end that a number in a subscription's key stands for.
-    pub(super) fn backend_of(&self, way: u16) -> Option<&Arc<str>> {
-        let part = self.ways.get(usize::from(way))?;
-        self.parts.get(usize::from(*part)).map(|part| &part.backend)
-    }
-
-    /// Gives every part another number for the keys of subscriptions to come.
-    pub(super) fn renumber(&mut self) {
-        for (part, at) in self.parts.iter_mut().zip(0u16..) {
-            if let Ok(way) = u16::try_from(self.ways.len()) {
-                part.way = way;
-                self.ways.push(at);
-            }
-        }
-    }
-
-    /// The part of `backend`, opened at first use.
-    pub(super) async fn reach(&mut self, backend: &Arc<str>) -> Result<u16, Refused> {
-        let known = self.parts.iter().position(|part| part.backend == *backend);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let mut part = self
-                    .scope
-                    .part(backend, Arc::clone(&self.receipts), Arc::clone(&self.events))
-                    .await
-                    .map_err(|error| {
-                        tracing::debug!(%backend, %error, "a back end was not reached");
-                        Refused::Away(backend.to_string())
-                    })?;
-                let full = |_| Refused::Full("a client uses 65,536 back ends at most".into());
-                let at = u16::try_from(self.parts.len()).map_err(full)?;
-                part.way = u16::try_from(self.ways.len()).map_err(full)?;
-                self.part_ways();
-                part.numbers.part_ways(0);
-                self.parts.push(part);
-                self.ways.push(at);
-                return Ok(at);
-            }
-        };
-        Ok(u16::try_from(at).unwrap_or(u16::MAX))
-    }
-
-    /// Like [`HubLane::reach`], for what an open transaction has to be able to undo.
-    pub(super) async fn reach_to_take(&mut self, backend: &Arc<str>) -> Result<u16, Refused> {
-        match self.reach(backend).await? {
-            0 => Ok(0),
-            _ if self.transacts => Err(beyond_transaction(backend)),
-            part => Ok(part),
-        }
     }
 
     /// From now on batches are taken apart.
@@ -380,30 +316,5 @@ impl Lane for HubLane {
 
     async fn rollback(&mut self) -> Result<(), Refused> {
         self.home()?.rollback().await
-    }
-}
-
-/// What does not lie on the home back end cannot be part of a transaction.
-pub(super) fn beyond_transaction(backend: &str) -> Refused {
-    Refused::Precondition(format!(
-        "a transaction reaches the home back end only, and the routes lead to back end '{backend}': use another channel"
-    ))
-}
-
-impl HubLane {
-    /// The match of the work route that owns a queue.
-    fn owner(&self, queue: &str) -> Option<String> {
-        let routes = self.scope.hub.routes();
-        Some(routes.vhost(&self.scope.client.vhost)?.owner(queue)?.filter.as_str().to_owned())
-    }
-
-    /// The part of the back end that has a queue.
-    async fn holder(&mut self, queue: &str) -> Result<u16, Refused> {
-        let routes = self.scope.hub.routes();
-        let route = routes.vhost(&self.scope.client.vhost).and_then(|table| table.owner(queue));
-        match route {
-            Some(route) => self.reach(&Arc::clone(&route.backend)).await,
-            None => Ok(0),
-        }
     }
 }

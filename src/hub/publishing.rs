@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker};
 
 use linkspan_contract::{Batch, Flags, Message, Outcome, Published, Receipt, Refused, TargetId};
 
-use super::lane::{HubLane, beyond_transaction};
+use super::lane::HubLane;
 use super::plan::Wanted;
+use super::ways::beyond_transaction;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<Message>> = const { RefCell::new(Vec::new()) };

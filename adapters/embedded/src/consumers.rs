@@ -1,5 +1,7 @@
 //! The consuming side of a lane: its subscriptions, the queues it holds something of, and what it has fetched.
 
+mod settling;
+
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
@@ -8,17 +10,17 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::address::Pattern;
 use linkspan_contract::backend::Fetched;
-use linkspan_contract::{
-    Credit, DeliveryTag, Millis, Refused, Settle, Settled, Settlement, Source, Subscribe, SubscriptionKey,
-};
+use linkspan_contract::{Credit, Millis, Refused, Settle, Source, Subscribe, SubscriptionKey};
 use linkspan_queues::{Consumer, ConsumerId, LaneId};
 
 use crate::arguments::QueueArguments;
+use crate::fetches::Fetches;
 use crate::outlet::Touched;
 use crate::queue::{Queue, QueueTraits};
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::vhost::Vhost;
+use crate::working::{Earlier, Working};
 
 /// A lane's subscriptions by the door's keys.
 pub(crate) struct Consumers {
@@ -40,23 +42,6 @@ enum Consuming {
     Queue(Box<Working>),
 }
 
-/// A consumer of a queue.
-struct Working {
-    queue: Arc<Queue>,
-    consumer: ConsumerId,
-    /// Only deliveries are left.
-    over: bool,
-    earlier: Vec<Earlier>,
-}
-
-/// A consumer that had the key before, and has deliveries that are not settled.
-struct Earlier {
-    queue: Arc<Queue>,
-    consumer: ConsumerId,
-    /// Its tags are below this.
-    below: DeliveryTag,
-}
-
 struct Used {
     queue: Arc<Queue>,
     consumers: Vec<ConsumerId>,
@@ -68,15 +53,6 @@ impl Used {
             self.queue.resume(&self.consumers, now, touched);
         }
     }
-}
-
-/// What was taken by name and not settled.
-struct Fetches {
-    /// The one key that serves all of them.
-    key: SubscriptionKey,
-    holder: ConsumerId,
-    next: DeliveryTag,
-    unsettled: BTreeMap<DeliveryTag, (Arc<Queue>, DeliveryTag)>,
 }
 
 impl Consumers {
@@ -264,56 +240,6 @@ impl Consumers {
         }
     }
 
-    /// Carries out a run of settlements; false when nothing of it was there to be settled.
-    pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
-        match self.by_key.get_mut(&run.key) {
-            Some(Consuming::Filter { .. }) => {
-                self.session.settle(run.key, run.first, run.count);
-                true
-            }
-            Some(Consuming::Queue(working)) => {
-                let Working { queue, consumer, over, earlier } = &mut **working;
-                let (mut first, mut left) = (run.first, run.count);
-                let mut known = 0;
-                for old in &*earlier {
-                    let its = left.min(u32::try_from(old.below.saturating_sub(first)).unwrap_or(u32::MAX));
-                    if its > 0 {
-                        known += old.queue.settle(old.consumer, first, its, &run.outcome, now, touched).known;
-                    }
-                    (first, left) = (first.saturating_add(its.into()), left - its);
-                }
-                if left > 0 {
-                    known += queue.settle(*consumer, first, left, &run.outcome, now, touched).known;
-                }
-                earlier.retain(|old| old.queue.owes(old.consumer));
-                if *over && earlier.is_empty() && !queue.owes(*consumer) {
-                    self.by_key.remove(&run.key);
-                }
-                note_unknown(run.count.saturating_sub(known));
-                known > 0
-            }
-            None => self.settle_fetched(run, now, touched),
-        }
-    }
-
-    fn settle_fetched(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
-        let Some(fetches) = self.fetches.as_mut().filter(|fetches| fetches.key == run.key) else {
-            // What a topic filter gave before it was unsubscribed is nobody's to settle any more.
-            self.session.settle(run.key, run.first, run.count);
-            return false;
-        };
-        let tags = run.first..run.first.saturating_add(run.count.into());
-        let mut known = 0;
-        for (queue, own) in fetches.unsettled.range(tags.clone()).map(|(_, fetched)| fetched) {
-            known += queue.settle(fetches.holder, *own, 1, &run.outcome, now, touched).known;
-        }
-        if !matches!(run.outcome, Settlement::Extend(_)) {
-            fetches.unsettled.extract_if(tags, |_, _| true).for_each(drop);
-        }
-        note_unknown(run.count.saturating_sub(known));
-        known > 0
-    }
-
     pub(crate) fn fetch(
         &mut self,
         name: &str,
@@ -403,12 +329,6 @@ impl Consumers {
                 self.vhost.leave(&used.queue);
             }
         }
-    }
-}
-
-fn note_unknown(count: u32) {
-    if count > 0 {
-        metrics::counter!("linkspan_settlements_ignored_total").increment(count.into());
     }
 }
 

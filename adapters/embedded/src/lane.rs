@@ -6,13 +6,14 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvent, LaneEvents, Lost,
-    Outcome, OwnedBatch, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled, Source,
-    Subscribe, SubscriptionKey, TargetId,
+    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Lane, LaneEvent, LaneEvents, Lost,
+    Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled, Source, Subscribe,
+    SubscriptionKey, TargetId,
 };
 
 use crate::body::MemoryBody;
 use crate::brake::Brakes;
+use crate::commit::{Commit, Committed};
 use crate::connection::Own;
 use crate::consumers::Consumers;
 use crate::outlet::Touched;
@@ -71,38 +72,37 @@ impl EmbeddedLane {
         let now = self.vhost.house.now();
         for run in runs {
             let known = self.consumers.settle(run, now, &mut self.touched);
-            if let Some(word) = run.word {
-                let outcome = if known {
-                    Outcome::Accepted
-                } else {
-                    let why = "the delivery is not this consumer's any more: its deadline has passed, or its queue is gone";
-                    Outcome::Refused(Refused::Precondition(why.into()))
-                };
-                self.receipts.receipts(&[Receipt { first: word, count: 1, outcome }]);
-            }
+            self.tell(run, known);
         }
     }
 
-    /// Publishes a batch that was held back. An exchange that was deleted since the commit began costs the messages to it,
-    /// and none of those behind them.
-    fn publish_held(&mut self, held: &Arc<OwnedBatch>) {
-        let batch = held.batch();
-        let mut start = 0_u32;
-        while let Some(messages) = batch.messages.get(start as usize..).filter(|rest| !rest.is_empty()) {
-            let published = self.publish_now(&Batch { messages, ..batch });
-            for (place, outcome) in published.exceptions {
-                let Some(message) = held.kept(start.saturating_add(place)) else { continue };
-                if outcome == Outcome::Unroutable && message.message().flags.has(Flags::MANDATORY) {
-                    let text = "NO_ROUTE".into();
-                    self.events.event(LaneEvent::Returned { message, code: NO_ROUTE, text });
-                }
-            }
-            if (published.taken as usize) < messages.len() {
-                metrics::counter!("linkspan_messages_dropped_total", "reason" => "exchange-deleted")
-                    .increment(1);
-            }
-            start = start.saturating_add(published.taken).saturating_add(1);
+    /// Says the word that a run of settlements asks for.
+    fn tell(&self, run: &Settled, known: bool) {
+        if let Some(word) = run.word {
+            let outcome = if known {
+                Outcome::Accepted
+            } else {
+                let why = "the delivery is not this consumer's any more: its deadline has passed, or its queue is gone";
+                Outcome::Refused(Refused::Precondition(why.into()))
+            };
+            self.receipts.receipts(&[Receipt { first: word, count: 1, outcome }]);
         }
+    }
+
+    fn commit_now(&mut self, transaction: &Transaction) -> Result<(), Refused> {
+        let now = self.vhost.house.now();
+        let Self { publisher, consumers, vhost, touched, brakes, .. } = self;
+        let Committed { known, returned } =
+            Commit::carry_out(transaction, publisher, consumers, vhost, now, touched, brakes)?;
+        for (run, known) in transaction.settled.iter().zip(known) {
+            let known = self.consumers.settled(run, known);
+            self.tell(run, known);
+        }
+        for message in returned {
+            let text = "NO_ROUTE".into();
+            self.events.event(LaneEvent::Returned { message, code: NO_ROUTE, text });
+        }
+        Ok(())
     }
 
     /// Holds a batch back until the commit, up to the first message that has nowhere to go.
@@ -242,20 +242,10 @@ impl Lane for EmbeddedLane {
 
     async fn commit(&mut self) -> Result<(), Refused> {
         let Some(transaction) = self.transaction.take() else { return Err(no_transaction()) };
-        let targets = transaction.published.iter().flat_map(|batch| batch.messages());
-        let refusal = targets.map(|message| message.target).find_map(|target| self.publisher.refusal(target));
-        if let Some(why) = refusal {
-            self.publisher.forget(&transaction.forgotten);
-            self.transaction = Some(Box::default());
-            return Err(why);
-        }
-        for batch in &transaction.published {
-            self.publish_held(batch);
-        }
-        self.settle_now(&transaction.settled);
+        let result = self.commit_now(&transaction);
         self.publisher.forget(&transaction.forgotten);
         self.transaction = Some(Box::default());
-        Ok(())
+        result
     }
 
     async fn rollback(&mut self) -> Result<(), Refused> {

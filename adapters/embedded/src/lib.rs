@@ -11,17 +11,18 @@
 //!
 //! # Locks
 //!
-//! Topology before queue or session, these before sinks; never two queues, and no lock is held while another thread is
-//! waited for. A publish takes the topology's lock only to make a plan.
+//! Topology before queues, these before sessions, these before sinks; no lock is held while another thread is waited
+//! for. Two queues, or two sessions, are locked together by a [`commit`] alone, in the order of their addresses. A publish
+//! takes the topology's lock only to make a plan.
 //!
 //! # Rooms
 //!
 //! | file | noun |
 //! | --- | --- |
 //! | [`embedded`], [`options`], [`house`] | the back end, its bounds, what its vhosts share |
-//! | [`connection`], [`lane`], [`transaction`], [`body`] | a client's scope, and its ways through |
+//! | [`connection`], [`lane`], [`transaction`], [`commit`], [`body`] | a client's scope, and its ways through |
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
-//! | [`consumers`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
+//! | [`consumers`], [`working`], [`fetches`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
 //! | [`gate`], [`brake`] | who is held, and by what |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
@@ -29,6 +30,7 @@
 mod arguments;
 mod body;
 mod brake;
+mod commit;
 mod connection;
 mod consumers;
 mod coordinator;
@@ -36,6 +38,7 @@ mod dead_letter;
 mod declaration;
 mod embedded;
 mod exchange;
+mod fetches;
 mod gate;
 mod headers;
 mod house;
@@ -56,6 +59,7 @@ mod transaction;
 mod tree;
 mod vhost;
 mod window;
+mod working;
 
 pub use embedded::{Embedded, QueueDepth};
 pub use options::EmbeddedOptions;

@@ -56,6 +56,15 @@ impl Publisher {
         }
     }
 
+    pub(crate) fn client(&self) -> u64 {
+        self.client
+    }
+
+    /// What a target stands for.
+    pub(crate) fn goal(&self, target: TargetId) -> Result<&Goal, Refused> {
+        self.targets.get(target.0 as usize).map(|target| &*target.goal).ok_or_else(|| unknown(target))
+    }
+
     /// What is wrong with a target, when nothing may be published to it.
     pub(crate) fn refusal(&mut self, target: TargetId) -> Option<Refused> {
         self.begin();
@@ -260,7 +269,7 @@ fn unroutable(batch: &Batch<'_>, places: Range<u32>, published: &mut Published) 
     }
 }
 
-fn dropped_closed(picks: &[Pick]) {
+pub(crate) fn dropped_closed(picks: &[Pick]) {
     let settled = picks.iter().filter(|pick| pick.settled);
     let count: u64 = settled.map(|pick| u64::from(pick.at.end - pick.at.start)).sum();
     metrics::counter!("linkspan_messages_dropped_total", "reason" => "connection-closed").increment(count);

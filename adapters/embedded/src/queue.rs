@@ -1,6 +1,7 @@
 //! A queue of this back end: the engine behind a lock, and the sinks of its consumers.
 
 mod hand_out;
+mod locked;
 mod membership;
 mod remains;
 
@@ -26,6 +27,7 @@ use crate::outlet::{Outlet, Touched};
 use crate::scratch::Scratch;
 use crate::vhost::Vhost;
 
+pub(crate) use locked::Locked;
 pub(crate) use remains::Remains;
 
 /// What a queue was declared with, beside its limits.
@@ -198,13 +200,18 @@ impl Queue {
         if state.congested > 0 && !state.engine.is_empty() {
             state.brake(inward.brakes);
         }
-        // Who consumes here itself would be kept from settling, and so hold itself up.
-        let consumes = |state: &State| state.seats.values().any(|seat| seat.outlet.client() == inward.client);
-        let until = self.gate.hold(now).filter(|_| !consumes(&state));
+        let until = self.held(&state, inward.client, now);
         self.finish(state, now, inward.touched);
         if let Some(until) = until {
             inward.brakes.queue(self, until);
         }
+    }
+
+    /// Until when a client that has published here is held. Who consumes here itself would be kept from settling, and so
+    /// hold itself up.
+    fn held(&self, state: &State, client: u64, now: Millis) -> Option<Millis> {
+        let consumes = || state.seats.values().any(|seat| seat.outlet.client() == client);
+        self.gate.hold(now).filter(|_| !consumes())
     }
 
     /// Takes one kept message, from inside: a dead letter. What that costs others is for the caller to carry out.

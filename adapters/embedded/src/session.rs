@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use linkspan_contract::{
     Credit, Delivered, DeliverySink, DeliveryTag, Ended, Kept, Millis, OwnedBatch, Pick, SubscriptionKey,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::gate::{Gate, Marks};
 use crate::keeper::{Keeper, Piece};
@@ -40,6 +40,12 @@ struct State {
     held: VecDeque<Option<Held>>,
     /// How many of these are settled.
     holes: usize,
+}
+
+/// A session whose lock is held.
+pub(crate) struct Locked<'s> {
+    session: &'s Session,
+    state: MutexGuard<'s, State>,
 }
 
 /// More holes than this, and as many as what is held, are closed.
@@ -108,8 +114,15 @@ impl Session {
         })
     }
 
+    /// Nobody else gives it anything that it settles, and nothing that waits, before the lock is let go.
+    #[inline]
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked { session: self, state: self.state.lock() }
+    }
+
     /// Gives the client what it has credit for, in order, and keeps the rest. `whose` tells the subscription of a pick
     /// that the client will settle; `given` is scratch.
+    #[inline]
     pub(crate) fn deliver<'s>(
         &self,
         keeper: &mut Keeper<'_>,
@@ -119,9 +132,22 @@ impl Session {
         now: Millis,
         touched: &mut Touched,
     ) -> Delivered {
+        self.deliver_in(&mut self.state.lock(), keeper, picks, whose, given, now, touched)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a delivery is what it is, and the lock on top")]
+    fn deliver_in<'s>(
+        &self,
+        state: &mut State,
+        keeper: &mut Keeper<'_>,
+        picks: &[Pick],
+        whose: impl Fn(&Pick) -> Option<&'s Arc<Subscription>>,
+        given: &mut Vec<Pick>,
+        now: Millis,
+        touched: &mut Touched,
+    ) -> Delivered {
         given.clear();
         let mut overrun = Vec::new();
-        let mut state = self.state.lock();
         for pick in picks {
             if pick.settled {
                 given.push(pick.clone());
@@ -133,7 +159,7 @@ impl Session {
             let middle = pick.at.start.saturating_add(got);
             let share = Pick { at: pick.at.start..middle, first: subscription.allot(got), ..pick.clone() };
             if got < wanted || self.keeps {
-                let kept = self.keep(&mut state, keeper, &pick.at, &share, subscription, now);
+                let kept = self.keep(state, keeper, &pick.at, &share, subscription, now);
                 overrun.extend((!kept).then_some(subscription));
             }
             if got > 0 {
@@ -146,7 +172,7 @@ impl Session {
             said = state.sink.deliver(keeper.batch(), given);
         }
         for subscription in overrun {
-            self.overrun(&mut state, subscription);
+            self.overrun(state, subscription);
         }
         said
     }
@@ -341,6 +367,25 @@ impl Session {
         (state.windows, state.bytes, state.held, state.holes) = (Vec::new(), 0, VecDeque::new(), 0);
         drop(state);
         self.gate.open();
+    }
+}
+
+impl Locked<'_> {
+    /// As [`Session::deliver`].
+    pub(crate) fn deliver<'s>(
+        &mut self,
+        keeper: &mut Keeper<'_>,
+        picks: &[Pick],
+        whose: impl Fn(&Pick) -> Option<&'s Arc<Subscription>>,
+        now: Millis,
+        touched: &mut Touched,
+    ) -> Delivered {
+        let given = &mut Vec::new();
+        self.session.deliver_in(&mut self.state, keeper, picks, whose, given, now, touched)
+    }
+
+    pub(crate) fn sink(&self) -> &Arc<dyn DeliverySink> {
+        &self.state.sink
     }
 }
 

@@ -11,7 +11,8 @@ use linkspan_contract::conformance::letters::Letters;
 use linkspan_contract::conformance::stage::{Peer, Stage, key, queue_spec};
 use linkspan_contract::topology::{Binding, BindingEnd};
 use linkspan_contract::{
-    Backend, Clock, ExchangeKind, ExchangeSpec, Millis, Settle, Settlement, Source, Subscribe, Value,
+    Backend, Clock, ExchangeKind, ExchangeSpec, Millis, QueueSpec, Refused, Settle, Settlement, Source,
+    Subscribe, Value,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 use tokio::time::Instant;
@@ -161,4 +162,36 @@ async fn a_key_that_is_used_again_still_settles_what_it_was_given_before() {
     client.consume("q", 1, 9).await;
     client.consume("other", 2, 9).await;
     client.expect_numbers([0, 3, 5]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_a_full_queue_would_refuse_does_nothing_at_all() {
+    let stage = Stage::new(&Fresh, "full-commit").await;
+    let mut client = stage.client().await;
+    let overflow = ("x-overflow", Value::Text("reject-publish".into()));
+    client.queue("full", &[("x-max-length", Value::I32(2)), overflow]).await;
+    client.queue("free", &[]).await;
+    let (full, free) = (client.to_queue("full"), client.to_queue("free"));
+    client.confirm(&Letters::confirmed(free, [0])).await;
+    client.consume("free", 1, 1).await;
+    let given = client.expect_numbers([0]).await;
+    for (count, commits) in [(3, false), (2, true)] {
+        client.begin().await.expect("it is done");
+        client.publish(&Letters::numbered(free, [1]));
+        client.publish(&Letters::numbered(full, 0..count));
+        client.settle(1, given[0].tag, 1, Settlement::Accept);
+        let committed = client.commit().await;
+        assert_eq!(committed.is_ok(), commits, "{committed:?}");
+        let mut counts = Vec::new();
+        for name in ["full", "free"] {
+            let passive = QueueSpec { passive: true, ..queue_spec(name, &[]) };
+            let it = client.declare_queue(&passive).await.expect("it is done");
+            counts.push((it.messages, it.unsettled));
+        }
+        let expected = if commits { [(2, Some(0)), (1, Some(0))] } else { [(0, Some(0)), (0, Some(1))] };
+        assert_eq!(counts, expected);
+        if let Err(why) = committed {
+            assert!(matches!(&why, Refused::Full(text) if text.contains("'full'")), "{why:?}");
+        }
+    }
 }

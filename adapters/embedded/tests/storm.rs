@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linkspan_contract::conformance::letters::{Letter, Letters};
 use linkspan_contract::conformance::stage::queue_spec;
@@ -147,11 +147,14 @@ fn publishers_consumers_and_a_changing_topology_get_along() {
     let worked = AtomicU64::new(0);
 
     let (watched, shared) = thread::scope(|threads| {
+        let done_by_end = Done(&done);
         let watcher = threads.spawn(|| {
             let (_connection, mut lane, sink) = client(runtime, &backend);
             let credit = Arc::new(Credit::new(10));
             let mut how = Subscribe::new(Settle::AsPublished);
+            let patience = Instant::now() + Duration::from_secs(60);
             while sink.given.lock().len() < all {
+                assert!(Instant::now() < patience, "only {} of {all} came", sink.given.lock().len());
                 // Subscribes anew again and again, which costs it nothing.
                 how.no_local = !how.no_local;
                 let made = lane.subscribe(&Source::Filter("storm/#"), KEY, &how, Some(credit.clone()));
@@ -238,7 +241,7 @@ fn publishers_consumers_and_a_changing_topology_get_along() {
             }
             thread::park_timeout(Duration::from_millis(1));
         }
-        done.store(true, Ordering::SeqCst);
+        drop(done_by_end);
         restless.join().unwrap();
         let shared: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
         (watched, shared)
@@ -330,7 +333,7 @@ fn a_binding_that_was_made_or_undone_is_seen_by_the_next_publish_on_any_lane() {
 }
 
 #[test]
-fn commits_lose_nothing_but_what_goes_to_an_exchange_that_is_deleted_meanwhile() {
+fn a_commit_publishes_everything_or_nothing_although_an_exchange_is_deleted_meanwhile() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let runtime = runtime.handle();
     let backend = Embedded::open("storm", EmbeddedOptions::default(), Arc::new(SystemClock));
@@ -367,8 +370,10 @@ fn commits_lose_nothing_but_what_goes_to_an_exchange_that_is_deleted_meanwhile()
             let before = ready();
             lane.publish(&many.batch());
             let is_whole = lane.publish(&mixed.batch()).taken == 4;
-            if runtime.block_on(lane.commit()).is_ok() && is_whole {
-                assert_eq!(ready() - before, 202, "those to the queue are all there");
+            match runtime.block_on(lane.commit()) {
+                Ok(()) if is_whole => assert_eq!(ready() - before, 202, "those to the queue are all there"),
+                Ok(()) => {}
+                Err(_) => assert_eq!(ready(), before, "nothing was published"),
             }
         }
         drop(done);
@@ -405,4 +410,98 @@ fn a_queue_that_is_deleted_only_when_empty_takes_no_confirmed_message_along() {
         drop(done);
     });
     assert!(deleted.load(Ordering::SeqCst) > 0, "it was empty now and then");
+}
+
+const COMMITS: u32 = 400;
+
+/// How many messages are ready in a queue, and how many unsettled.
+fn counts(runtime: &tokio::runtime::Handle, lane: &mut dyn Lane, name: &str) -> (u64, u64) {
+    let spec = QueueSpec { passive: true, ..queue_spec(name, &[]) };
+    let counts = runtime.block_on(lane.declare_queue(&spec)).unwrap();
+    (counts.messages, counts.unsettled.unwrap())
+}
+
+/// Each commit takes one message of `from` and puts one into `a` and `b`, one to a consumer of `seen` and one to a
+/// subscriber of the topic `t`. Whoever sees one of these finds all the others.
+#[test]
+fn nobody_sees_half_of_a_commit() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime.handle();
+    let backend = Embedded::open("storm", EmbeddedOptions::default(), Arc::new(SystemClock));
+    let (_owner, mut owner, _) = client(runtime, &backend);
+    for name in ["a", "b", "from", "seen"] {
+        runtime.block_on(owner.declare_queue(&queue_spec(name, &[]))).unwrap();
+    }
+    let from = owner.target(&Destination::Queue { name: "from", more: &[] });
+    owner.publish(&Letters::numbered(from, 0..COMMITS).batch());
+    let done = AtomicBool::new(false);
+    let started = AtomicU64::new(0);
+    let begin = || {
+        started.fetch_add(1, Ordering::SeqCst);
+    };
+    thread::scope(|threads| {
+        let done_by_end = Done(&done);
+        threads.spawn(|| {
+            let (_connection, mut lane, _) = client(runtime, &backend);
+            begin();
+            while !done.load(Ordering::SeqCst) {
+                let (a, b) = (counts(runtime, &mut *lane, "a").0, counts(runtime, &mut *lane, "b").0);
+                assert!(a <= b, "a message was seen in a ({a}) and not yet in b ({b})");
+                let (b, a) = (counts(runtime, &mut *lane, "b").0, counts(runtime, &mut *lane, "a").0);
+                assert!(b <= a, "a message was seen in b ({b}) and not yet in a ({a})");
+                let (held, b) = (counts(runtime, &mut *lane, "from"), counts(runtime, &mut *lane, "b").0);
+                let gone = u64::from(COMMITS) - held.0 - held.1;
+                assert!(gone <= b, "{gone} were settled, and only {b} published");
+                let (b, held) = (counts(runtime, &mut *lane, "b").0, counts(runtime, &mut *lane, "from"));
+                let gone = u64::from(COMMITS) - held.0 - held.1;
+                assert!(b <= gone, "{b} were published, and only {gone} settled");
+            }
+        });
+        for source in [Source::Queue("seen"), Source::Filter("t")] {
+            let (backend, done, begin) = (&backend, &done, &begin);
+            threads.spawn(move || {
+                let (_connection, mut lane, sink) = client(runtime, backend);
+                let how = Subscribe::new(Settle::ByConsumer);
+                let credit = Arc::new(Credit::new(10_000));
+                runtime.block_on(lane.subscribe(&source, KEY, &how, Some(credit))).unwrap();
+                lane.start(KEY);
+                begin();
+                while !done.load(Ordering::SeqCst) {
+                    let seen = sink.given.lock().len() as u64;
+                    for name in ["a", "b"] {
+                        let there = counts(runtime, &mut *lane, name).0;
+                        assert!(seen <= there, "{source:?} gave {seen}, and {name} has {there} only");
+                    }
+                }
+                assert_eq!(sink.given.lock().len(), COMMITS as usize, "{source:?}");
+            });
+        }
+        while started.load(Ordering::SeqCst) < 3 {
+            thread::yield_now();
+        }
+        let (_connection, mut lane, _) = client(runtime, &backend);
+        let mut to = |name| lane.target(&Destination::Queue { name, more: &[] });
+        let (a, b, seen) = (to("a"), to("b"), to("seen"));
+        let t =
+            lane.target(&Destination::Address { path: b"t", syntax: Syntax::Topic, more: &[], queues: &[] });
+        runtime.block_on(lane.begin()).unwrap();
+        for number in 0..COMMITS {
+            let fetched = runtime.block_on(lane.fetch("from", KEY, false)).unwrap().unwrap();
+            let order = if number % 2 == 0 { [a, seen, t, b] } else { [b, t, seen, a] };
+            for target in order {
+                lane.publish(&Letters::confirmed(target, [number]).batch());
+            }
+            lane.settle(&[Settled {
+                key: fetched.key,
+                first: fetched.tag,
+                count: 1,
+                outcome: Settlement::Accept,
+                word: None,
+            }]);
+            runtime.block_on(lane.commit()).unwrap();
+            lane.flush();
+            thread::yield_now();
+        }
+        drop(done_by_end);
+    });
 }

@@ -288,6 +288,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.consumers
     }
 
+    /// True when so many messages more, of so many bytes together, are not refused, whoever can take them.
+    pub fn has_room(&self, messages: u64, bytes: u64) -> bool {
+        self.limits.overflow == Overflow::DropHead || !self.exceeds(messages, bytes)
+    }
+
     /// The single active consumer.
     pub fn active(&self) -> Option<ConsumerId> {
         self.active.and_then(|at| self.holders.get(at)).map(|holder| holder.id)

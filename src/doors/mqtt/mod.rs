@@ -18,6 +18,7 @@
 //! | [`limits`], [`metric`] | bounds and counters |
 
 mod aliases;
+mod answering;
 mod connection;
 mod deliveries;
 mod ending;
@@ -25,6 +26,7 @@ mod filters;
 mod handshake;
 mod inflight;
 mod input;
+mod large;
 mod limits;
 mod mailbox;
 mod metric;

@@ -2,47 +2,45 @@
 
 use std::num::NonZeroU16;
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
-use linkspan_contract::{Batch, Body, Flags, Message, Published, Seq, TargetId};
+use linkspan_contract::{Batch, Flags, Message, Published, Seq, TargetId};
 
 use super::aliases::Aliases;
 use super::ending::Ending;
-use super::handshake::Agreement;
 use super::limits::LARGE;
 use super::receipts::{Answer, Receipts};
-use super::session::{Session, acknowledge};
+use super::session::Session;
 use super::targets::Targets;
 use super::translate::{self, NotText};
 use super::work::{Asked, Verdict, Work};
 use crate::protocol::mqtt::{
-    Ack, AckKind, Framing, PublishEncoder, PublishSpans, Qos, ReasonCode, Sender, Version,
+    AckKind, Framing, PublishEncoder, PublishSpans, Qos, ReasonCode, Sender, Version,
 };
 
 /// A session's part as a publisher, which most clients that subscribe never have.
 #[derive(Default)]
 pub(super) struct Publishing {
-    state: Option<Box<State>>,
+    pub(super) state: Option<Box<State>>,
 }
 
 /// What a client that publishes has.
 #[derive(Default)]
-struct State {
-    targets: Targets,
+pub(super) struct State {
+    pub(super) targets: Targets,
     aliases: Aliases,
-    receipts: Receipts,
+    pub(super) receipts: Receipts,
     /// Packet identifiers of QoS 2 from PUBLISH to PUBREL.
-    received: HashSet<NonZeroU16, RandomState>,
+    pub(super) received: HashSet<NonZeroU16, RandomState>,
     /// PUBLISHes of QoS 1 and 2 that are not over: what the server's receive maximum bounds.
-    open: u32,
-    refused: Option<Box<str>>,
-    messages: u64,
+    pub(super) open: u32,
+    pub(super) refused: Option<Box<str>>,
+    pub(super) messages: u64,
 }
 
 impl Publishing {
     #[inline]
-    fn state(&mut self) -> &mut State {
+    pub(super) fn state(&mut self) -> &mut State {
         self.state.get_or_insert_default()
     }
 
@@ -70,38 +68,6 @@ impl Publishing {
     /// Messages published since the last call.
     pub(super) fn take_count(&mut self) -> u64 {
         self.state.as_mut().map_or(0, |state| std::mem::take(&mut state.messages))
-    }
-}
-
-impl State {
-    /// Answers a PUBLISH: it is over, or (QoS 2) received.
-    #[inline]
-    fn answer(
-        &mut self,
-        packet_id: NonZeroU16,
-        kind: AckKind,
-        answer: Answer,
-        agreement: &Agreement,
-        replies: &mut Vec<u8>,
-    ) {
-        let failed = answer.reason.is_error();
-        let over = match kind {
-            AckKind::Pubrec => failed && self.received.remove(&packet_id),
-            _ => true,
-        };
-        self.open -= u32::from(over && self.open > 0);
-        if self.refused.is_some() {
-            // The connection ends with the first one that cannot be answered.
-        } else if answer.reason == ReasonCode::Success {
-            replies.extend_from_slice(&kind.success(packet_id));
-        } else if failed && agreement.version == Version::V311 {
-            // An acknowledgement would be a lie, and silence would stop the client for ever [MQTT-3.3.5-2].
-            self.refused = Some(answer.text.unwrap_or_default());
-        } else {
-            let text = answer.text.as_deref().filter(|_| agreement.problem_information);
-            let ack = Ack { reason_string: text, ..Ack::new(packet_id, answer.reason) };
-            acknowledge(kind, ack, agreement.maximum, agreement.version, replies);
-        }
     }
 }
 
@@ -135,7 +101,12 @@ impl Session {
 
     /// Notes a PUBLISH of QoS 1 or 2; none when it is a repetition that was published already [MQTT-4.3.3-10].
     #[inline]
-    fn admit(&mut self, packet_id: NonZeroU16, qos: Qos, work: &mut Work) -> Result<Option<AckKind>, Ending> {
+    pub(super) fn admit(
+        &mut self,
+        packet_id: NonZeroU16,
+        qos: Qos,
+        work: &mut Work,
+    ) -> Result<Option<AckKind>, Ending> {
         let publishing = self.publishing.state();
         if qos == Qos::ExactlyOnce && publishing.received.contains(&packet_id) {
             let kind = AckKind::Pubrec;
@@ -193,24 +164,6 @@ impl Session {
         }
         work.messages.push(message);
         Ok(())
-    }
-
-    /// Publishes a message so large that all who get it had better keep its payload by reference.
-    #[cold]
-    fn add_large(
-        &mut self,
-        bytes: &[u8],
-        message: Message,
-        asked: Option<(NonZeroU16, AckKind)>,
-        work: &mut Work,
-    ) {
-        self.hand_over(bytes, work);
-        if let Some((packet_id, kind)) = asked {
-            work.asked.push(Asked { packet_id, kind, verdict: Verdict::At(0) });
-        }
-        let body = Body::Shared(Bytes::copy_from_slice(message.payload.of(bytes)));
-        let message = translate::without_payload(message);
-        self.publish_body(message.wire.of(bytes), &rebased(message), &body, work);
     }
 
     /// A PUBLISH with a topic alias is written anew with its topic name: so it can be sent on as it is.
@@ -279,18 +232,6 @@ impl Session {
         }
     }
 
-    /// Publishes one message whose payload has a buffer of its own.
-    fn publish_body(&mut self, head: &[u8], message: &Message, body: &Body, work: &mut Work) {
-        let published = self.lane.publish(&Batch::with_body(
-            head,
-            message,
-            body,
-            translate::form::of(self.agreement.version),
-        ));
-        self.publishing.state().messages += 1;
-        self.heed(&published, work);
-    }
-
     /// Publishes a message that nobody waits for.
     pub(super) fn publish_unasked(&mut self, packet: &[u8]) {
         if let Some(mut message) = reread(packet, 0, self.agreement.version) {
@@ -300,101 +241,11 @@ impl Session {
             self.lane.publish(&Batch::new(packet, &[message], translate::form::of(self.agreement.version)));
         }
     }
-
-    /// Deals with a packet that was read into a buffer of its own.
-    pub(super) fn take_large(&mut self, packet: &Bytes, work: &mut Work) -> Result<(), Ending> {
-        let version = self.agreement.version;
-        let Framing::Complete(frame) = Framing::read(packet, self.limits.packet)? else { return Ok(()) };
-        let publish = PublishSpans::of_frame(&frame, version, Sender::Client)?;
-        if publish.topic_alias.is_some() || publish.payload.len as usize <= LARGE {
-            self.publish(packet, 0, &publish, work)?;
-            self.hand_over(packet, work);
-            return Ok(());
-        }
-        let asked = match publish.packet_id {
-            None => None,
-            Some(packet_id) => match self.admit(packet_id, publish.qos, work)? {
-                Some(kind) => Some((packet_id, kind)),
-                None => {
-                    self.heed(&Published::default(), work);
-                    return Ok(());
-                }
-            },
-        };
-        let mut message = translate::message(&publish, 0, TargetId::default());
-        message.target = self.publishing.state().targets.find(message.address.of(packet), &mut *self.lane);
-        let (list, payload) = (message.properties.of(packet), message.payload.of(packet));
-        match translate::priority(list, payload) {
-            Ok(priority) => message = translate::prioritized(message, priority),
-            Err(NotText) => {
-                refuse_payload(asked, work)?;
-                self.heed(&Published::default(), work);
-                return Ok(());
-            }
-        }
-        if let Some((packet_id, kind)) = asked {
-            work.asked.push(Asked { packet_id, kind, verdict: Verdict::At(0) });
-        }
-        let body = Body::Shared(packet.slice_ref(payload));
-        let message = translate::without_payload(message);
-        self.publish_body(message.wire.of(packet), &message, &body, work);
-        if let Some(state) = &mut self.publishing.state {
-            state.targets.forget(&mut *self.lane);
-        }
-        Ok(())
-    }
-
-    /// Answers what was just published, or notes what is still to be answered.
-    fn heed(&mut self, published: &Published, work: &mut Work) {
-        self.congested |= published.congested;
-        let at_once = self.publishing.state().receipts.is_empty() && published.done == published.wanting;
-        let mut told = published.exceptions.iter().peekable();
-        let mut seq = published.first;
-        let known_below = published.first + u64::from(published.done);
-        for Asked { packet_id, kind, verdict } in work.asked.drain(..) {
-            let (number, answer) = match verdict {
-                Verdict::Known(answer) => (seq, Some(answer)),
-                Verdict::At(place) => {
-                    while told.next_if(|(at, _)| *at < place).is_some() {}
-                    let number = seq;
-                    let answer = match told.next_if(|(at, _)| *at == place) {
-                        Some((_, outcome)) => Some(translate::answer(outcome)),
-                        None if place >= published.taken => Some(Answer::UNKNOWN),
-                        None => (number < known_below).then_some(Answer::SUCCESS),
-                    };
-                    seq += u64::from(place < published.taken);
-                    (number, answer)
-                }
-            };
-            match answer {
-                Some(answer) if at_once => {
-                    self.publishing.state().answer(
-                        packet_id,
-                        kind,
-                        answer,
-                        &self.agreement,
-                        &mut work.replies,
-                    );
-                }
-                answer => self.publishing.state().receipts.push(number, packet_id, kind, answer),
-            }
-        }
-        if !at_once {
-            self.answer_waiting(work);
-        }
-    }
-
-    /// Writes the answers that are due, in the order of the PUBLISHes.
-    pub(super) fn answer_waiting(&mut self, work: &mut Work) {
-        while let Some((packet_id, kind, answer)) = self.publishing.state().receipts.pop() {
-            self.publishing.state().answer(packet_id, kind, answer, &self.agreement, &mut work.replies);
-        }
-    }
 }
 
 /// A payload that is not the UTF-8 that it is said to be: refused, without an answer the connection ends
 /// (MQTT 5 §3.3.2.3.2).
-fn refuse_payload(asked: Option<(NonZeroU16, AckKind)>, work: &mut Work) -> Result<(), Ending> {
+pub(super) fn refuse_payload(asked: Option<(NonZeroU16, AckKind)>, work: &mut Work) -> Result<(), Ending> {
     const TEXT: &str =
         "the payload is not the UTF-8 text that its payload format indicator says (§3.3.2.3.2)";
     let Some((packet_id, kind)) = asked else {
@@ -413,16 +264,4 @@ fn reread(packets: &[u8], start: usize, version: Version) -> Option<Message> {
     };
     let publish = PublishSpans::of_frame(&frame, version, Sender::Client).ok()?;
     Some(translate::message(&publish, u32::try_from(start).ok()?, TargetId::default()))
-}
-
-/// The message in a buffer of its own.
-fn rebased(message: Message) -> Message {
-    let origin = message.wire.start;
-    Message {
-        wire: message.wire.rebased(origin),
-        address: message.address.rebased(origin),
-        properties: message.properties.rebased(origin),
-        payload: message.payload.rebased(origin),
-        ..message
-    }
 }

@@ -1,0 +1,240 @@
+//! A transaction's commit: all that waited for it takes effect in one step.
+//!
+//! The locks of all queues and sessions that it comes to are held together. Messages are put into the queues first, then
+//! sessions are given theirs, and last the queues give out. So who sees one message, in whatever way, finds everything
+//! else in its place. Two things are not held back: what is published to a subscriber that settles nothing passes its
+//! session by, so that its copies of the commit may lie between others'; and dead letters follow behind the commit, as
+//! they always follow what made them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use linkspan_contract::{
+    Delivered, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, Refused, Settled, TargetId,
+};
+use linkspan_queues::ConsumerId;
+
+use crate::brake::Brakes;
+use crate::consumers::Consumers;
+use crate::dead_letter::DeadLetters;
+use crate::keeper::Keeper;
+use crate::outlet::Touched;
+use crate::plan::is_settled;
+use crate::publisher::{Publisher, dropped_closed};
+use crate::queue::{self, Queue};
+use crate::session::Session;
+use crate::subscription::Subscription;
+use crate::topology::{Routes, Topology};
+use crate::transaction::Transaction;
+use crate::vhost::Vhost;
+
+/// What a commit does, by those who see it, by their addresses.
+pub(crate) struct Commit<'t> {
+    transaction: &'t Transaction,
+    client: u64,
+    queues: BTreeMap<usize, ForQueue>,
+    sessions: BTreeMap<usize, ForSession>,
+    /// Mandatory messages that nobody takes.
+    returned: Vec<Kept>,
+}
+
+struct ForQueue {
+    queue: Arc<Queue>,
+    messages: Vec<Kept>,
+    bytes: u64,
+    settled: Vec<Share>,
+}
+
+/// Deliveries of a run that are in one queue.
+struct Share {
+    run: usize,
+    consumer: ConsumerId,
+    first: DeliveryTag,
+    count: u32,
+}
+
+struct ForSession {
+    session: Arc<Session>,
+    picks: Vec<(Arc<OwnedBatch>, Vec<Pick>)>,
+    /// Whose each pick is that the client settles: the pick's `first` says where it stands.
+    whose: Vec<Arc<Subscription>>,
+}
+
+/// What came of a commit.
+pub(crate) struct Committed {
+    /// How many deliveries of each run of settlements were there.
+    pub(crate) known: Vec<u32>,
+    /// Mandatory messages that nobody takes.
+    pub(crate) returned: Vec<Kept>,
+}
+
+impl<'t> Commit<'t> {
+    /// Finds out what a transaction comes to, and carries it out.
+    ///
+    /// # Errors
+    /// When it cannot be carried out: then nothing was.
+    pub(crate) fn carry_out(
+        transaction: &'t Transaction,
+        publisher: &Publisher,
+        consumers: &Consumers,
+        vhost: &Arc<Vhost>,
+        now: Millis,
+        touched: &mut Touched,
+        brakes: &mut Brakes,
+    ) -> Result<Committed, Refused> {
+        let client = publisher.client();
+        let (queues, sessions, returned) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut commit = Self { transaction, client, queues, sessions, returned };
+        let topology = vhost.look();
+        commit.route(publisher, &topology)?;
+        commit.share_out(consumers);
+        let mut locked: Vec<queue::Locked<'_>> = commit.queues.values().map(|one| one.queue.lock()).collect();
+        // Nothing that is locked can be taken out of the topology.
+        drop(topology);
+        let room = locked
+            .iter_mut()
+            .zip(commit.queues.values())
+            .try_for_each(|(queue, share)| queue.check_room(share.messages.len() as u64, share.bytes, now));
+        let known = room.map(|()| {
+            let known = commit.change(&mut locked, now);
+            commit.deliver(now, touched, brakes);
+            known
+        });
+        locked.iter_mut().for_each(|queue| queue.hand_out(client, now, touched, brakes));
+        let said: Vec<_> = locked.into_iter().map(|queue| queue.release(now)).collect();
+        let mut dead = DeadLetters::default();
+        for (queue, effects) in said {
+            dead.carry_out(queue, vhost, effects);
+        }
+        dead.bury(vhost, now, touched);
+        Ok(Committed { known: known?, returned: commit.returned })
+    }
+
+    /// Finds who gets the messages.
+    fn route(&mut self, publisher: &Publisher, topology: &Topology) -> Result<(), Refused> {
+        let transaction = self.transaction;
+        let mut last: Option<(TargetId, Routes)> = None;
+        for batch in &transaction.published {
+            for (at, message) in (0..).zip(batch.messages()) {
+                let kept = Kept { batch: Arc::clone(batch), at };
+                if last.as_ref().is_none_or(|(target, _)| *target != message.target) {
+                    let goal = publisher.goal(message.target)?;
+                    last = Some((message.target, goal.lend(|to| topology.route(to, None))?));
+                }
+                match &last {
+                    Some((_, routes)) if !routes.by_message => self.add(&kept, routes),
+                    _ => {
+                        let properties = kept.properties().unwrap_or_default();
+                        let goal = publisher.goal(message.target)?;
+                        let routes = goal.lend(|to| topology.route(to, Some(&properties)))?;
+                        self.add(&kept, &routes);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, message: &Kept, routes: &Routes) {
+        let flags = message.message().flags;
+        let mut any = !routes.queues.is_empty();
+        for queue in &routes.queues {
+            let share = self.queue(queue);
+            share.bytes = share.bytes.saturating_add(message.batch.size(message.at));
+            share.messages.push(message.clone());
+        }
+        for subscription in &routes.subscribers {
+            if !(subscription.no_local && subscription.session.client == self.client) {
+                any = true;
+                self.session(&subscription.session).add(message, subscription, flags);
+            }
+        }
+        if !any && flags.has(Flags::MANDATORY) {
+            self.returned.push(message.clone());
+        }
+    }
+
+    /// Finds the queues of the settlements.
+    fn share_out(&mut self, consumers: &Consumers) {
+        let transaction = self.transaction;
+        for (run, settled) in transaction.settled.iter().enumerate() {
+            consumers.share_out(settled, |queue, consumer, first, count| {
+                self.queue(queue).settled.push(Share { run, consumer, first, count });
+            });
+        }
+    }
+
+    fn queue(&mut self, queue: &Arc<Queue>) -> &mut ForQueue {
+        self.queues.entry(Arc::as_ptr(queue).addr()).or_insert_with(|| ForQueue {
+            queue: Arc::clone(queue),
+            messages: Vec::new(),
+            bytes: 0,
+            settled: Vec::new(),
+        })
+    }
+
+    fn session(&mut self, session: &Arc<Session>) -> &mut ForSession {
+        self.sessions.entry(Arc::as_ptr(session).addr()).or_insert_with(|| ForSession {
+            session: Arc::clone(session),
+            picks: Vec::new(),
+            whose: Vec::new(),
+        })
+    }
+
+    /// Puts the messages into the queues and carries the settlements out; tells how many of each run were there.
+    fn change(&self, locked: &mut [queue::Locked<'_>], now: Millis) -> Vec<u32> {
+        let mut known = vec![0_u32; self.transaction.settled.len()];
+        for (queue, share) in locked.iter_mut().zip(self.queues.values()) {
+            share.messages.iter().for_each(|message| queue.push(message, now));
+            for Share { run, consumer, first, count } in &share.settled {
+                let Some(Settled { outcome, .. }) = self.transaction.settled.get(*run) else { continue };
+                let there = queue.settle(*consumer, *first, *count, outcome, now);
+                if let Some(known) = known.get_mut(*run) {
+                    *known = known.saturating_add(there);
+                }
+            }
+        }
+        known
+    }
+
+    /// Gives the sessions theirs.
+    fn deliver(&self, now: Millis, touched: &mut Touched, brakes: &mut Brakes) {
+        let mut locked: Vec<_> = self.sessions.values().map(|one| one.session.lock()).collect();
+        for (session, share) in locked.iter_mut().zip(self.sessions.values()) {
+            for (batch, picks) in &share.picks {
+                let whose = |pick: &Pick| share.whose.get(usize::try_from(pick.first).ok()?);
+                let batch = batch.batch();
+                match session.deliver(&mut Keeper::new(&batch), picks, whose, now, touched) {
+                    Delivered::Taken => {}
+                    Delivered::Congested => brakes.sink(session.sink()),
+                    Delivered::Closed => dropped_closed(picks),
+                }
+            }
+        }
+        drop(locked);
+        // Who would wait for itself is kept from settling.
+        for ForSession { session, .. } in self.sessions.values() {
+            if session.client != self.client
+                && let Some(until) = session.gate.hold(now)
+            {
+                brakes.session(session, until);
+            }
+        }
+    }
+}
+
+impl ForSession {
+    fn add(&mut self, message: &Kept, subscription: &Arc<Subscription>, flags: Flags) {
+        let at = message.at..message.at.saturating_add(1);
+        let settled = is_settled(subscription.settle, flags);
+        let first = self.whose.len() as u64;
+        if !settled {
+            self.whose.push(Arc::clone(subscription));
+        }
+        let pick = Pick { at, key: subscription.key, first, age: 0, attempt: 0, settled };
+        match self.picks.last_mut() {
+            Some((batch, picks)) if Arc::ptr_eq(batch, &message.batch) => picks.push(pick),
+            _ => self.picks.push((Arc::clone(&message.batch), vec![pick])),
+        }
+    }
+}

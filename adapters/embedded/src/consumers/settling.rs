@@ -1,0 +1,110 @@
+//! What clients say of their deliveries: from a run of tags to the queues.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use linkspan_contract::{DeliveryTag, Millis, Settled, Settlement};
+use linkspan_queues::ConsumerId;
+
+use super::{Consumers, Consuming};
+use crate::outlet::Touched;
+use crate::queue::Queue;
+
+impl Consumers {
+    /// Carries out a run of settlements; false when nothing of it was there to be settled.
+    pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
+        match self.by_key.get_mut(&run.key) {
+            Some(Consuming::Filter { .. }) => {
+                self.session.settle(run.key, run.first, run.count);
+                true
+            }
+            Some(Consuming::Queue(working)) => {
+                let known = working.share_out(run.first, run.count, |queue, consumer, first, count| {
+                    queue.settle(consumer, first, count, &run.outcome, now, touched).known
+                });
+                if working.tidy() {
+                    self.by_key.remove(&run.key);
+                }
+                note_unknown(run.count.saturating_sub(known));
+                known > 0
+            }
+            None => self.settle_fetched(run, |queue, holder, first, count| {
+                queue.settle(holder, first, count, &run.outcome, now, touched).known
+            }),
+        }
+    }
+
+    /// Tells in which queues the deliveries of a run are, and whose; [`settled`](Self::settled) has to follow.
+    pub(crate) fn share_out(
+        &self,
+        run: &Settled,
+        mut to: impl FnMut(&Arc<Queue>, ConsumerId, DeliveryTag, u32),
+    ) {
+        let to = |queue: &_, consumer, first, count| {
+            to(queue, consumer, first, count);
+            0
+        };
+        match self.by_key.get(&run.key) {
+            Some(Consuming::Queue(working)) => working.share_out(run.first, run.count, to),
+            Some(Consuming::Filter { .. }) => 0,
+            None => match self.fetches.as_ref().filter(|fetches| fetches.key == run.key) {
+                Some(fetches) => fetches.share_out(tags(run), to),
+                None => 0,
+            },
+        };
+    }
+
+    /// So many deliveries of a run were there, and their queues have carried it out. False when there was nothing of it.
+    pub(crate) fn settled(&mut self, run: &Settled, known: u32) -> bool {
+        match self.by_key.get_mut(&run.key) {
+            Some(Consuming::Filter { .. }) => {
+                self.session.settle(run.key, run.first, run.count);
+                true
+            }
+            Some(Consuming::Queue(working)) => {
+                if working.tidy() {
+                    self.by_key.remove(&run.key);
+                }
+                note_unknown(run.count.saturating_sub(known));
+                known > 0
+            }
+            None => {
+                let mut known = known;
+                self.settle_fetched(run, |_, _, _, _| {
+                    let one = known.min(1);
+                    known -= one;
+                    one
+                })
+            }
+        }
+    }
+
+    fn settle_fetched(
+        &mut self,
+        run: &Settled,
+        with: impl FnMut(&Arc<Queue>, ConsumerId, DeliveryTag, u32) -> u32,
+    ) -> bool {
+        let Some(fetches) = self.fetches.as_mut().filter(|fetches| fetches.key == run.key) else {
+            // What a topic filter gave before it was unsubscribed is nobody's to settle any more.
+            self.session.settle(run.key, run.first, run.count);
+            return false;
+        };
+        let tags = tags(run);
+        let known = fetches.share_out(tags.clone(), with);
+        if !matches!(run.outcome, Settlement::Extend(_)) {
+            fetches.unsettled.extract_if(tags, |_, _| true).for_each(drop);
+        }
+        note_unknown(run.count.saturating_sub(known));
+        known > 0
+    }
+}
+
+fn tags(run: &Settled) -> Range<DeliveryTag> {
+    run.first..run.first.saturating_add(run.count.into())
+}
+
+fn note_unknown(count: u32) {
+    if count > 0 {
+        metrics::counter!("linkspan_settlements_ignored_total").increment(count.into());
+    }
+}

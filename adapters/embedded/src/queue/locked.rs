@@ -1,0 +1,88 @@
+//! A queue whose lock is held: it changes in one step with others.
+
+use std::sync::Arc;
+
+use linkspan_contract::{DeliveryTag, Kept, Millis, Refused, Settlement};
+use linkspan_queues::{Assignment, ConsumerId, Effect, Pushed};
+use parking_lot::MutexGuard;
+
+use super::{Queue, State, dropped, offer};
+use crate::brake::Brakes;
+use crate::outlet::Touched;
+use crate::scratch::Scratch;
+
+/// What is done to it is seen by nobody before it is let go. Who locks several takes them by their addresses, and
+/// sessions behind them.
+pub(crate) struct Locked<'q> {
+    queue: &'q Arc<Queue>,
+    state: MutexGuard<'q, State>,
+    /// Given out by the engine, and not yet to the sinks.
+    assignments: Vec<Assignment<Kept>>,
+}
+
+impl Queue {
+    pub(crate) fn lock(self: &Arc<Self>) -> Locked<'_> {
+        Locked { queue: self, state: self.state.lock(), assignments: Vec::new() }
+    }
+}
+
+impl<'q> Locked<'q> {
+    /// Refuses messages that the queue would refuse, also when what is ready goes to those who can take it. A shared
+    /// subscription refuses nothing.
+    pub(crate) fn check_room(&mut self, messages: u64, bytes: u64, now: Millis) -> Result<(), Refused> {
+        let State { engine, is_group, .. } = &mut *self.state;
+        if *is_group || engine.has_room(messages, bytes) {
+            return Ok(());
+        }
+        engine.dispatch(now, &mut self.assignments);
+        if engine.has_room(messages, bytes) {
+            return Ok(());
+        }
+        let name = &self.queue.name;
+        Err(Refused::Full(format!("queue '{name}' has no room for all that the transaction publishes to it")))
+    }
+
+    pub(crate) fn push(&mut self, message: &Kept, now: Millis) {
+        if self.state.ended {
+            dropped("queue-deleted", 1);
+            return;
+        }
+        let offer = offer(&message.batch, message.at);
+        if self.state.engine.push(now, offer, &mut self.assignments) == Pushed::Refused {
+            dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1);
+        }
+    }
+
+    /// Tells how many of these deliveries were there.
+    pub(crate) fn settle(
+        &mut self,
+        consumer: ConsumerId,
+        first: DeliveryTag,
+        count: u32,
+        outcome: &Settlement,
+        now: Millis,
+    ) -> u32 {
+        self.queue.gate.progress(now);
+        self.state.engine.settle(now, consumer, first, count, outcome).known
+    }
+
+    /// Gives out what can be given, and notes who holds the publisher.
+    pub(crate) fn hand_out(&mut self, client: u64, now: Millis, touched: &mut Touched, brakes: &mut Brakes) {
+        Scratch::with(|scratch| {
+            scratch.assignments.append(&mut self.assignments);
+            self.state.hand_out(now, scratch, touched);
+        });
+        if self.state.congested > 0 && !self.state.engine.is_empty() {
+            self.state.brake(brakes);
+        }
+        if let Some(until) = self.queue.held(&self.state, client, now) {
+            brakes.queue(self.queue, until);
+        }
+    }
+
+    /// Lets go of it; yields what the engine has to say.
+    pub(crate) fn release(mut self, now: Millis) -> (&'q Arc<Queue>, Vec<Effect<Kept>>) {
+        let effects = self.queue.note(&mut self.state, now);
+        (self.queue, effects)
+    }
+}

@@ -1,0 +1,94 @@
+//! What a client is told about what it has published: PUBACK, PUBREC, or an end.
+
+use std::num::NonZeroU16;
+
+use linkspan_contract::Published;
+
+use super::handshake::Agreement;
+use super::publishing::State;
+use super::receipts::Answer;
+use super::session::{Session, acknowledge};
+use super::translate;
+use super::work::{Asked, Verdict, Work};
+use crate::protocol::mqtt::{Ack, AckKind, ReasonCode, Version};
+
+impl State {
+    /// Answers a PUBLISH: it is over, or (QoS 2) received.
+    #[inline]
+    pub(super) fn answer(
+        &mut self,
+        packet_id: NonZeroU16,
+        kind: AckKind,
+        answer: Answer,
+        agreement: &Agreement,
+        replies: &mut Vec<u8>,
+    ) {
+        let failed = answer.reason.is_error();
+        let over = match kind {
+            AckKind::Pubrec => failed && self.received.remove(&packet_id),
+            _ => true,
+        };
+        self.open -= u32::from(over && self.open > 0);
+        if self.refused.is_some() {
+            // The connection ends with the first one that cannot be answered.
+        } else if answer.reason == ReasonCode::Success {
+            replies.extend_from_slice(&kind.success(packet_id));
+        } else if failed && agreement.version == Version::V311 {
+            // An acknowledgement would be a lie, and silence would stop the client for ever [MQTT-3.3.5-2].
+            self.refused = Some(answer.text.unwrap_or_default());
+        } else {
+            let text = answer.text.as_deref().filter(|_| agreement.problem_information);
+            let ack = Ack { reason_string: text, ..Ack::new(packet_id, answer.reason) };
+            acknowledge(kind, ack, agreement.maximum, agreement.version, replies);
+        }
+    }
+}
+
+impl Session {
+    /// Answers what was just published, or notes what is still to be answered.
+    pub(super) fn heed(&mut self, published: &Published, work: &mut Work) {
+        self.congested |= published.congested;
+        let at_once = self.publishing.state().receipts.is_empty() && published.done == published.wanting;
+        let mut told = published.exceptions.iter().peekable();
+        let mut seq = published.first;
+        let known_below = published.first + u64::from(published.done);
+        for Asked { packet_id, kind, verdict } in work.asked.drain(..) {
+            let (number, answer) = match verdict {
+                Verdict::Known(answer) => (seq, Some(answer)),
+                Verdict::At(place) => {
+                    while told.next_if(|(at, _)| *at < place).is_some() {}
+                    let number = seq;
+                    let answer = match told.next_if(|(at, _)| *at == place) {
+                        Some((_, outcome)) => Some(translate::answer(outcome)),
+                        None if place >= published.taken => Some(Answer::UNKNOWN),
+                        None => (number < known_below).then_some(Answer::SUCCESS),
+                    };
+                    seq += u64::from(place < published.taken);
+                    (number, answer)
+                }
+            };
+            match answer {
+                Some(answer) if at_once => {
+                    self.publishing.state().answer(
+                        packet_id,
+                        kind,
+                        answer,
+                        &self.agreement,
+                        &mut work.replies,
+                    );
+                }
+                answer => self.publishing.state().receipts.push(number, packet_id, kind, answer),
+            }
+        }
+        if !at_once {
+            self.answer_waiting(work);
+        }
+    }
+
+    /// Writes the answers that are due, in the order of the PUBLISHes.
+    pub(super) fn answer_waiting(&mut self, work: &mut Work) {
+        while let Some((packet_id, kind, answer)) = self.publishing.state().receipts.pop() {
+            self.publishing.state().answer(packet_id, kind, answer, &self.agreement, &mut work.replies);
+        }
+    }
+}

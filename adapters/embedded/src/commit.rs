@@ -89,7 +89,7 @@ impl<'t> Commit<'t> {
         commit.route(publisher, &topology)?;
         commit.share_out(consumers);
         let mut locked: Vec<queue::Locked<'_>> = commit.queues.values().map(|one| one.queue.lock()).collect();
-        // Nothing that is locked can be taken out of the topology.
+        // A queue that is locked cannot end before it is let go.
         drop(topology);
         let room = locked
             .iter_mut()

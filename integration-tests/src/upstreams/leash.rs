@@ -82,7 +82,7 @@ impl Leash {
         let pid = self.running.expect("it runs");
         let signal = if frozen { "STOP" } else { "CONT" };
         // no signal order: this is over when it is answered
-        self.run(&format!("kill -s {signal} -- -{pid}"));
+        self.run(&format!("kill -{signal} -{pid}"));
     }
 
     /// Waits until the broker has ended.

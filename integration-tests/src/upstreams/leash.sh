@@ -28,11 +28,11 @@ while read -r order rest; do
         echo "started $!" >&3
         wait $!
         status=$?
-        kill -s KILL -- "-$!" 2> /dev/null
+        kill -KILL "-$!" 2> /dev/null
         echo "ended $status" >&3
       ) < /dev/null &
       ;;
-    signal) kill -s "${rest% *}" -- "${rest#* }" ;;
+    signal) kill "-${rest% *}" "${rest#* }" ;;
     run)
       sh -c "$rest" < /dev/null 3>&-
       echo "done $?" >&3
@@ -40,6 +40,6 @@ while read -r order rest; do
   esac
 done
 
-[ ! -e pid ] || kill -s KILL -- "-$(cat pid)" 2> /dev/null
+[ ! -e pid ] || kill -KILL "-$(cat pid)" 2> /dev/null
 wait
 cd / && rm -rf "$HOME"

@@ -106,11 +106,10 @@ impl RabbitMq {
 
     /// Its URL for who goes another way, such as through a [`Cable`](crate::Cable).
     pub fn url_by(&self, way: SocketAddr) -> String {
-        let (scheme, rest) = self.url.split_once("://").expect("a URL");
-        let user = rest.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
-        let host = rest.rsplit('@').next().unwrap_or(rest);
-        let vhost = host.split_once('/').map(|(_, vhost)| format!("/{vhost}")).unwrap_or_default();
-        format!("{scheme}://{user}{way}{vhost}")
+        let after_scheme = self.url.find("://").map_or(0, |at| at + 3);
+        let host = self.url.rfind('@').map_or(after_scheme, |at| at + 1);
+        let path = self.url[host..].find('/').map_or(self.url.len(), |at| host + at);
+        format!("{}{way}{}", &self.url[..host], &self.url[path..])
     }
 
     /// Where it serves AMQP.
@@ -120,8 +119,7 @@ impl RabbitMq {
 
     /// Where its MQTT plugin serves.
     pub fn mqtt(&self) -> SocketAddr {
-        let why = || format!("{} is set and {MQTT_VARIABLE} is not", KIND.url_variable);
-        self.mqtt.unwrap_or_else(|| panic!("this RabbitMQ has no MQTT address: {}", why()))
+        self.mqtt.unwrap_or_else(|| panic!("{} is set and {MQTT_VARIABLE} is not", KIND.url_variable))
     }
 
     /// The variables that give it to another process as its shared one.
@@ -177,4 +175,21 @@ fn serves(address: SocketAddr) -> bool {
         std::io::Result::Ok(start[0] == 1 && start[7..] == [0, 10, 0, 10])
     };
     ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RabbitMq;
+
+    #[test]
+    fn another_way_changes_only_where_a_url_leads() {
+        let way = "127.0.0.1:9".parse().unwrap();
+        for (url, by) in [
+            ("amqp://guest:guest@rabbit:5672/%2f", "amqp://guest:guest@127.0.0.1:9/%2f"),
+            ("amqp://rabbit:5672", "amqp://127.0.0.1:9"),
+        ] {
+            let rabbitmq = RabbitMq { url: url.to_owned(), address: way, mqtt: None, own: None };
+            assert_eq!(rabbitmq.url_by(way), by);
+        }
+    }
 }

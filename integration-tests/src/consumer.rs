@@ -102,8 +102,8 @@ impl Consumer {
     }
 
     /// The connection is cut, with what is in its hands.
-    pub fn kill(self) {
-        self.cable.cut();
+    pub async fn kill(self) {
+        self.cable.cut().await;
     }
 }
 

@@ -1,4 +1,5 @@
-//! The test harness of Linkspan: a server to talk to, clients of others to talk with, and a cable that can be cut.
+//! The test harness of Linkspan: a server to talk to, brokers behind it, clients of others to talk with, and a cable that
+//! has the faults of networks.
 //!
 //! Tests read as prose because all that is tedious is here:
 //!
@@ -7,7 +8,8 @@
 //! - [`mqtt5`], [`amqp`], [`http`]: these clients with all that their protocol has
 //! - [`clients`]: what people have installed, run as programs
 //! - [`wire`], [`mqtt_wire`], [`amqp_wire`]: bytes written by hand
-//! - [`cable`]: the wire between a client and the server, which can be cut
+//! - [`upstreams`]: RabbitMQ and Mosquitto, real ones, to be used, stopped, killed and frozen
+//! - [`cable`]: the wire between a client and a server: cut, reset, refused, delayed, throttled, stalled, half-open
 //! - [`patience`]: how long a test waits for what has to happen
 
 #![allow(
@@ -33,12 +35,14 @@ pub mod patience;
 pub mod process;
 pub mod publisher;
 pub mod server;
+pub mod upstreams;
 pub mod wire;
 
-pub use cable::Cable;
+pub use cable::{Cable, Way};
 pub use consumer::{Consumer, Received, Taking};
 pub use dialect::Dialect;
 pub use patience::{soon, within};
 pub use process::Process;
 pub use publisher::Publisher;
 pub use server::Server;
+pub use upstreams::{Mosquitto, RabbitMq};

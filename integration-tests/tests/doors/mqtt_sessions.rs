@@ -28,7 +28,7 @@ async fn the_will_of_a_cut_connection_is_published_and_retained_as_it_asks() {
     let mut options = Mqtt5::options(cable.address(), "doomed");
     options.set_last_will(LastWill::new("status/doomed", "gone", QoS::AtLeastOnce, true, None));
     let doomed = Mqtt5::connect_with(options).await.unwrap();
-    cable.cut();
+    cable.cut().await;
     assert_eq!(watcher.next_text().await, "gone", "[MQTT-3.1.2-8]");
     drop(doomed);
     let mut late = Mqtt5::connect(server.mqtt(), "late").await;

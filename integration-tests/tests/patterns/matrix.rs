@@ -123,7 +123,7 @@ async fn competing_consumers(back_end: BackEnd, from: Dialect, to: Dialect) {
     // been on the wire.
     let in_hand: Vec<u32> =
         [doomed.next().await, doomed.next().await].iter().map(|it| number(&it.payload)).collect();
-    doomed.kill();
+    doomed.kill().await;
     let mut fourth = worker("four").await;
     while tally.by_message.len() < MESSAGES as usize {
         let mut idle = true;

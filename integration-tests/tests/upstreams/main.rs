@@ -1,0 +1,19 @@
+//! What stands behind Linkspan: the brokers that tests use, and the cables to them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    reason = "a test that cannot go on fails"
+)]
+
+mod cable;
+mod holder;
+mod mosquitto;
+mod rabbitmq;
+
+use std::time::Duration;
+
+/// How long what must not come is waited for.
+const LULL: Duration = Duration::from_millis(300);

@@ -1,6 +1,9 @@
 //! Assembly: from a configuration to back ends, hub and doors; reload; shutdown. The only place that names a concrete
 //! back end.
 
+mod abilities;
+mod back_ends;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linkspan_contract::{Backend, Clock, SystemClock};
-use linkspan_embedded::{Embedded, EmbeddedOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::config::{self, Config, ConfigErrors, Place};
+use crate::config::{Config, ConfigErrors, Place};
 use crate::doors::amqp::{AmqpDoor, AmqpLimits};
 use crate::doors::http::{HttpDoor, HttpOptions};
 use crate::doors::listener::Listener;
@@ -29,6 +31,9 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How often figures that a scrape would have to sum up are summed up.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often queues are tried to be made whose back end was away.
+const MEND: Duration = Duration::from_millis(500);
 
 /// Why Linkspan did not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,24 @@ pub enum StartError {
     /// The routes contradict each other; a loaded configuration never has that.
     #[error(transparent)]
     Conflict(#[from] crate::routes::RouteConflict),
+    /// A back end cannot be opened as it is configured.
+    #[error("backends.{name}: {why}")]
+    Backend {
+        /// Which.
+        name: Arc<str>,
+        /// What is wrong with its keys.
+        why: String,
+    },
+    /// A route's back end has no way to carry it.
+    #[error("the route `{filter}`: {key}: its back end cannot do that: {why}")]
+    Refused {
+        /// The route's match.
+        filter: String,
+        /// The key that asks for it.
+        key: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
     /// A signal handler could not be installed.
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
@@ -79,6 +102,16 @@ pub enum ReloadError {
     /// The routes cannot be put in force.
     #[error(transparent)]
     Routes(#[from] RoutesError),
+    /// A route's back end has no way to carry it.
+    #[error("the route `{filter}`: {key}: its back end cannot do that: {why}")]
+    Refused {
+        /// The route's match.
+        filter: String,
+        /// The key that asks for it.
+        key: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
     /// The routes contradict each other; a loaded configuration never has that.
     #[error(transparent)]
     Conflict(#[from] crate::routes::RouteConflict),
@@ -110,11 +143,11 @@ impl Broker {
             listeners.insert(door, listener);
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let backends = config
-            .backends
-            .iter()
-            .map(|(name, backend)| (Arc::clone(name), back_end(name, backend, config, &clock)))
-            .collect();
+        if let Some((filter, key, why)) = abilities::first_refused(config) {
+            return Err(StartError::Refused { filter, key, why });
+        }
+        let instance = back_ends::instance(open.first().map(|(_, address)| *address));
+        let backends = back_ends::open(config, &instance, &clock)?;
         let retained = config.limits.retained.get() as usize;
         let hub = Hub::open(backends, config.routes()?, retained, clock).await?;
         let users = Arc::new(config.accounts());
@@ -152,6 +185,7 @@ impl Broker {
             };
             HttpDoor::new(Arc::clone(&hub), Arc::clone(&users), options, figures.clone(), stop.clone())
         });
+        serving.spawn(mend(Arc::clone(&hub), stop.clone()));
         Ok(Self { hub, users, config: Mutex::new(config.clone()), open, stopper, serving })
     }
 
@@ -174,6 +208,9 @@ impl Broker {
         let beyond = config.beyond_reload(&new);
         if !beyond.is_empty() {
             return Err(ReloadError::Restart(beyond));
+        }
+        if let Some((filter, key, why)) = abilities::first_refused(&new) {
+            return Err(ReloadError::Refused { filter, key, why });
         }
         self.hub.reroute(new.routes()?).await?;
         self.users.replace(&new.users);
@@ -234,26 +271,26 @@ fn amqp_limits(config: &Config, marks: Marks) -> AmqpLimits {
     }
 }
 
-fn back_end(
-    name: &Arc<str>,
-    backend: &config::Backend,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-) -> Arc<dyn Backend> {
-    match backend {
-        config::Backend::Embedded { .. } => {
-            let limits = &config.limits;
-            let options = EmbeddedOptions {
-                queue_high: limits.queue_high,
-                queue_limit: limits.queue_limit,
-                session_high: limits.session_high,
-                session_limit: limits.session_limit,
-                slow_after: u64::try_from(limits.slow_after.as_millis()).unwrap_or(u64::MAX),
-                ..EmbeddedOptions::default()
-            };
-            Embedded::open(name, options, Arc::clone(clock))
+/// What `linkspan check` says of back ends: what they do, and with `connect` whether each can be reached. False beside it
+/// when one cannot be used, or a route not be carried.
+pub async fn examine(config: &Config, connect: bool) -> (String, bool) {
+    let mut text = abilities::described(config);
+    let mut good = true;
+    if let Some((filter, key, why)) = abilities::first_refused(config) {
+        text.push_str(&format!("\nThe route `{filter}` cannot be: {key}: {why}\n"));
+        good = false;
+    }
+    if connect {
+        text.push_str("\nconnecting\n");
+        for (name, found) in back_ends::probe(config).await {
+            good &= found.is_ok();
+            match found {
+                Ok(what) => text.push_str(&format!("  {name}: {what}\n")),
+                Err(why) => text.push_str(&format!("  {name}: cannot be used: {why}\n")),
+            }
         }
     }
+    (text, good)
 }
 
 /// Runs until SIGTERM or Ctrl-C; on SIGHUP what `read` gives takes the place of `config`.
@@ -278,10 +315,11 @@ pub async fn run(
         let why = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "Ctrl-C",
-            _ = hang_up.recv() => {
-                reload(&broker, read()).await;
-                continue;
-            }
+            _ = hang_up.recv() => tokio::select! {
+                () = reload(&broker, read()) => continue,
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "Ctrl-C",
+            },
             _ = upkeep.tick() => {
                 figures.run_upkeep();
                 broker.hub().sweep();
@@ -292,6 +330,21 @@ pub async fn run(
         broker.stop().await;
         tracing::info!("stopped");
         return Ok(());
+    }
+}
+
+/// Makes queues that could not be made, as soon as their back ends are back.
+async fn mend(hub: Arc<Hub>, stop: Stop) {
+    let mut again = tokio::time::interval(MEND);
+    let mending = async {
+        loop {
+            again.tick().await;
+            hub.mend().await;
+        }
+    };
+    tokio::select! {
+        () = mending => {}
+        () = stop.wanted() => {}
     }
 }
 

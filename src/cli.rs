@@ -29,8 +29,12 @@ pub struct Cli {
 /// What needs no broker.
 #[derive(Debug, Subcommand, PartialEq, Eq)]
 pub enum Command {
-    /// Say what is wrong with a configuration file, or which route goes where; nothing is started.
+    /// Say what is wrong with a configuration file, or which route goes where and how its back end does that; nothing is
+    /// started.
     Check {
+        /// Connect to each back end, too, and say what is there.
+        #[arg(long)]
+        connect: bool,
         /// The configuration file.
         file: PathBuf,
     },
@@ -53,6 +57,9 @@ pub enum CliError {
     /// The second time it was typed differently.
     #[error("the two passwords differ; try again")]
     Differ,
+    /// `linkspan check` found a back end that cannot be used; what, it has said.
+    #[error("not all back ends can be used as the configuration wants")]
+    Unusable,
     /// Out of memory or randomness.
     #[error(transparent)]
     Hash(#[from] HashFailed),
@@ -64,14 +71,14 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(move |(name, value)| Some((text(name)?, text(value)?)))
 }
 
-/// `linkspan check FILE`: the doors and the routes, as they would be.
+/// `linkspan check FILE`: the configuration, and its doors and routes as they would be.
 ///
 /// # Errors
 /// All that is wrong with the file or the environment.
 pub fn check(
     file: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<String, ConfigErrors> {
+) -> Result<(Config, String), ConfigErrors> {
     let config = Config::load(Some(file), environment)?;
     let mut text = format!("{} is correct.\n\ndoors\n", file.display());
     for (door, address) in config.doors.open() {
@@ -80,7 +87,7 @@ pub fn check(
     if let Ok(routes) = config.routes() {
         text.push_str(&format!("\n{routes}\n"));
     }
-    Ok(text)
+    Ok((config, text))
 }
 
 /// `linkspan hash-password`: asks twice on a terminal, else reads one line. Never an argument: others would see it in the
@@ -137,7 +144,11 @@ mod tests {
     fn commands_stand_alone() {
         assert_eq!(
             parse(&["check", "a.toml"]).unwrap().command,
-            Some(Command::Check { file: "a.toml".into() })
+            Some(Command::Check { connect: false, file: "a.toml".into() })
+        );
+        assert_eq!(
+            parse(&["check", "--connect", "a.toml"]).unwrap().command,
+            Some(Command::Check { connect: true, file: "a.toml".into() })
         );
         assert_eq!(parse(&["hash-password"]).unwrap().command, Some(Command::HashPassword));
         for wrong in [
@@ -155,7 +166,7 @@ mod tests {
     fn check_shows_what_is_open_and_which_route_goes_where() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/image-workers.toml");
         let off = [("LINKSPAN_DOORS__HTTP__ENABLED".to_owned(), "false".to_owned())];
-        let text = check(&file, off).unwrap();
+        let (_, text) = check(&file, off).unwrap();
         let (first, rest) = text.split_once('\n').unwrap();
         assert!(first.ends_with("config/image-workers.toml is correct."), "{first}");
         assert_eq!(

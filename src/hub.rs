@@ -4,11 +4,15 @@
 //! looked at here: a lane plans each destination once and, as long as all of them lie on one back end, passes whole
 //! batches on untouched. Deliveries go from the back ends straight into the client's sink.
 
+mod carriers;
 mod connection;
+mod copies;
 mod lane;
 mod part;
 mod plan;
 mod publishing;
+mod reroute;
+mod routes_error;
 mod subscribing;
 mod subscription;
 #[cfg(test)]
@@ -23,15 +27,18 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use linkspan_contract::{
     Backend, BackendError, Capabilities, Client, Clock, Connection, Delivered, DeliverySink, Ended, Health,
-    Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink, Refused, SubscriptionKey, Support,
+    LaneEvent, LaneEvents, Receipt, ReceiptSink, SubscriptionKey, Support,
 };
-use linkspan_contract::{Batch, Pick, QueueSpec};
+use linkspan_contract::{Batch, Pick};
 use parking_lot::Mutex;
 
+pub use self::routes_error::RoutesError;
 use crate::retained::Retained;
 pub use crate::routes::Filter;
-use crate::routes::{Route, Routes};
+use crate::routes::Routes;
+use carriers::Carriers;
 use connection::HubConnection;
+use reroute::{Owned, Unmade};
 
 /// Routes over back ends.
 pub struct Hub {
@@ -41,47 +48,14 @@ pub struct Hub {
     epoch: AtomicU64,
     retained: HashMap<Arc<str>, Arc<Retained>>,
     ears: Mutex<Vec<Weak<dyn LaneEvents>>>,
+    carriers: Carriers,
+    /// Queues of routes whose back end was away.
+    unmade: Mutex<Vec<Unmade>>,
+    /// Queues that lost their route while they held messages, and their heirs.
+    draining: Mutex<Vec<(Owned, Owned)>>,
+    /// Held by who makes and unmakes queues of routes.
+    making: tokio::sync::Mutex<()>,
     me: Weak<Hub>,
-}
-
-/// Routes that cannot be put in force.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RoutesError {
-    /// A route or vhost names a back end that is not there.
-    #[error("back end `{0}` is not configured; back ends cannot be added without a restart")]
-    UnknownBackend(Arc<str>),
-    /// A vhost is new.
-    #[error("vhost `{0}` is new; vhosts cannot be added without a restart")]
-    NewVhost(Arc<str>),
-    /// A queue would lose its route although it holds messages.
-    #[error(
-        "queue `{queue}` of the route `{filter}` still holds {}, and the new routes have no place for them: the old \
-         routes stay in force; drain the queue, then reload again",
-        held(*.messages, *.unsettled)
-    )]
-    NotEmpty {
-        /// The queue.
-        queue: Arc<str>,
-        /// The match of the route that owned it.
-        filter: String,
-        /// How many messages are ready.
-        messages: u64,
-        /// How many are in the hands of consumers, where the back end knows.
-        unsettled: Option<u64>,
-    },
-    /// A queue could not be declared.
-    #[error("queue `{queue}` cannot be made on back end `{backend}`: {why}")]
-    Queue {
-        /// The queue.
-        queue: Arc<str>,
-        /// The back end.
-        backend: Arc<str>,
-        /// What it said.
-        why: Refused,
-    },
-    /// A back end could not be reached.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
 }
 
 impl Hub {
@@ -109,114 +83,19 @@ impl Hub {
             epoch: AtomicU64::new(0),
             retained,
             ears: Mutex::default(),
+            carriers: Carriers::default(),
+            unmade: Mutex::default(),
+            draining: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
             me: Weak::clone(me),
         });
         hub.reroute(routes).await?;
         Ok(hub)
     }
 
-    /// Puts `routes` in force without dropping a connection: new queues are made first, queues that lost their route
-    /// are deleted when they hold nothing, and subscriptions are resolved again.
-    ///
-    /// # Errors
-    /// When they cannot be: the old routes stay in force.
-    pub async fn reroute(&self, routes: Routes) -> Result<(), RoutesError> {
-        let old = self.routes.load_full();
-        for table in routes.iter() {
-            if !self.retained.contains_key(table.vhost()) {
-                return Err(RoutesError::NewVhost(Arc::clone(table.vhost())));
-            }
-            let named = std::iter::once(table.home()).chain(table.iter().map(|route| &route.backend));
-            if let Some(unknown) = named.into_iter().find(|backend| !self.backends.contains_key(*backend)) {
-                return Err(RoutesError::UnknownBackend(Arc::clone(unknown)));
-            }
-        }
-        let lost = self.lost_queues(&old, &routes).await?;
-        for (route, queue) in work_queues(&routes) {
-            let spec = QueueSpec {
-                name: queue,
-                passive: false,
-                durable: true,
-                exclusive: false,
-                auto_delete: false,
-                arguments: &[],
-            };
-            let mut lane = self.own_lane(route).await?;
-            lane.declare_queue(&spec).await.map_err(|why| RoutesError::Queue {
-                queue: Arc::clone(queue),
-                backend: Arc::clone(&route.backend),
-                why,
-            })?;
-        }
-        self.routes.store(Arc::new(routes));
-        self.epoch.fetch_add(1, Ordering::Release);
-        // The routes are in force: from here on nothing may go wrong for them.
-        for (route, queue) in lost {
-            let deleted = match self.own_lane(&route).await {
-                Ok(mut lane) => lane.delete_queue(&queue, false, true).await.map_err(|why| why.to_string()),
-                Err(why) => Err(why.to_string()),
-            };
-            if let Err(why) = deleted {
-                tracing::warn!(%queue, why, "a queue that lost its route stays");
-            }
-        }
-        let ears: Vec<Arc<dyn LaneEvents>> = {
-            let mut ears = self.ears.lock();
-            ears.retain(|ear| ear.strong_count() > 0);
-            ears.iter().filter_map(Weak::upgrade).collect()
-        };
-        ears.iter().for_each(|ear| ear.event(LaneEvent::Changed));
-        Ok(())
-    }
-
-    /// The queues that `old` has and `new` has not; an error when one of them holds messages.
-    async fn lost_queues(
-        &self,
-        old: &Routes,
-        new: &Routes,
-    ) -> Result<Vec<(Arc<Route>, Arc<str>)>, RoutesError> {
-        let mut lost = Vec::new();
-        for (route, queue) in work_queues(old) {
-            let heir = new.vhost(&route.vhost).and_then(|table| table.owner(queue));
-            if heir.is_some_and(|heir| heir.backend == route.backend) {
-                continue;
-            }
-            let spec = QueueSpec {
-                name: queue,
-                passive: true,
-                durable: true,
-                exclusive: false,
-                auto_delete: false,
-                arguments: &[],
-            };
-            match self.own_lane(route).await?.declare_queue(&spec).await {
-                Ok(counts) if counts.messages > 0 || counts.unsettled.unwrap_or(0) > 0 => {
-                    return Err(RoutesError::NotEmpty {
-                        queue: Arc::clone(queue),
-                        filter: route.filter.as_str().into(),
-                        messages: counts.messages,
-                        unsettled: counts.unsettled,
-                    });
-                }
-                Ok(_) => lost.push((Arc::clone(route), Arc::clone(queue))),
-                Err(_) => {}
-            }
-        }
-        Ok(lost)
-    }
-
-    /// A lane of the hub's own on the back end of `route`.
-    async fn own_lane(&self, route: &Route) -> Result<Box<dyn Lane>, RoutesError> {
-        let backend = self.backend(&route.backend)?;
-        let client = Client {
-            number: 0,
-            identifier: "linkspan".into(),
-            user: "linkspan".into(),
-            vhost: Arc::clone(&route.vhost),
-            keep_session: 0,
-        };
-        let mut connection = backend.connect(&client, Arc::new(Nobody)).await?;
-        Ok(connection.lane(Arc::new(Nobody), Arc::new(Nobody)).await?)
+    /// Whether a back end keeps retained messages itself.
+    fn retains(&self, backend: &str) -> bool {
+        self.backend(backend).is_ok_and(|it| it.capabilities().retained == Support::Native)
     }
 
     fn backend(&self, name: &str) -> Result<&Arc<dyn Backend>, BackendError> {
@@ -275,20 +154,6 @@ impl Hub {
     }
 }
 
-fn held(messages: u64, unsettled: Option<u64>) -> String {
-    match unsettled {
-        Some(unsettled) => format!("{messages} messages that wait and {unsettled} that are not acknowledged"),
-        None => format!("{messages} messages that wait"),
-    }
-}
-
-fn work_queues(routes: &Routes) -> impl Iterator<Item = (&Arc<Route>, &Arc<str>)> {
-    routes
-        .iter()
-        .flat_map(|table| table.iter())
-        .flat_map(|route| route.queues.iter().map(move |queue| (route, queue)))
-}
-
 /// What a lane can do is asked per back end: through the hub everything is native.
 static CAPABILITIES: Capabilities = Capabilities {
     publish_subscribe: Support::Native,
@@ -301,6 +166,8 @@ static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,
+    retained: Support::Emulated("the hub keeps them"),
+    holds_publishers: Support::Native,
 };
 
 #[async_trait]
@@ -322,6 +189,9 @@ impl Backend for Hub {
             name: home.to_string(),
             why: "the server is going down".into(),
         })?;
+        if let Health::Away(why) = self.backend(&home)?.health().await {
+            return Err(BackendError::Away { name: home.to_string(), why });
+        }
         let connection = HubConnection::new(me, client.clone(), sink);
         connection.reach(&home).await?;
         Ok(Box::new(connection))
@@ -337,6 +207,7 @@ impl Backend for Hub {
     }
 
     async fn close(&self) {
+        self.carriers.end(|_| true);
         for backend in self.backends.values() {
             backend.close().await;
         }

@@ -8,12 +8,14 @@
 //! - [`doors`]: the servers that clients connect to; over [`protocol`], which turns bytes into packets and back, and
 //!   [`identity`], which knows who may come in
 //! - [`hub`]: the one place that every message passes; it asks [`routes`] which route an address has and [`patterns`]
-//!   what that route's pattern means, and keeps the [`retained`] messages, because every door may publish one
+//!   what that route's pattern means, and keeps the [`retained`] messages, because every door may publish one; a
+//!   [`mover`] carries from one back end to another what routes and bindings part
 //! - [`broker`]: assembles all of it, reloads it, stops it
 //! - [`config`]: what the TOML file says; [`cli`]: what the command line does
 //!
 //! Back ends lie below, in `adapters/`: `contract` says what one is, `queues` is the queue engine, `embedded` the
-//! in-process broker.
+//! in-process broker, `amqp` RabbitMQ and its kin, `mqtt` Mosquitto and its kin. The in-process broker also works inside
+//! the other two, for what they leave to be matched, fanned out and queued here.
 
 pub mod broker;
 pub mod cli;
@@ -21,6 +23,7 @@ pub mod config;
 pub mod doors;
 pub mod hub;
 pub mod identity;
+pub mod mover;
 pub mod patterns;
 pub mod protocol;
 pub mod retained;

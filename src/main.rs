@@ -29,17 +29,25 @@ fn main() -> ExitCode {
 
 fn answer(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
-        Some(Command::Check { file }) => say(&cli::check(file, cli::environment())?),
+        Some(Command::Check { connect, file }) => {
+            let (config, text) = cli::check(file, cli::environment())?;
+            let (back_ends, good) = runtime()?.block_on(broker::examine(&config, *connect));
+            say(&format!("{text}\n{back_ends}"))?;
+            if good { Ok(()) } else { Err(CliError::Unusable.into()) }
+        }
         Some(Command::HashPassword) => say(&format!("{}\n", cli::ask_and_hash()?)),
         None => {
             let read = || Config::load(cli.config.as_deref(), cli::environment());
             let config = read()?;
             start_logging(&config.log);
             let figures = PrometheusBuilder::new().install_recorder().context("metrics")?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            Ok(runtime.block_on(broker::run(config, read, figures))?)
+            Ok(runtime()?.block_on(broker::run(config, read, figures))?)
         }
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 /// To standard error, as `[log]` or LINKSPAN_LOG says.

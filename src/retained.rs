@@ -7,17 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linkspan_contract::address::{Level, Pattern};
-use linkspan_contract::{Batch, Clock, Flags, Kept, Message, Millis};
+use linkspan_contract::{Batch, Clock, Flags, Kept, Message, Millis, backend};
 use parking_lot::RwLock;
-
-/// A retained message.
-#[derive(Debug, Clone)]
-pub struct RetainedMessage {
-    /// The message.
-    pub message: Kept,
-    /// Milliseconds since it was published: to be taken off its expiry.
-    pub age: u64,
-}
 
 /// The retained messages of one vhost, in the order of their addresses.
 pub struct Retained {
@@ -76,12 +67,12 @@ impl Retained {
     }
 
     /// What an MQTT topic filter matches now, in the order of addresses; what has expired is left out.
-    pub fn matching(&self, filter: &str) -> Vec<RetainedMessage> {
+    pub fn matching(&self, filter: &str) -> Vec<backend::Retained> {
         let pattern = Pattern::from_filter(filter);
         let now = self.clock.now();
         let slots = self.slots.read();
         let found =
-            |slot: &Slot| Some(RetainedMessage { message: slot.message.clone(), age: slot.age(now)? });
+            |slot: &Slot| Some(backend::Retained { message: slot.message.clone(), age: slot.age(now)? });
         if pattern.levels.iter().all(|level| matches!(level, Level::Literal(_))) {
             return slots.get(filter.as_bytes()).and_then(found).into_iter().collect();
         }
@@ -169,7 +160,7 @@ mod tests {
 
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
         let topic =
-            |found: &RetainedMessage| String::from_utf8(found.message.address().topic().into()).unwrap();
+            |found: &backend::Retained| String::from_utf8(found.message.address().topic().into()).unwrap();
         retained.matching(filter).iter().map(topic).collect()
     }
 

@@ -38,6 +38,33 @@ pub struct Route {
     pub queues: Vec<Arc<str>>,
     /// Messages that one MQTT consumer of a work route has unsettled at most (with its receive maximum).
     pub window: NonZeroU16,
+    /// How an AMQP broker keeps the queues; its own default when not given.
+    pub queue_type: Option<QueueType>,
+    /// The address that messages go to which no consumer can work.
+    pub dead_letter: Option<Box<str>>,
+    /// Whether Linkspan may only start while the back end can be reached.
+    pub required: bool,
+    /// Whether a reload may move the queues to another back end while they hold messages, which follow then.
+    pub drain: bool,
+}
+
+/// How a broker such as RabbitMQ keeps a queue (`x-queue-type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QueueType {
+    /// On one node.
+    Classic,
+    /// On several, by majority.
+    Quorum,
+}
+
+impl QueueType {
+    /// The name in the configuration, and the broker's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+        }
+    }
 }
 
 /// All vhosts with their routes.
@@ -220,6 +247,15 @@ impl RouteTable {
         })
     }
 
+    /// The matches that win against that of `route` for some of its addresses.
+    pub fn beside<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = &'a str> {
+        let wins = |other: &&Arc<Route>| {
+            other.filter.outranks(&route.filter)
+                && other.filter.relation(route.filter.as_str()) != Relation::Disjoint
+        };
+        self.routes.iter().filter(wins).map(|other| other.filter.as_str())
+    }
+
     /// All routes, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
@@ -227,6 +263,25 @@ impl RouteTable {
 }
 
 impl Route {
+    /// Messages that one MQTT consumer has unsettled when nothing is said: so that the first to come does not take all.
+    pub const WINDOW: NonZeroU16 = NonZeroU16::MIN.saturating_add(19);
+
+    /// A route of the vhost `/` with nothing but what every one has.
+    pub fn new(filter: Filter, pattern: Pattern, backend: &str) -> Self {
+        Self {
+            vhost: "/".into(),
+            filter,
+            pattern,
+            backend: backend.into(),
+            queues: Vec::new(),
+            window: Self::WINDOW,
+            queue_type: None,
+            dead_letter: None,
+            required: false,
+            drain: false,
+        }
+    }
+
     /// Whether both are for the same addresses of the same vhost, which is an error.
     pub fn is_equal_to(&self, other: &Route) -> bool {
         self.vhost == other.vhost && self.filter.relation(other.filter.as_str()) == Relation::Equal
@@ -263,6 +318,12 @@ impl fmt::Display for RouteTable {
                 [queue] => write!(f, ", queue {queue}")?,
                 queues => write!(f, ", queues {}", queues.join(", "))?,
             }
+            if let Some(queue_type) = route.queue_type {
+                write!(f, " ({})", queue_type.name())?;
+            }
+            if let Some(address) = &route.dead_letter {
+                write!(f, ", dead letters to {address}")?;
+            }
         }
         let (pattern, home) = (Pattern::PublishSubscribe, &self.home);
         write!(f, "\n  {ELSE:match_width$}  {pattern:pattern_width$}  on {home}")
@@ -275,14 +336,8 @@ mod tests {
 
     fn route(filter: &str, queues: &[&str]) -> Arc<Route> {
         let pattern = if queues.is_empty() { Pattern::PublishSubscribe } else { Pattern::CompetingConsumers };
-        Arc::new(Route {
-            vhost: "/".into(),
-            filter: Filter::parse(filter).unwrap(),
-            pattern,
-            backend: "local".into(),
-            queues: queues.iter().map(|q| (*q).into()).collect(),
-            window: NonZeroU16::new(20).unwrap(),
-        })
+        let queues = queues.iter().map(|q| (*q).into()).collect();
+        Arc::new(Route { queues, ..Route::new(Filter::parse(filter).unwrap(), pattern, "local") })
     }
 
     fn routes(all: &[Arc<Route>]) -> Result<Routes, RouteConflict> {
@@ -328,6 +383,17 @@ mod tests {
         assert_eq!(met("jobs/1"), ["jobs/# Narrower"]);
         assert_eq!(met("+/a"), ["jobs/# Overlapping", "x/+ Overlapping"]);
         assert!(met("$SYS/#").is_empty());
+    }
+
+    #[test]
+    fn what_more_specific_routes_take_is_known_of_a_route() {
+        let all = [route("jobs/#", &["jobs"]), route("jobs/log", &[]), route("+/1/#", &[]), route("x", &[])];
+        let routes = routes(&all).unwrap();
+        let table = routes.vhost("/").unwrap();
+        let beside = |at: usize| table.beside(&all[at]).collect::<Vec<_>>();
+        assert_eq!(beside(0), ["jobs/log"], "`+/1/#` loses against it, and `x` is elsewhere");
+        assert!(beside(1).is_empty());
+        assert_eq!(beside(2), ["jobs/#"]);
     }
 
     #[test]

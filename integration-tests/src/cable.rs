@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ pub struct Cable {
     faults: Arc<watch::Sender<Faults>>,
     /// What the listener knows of the faults.
     listening: watch::Receiver<bool>,
+    connections: Arc<AtomicUsize>,
     forwarding: JoinHandle<()>,
 }
 
@@ -73,14 +74,21 @@ impl Cable {
         let port = Port::reserve();
         let (faults, watching) = watch::channel(Faults::default());
         let (listens, mut listening) = watch::channel(false);
-        let forwarding = tokio::spawn(forward(port.address(), server, watching, listens));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        let forwarding = tokio::spawn(forward(port.address(), server, watching, listens, count));
         listening.wait_for(|listening| *listening).await.expect("the cable's listener lives");
-        Self { port, faults: Arc::new(faults), listening, forwarding }
+        Self { port, faults: Arc::new(faults), listening, connections, forwarding }
     }
 
     /// Where the client connects.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
+    }
+
+    /// How many connections were ever made over it.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Resets every connection, and refuses new ones.
@@ -165,6 +173,7 @@ async fn forward(
     server: SocketAddr,
     mut faults: watch::Receiver<Faults>,
     listens: watch::Sender<bool>,
+    connections: Arc<AtomicUsize>,
 ) {
     loop {
         let listener = TcpListener::bind(at).await.expect("the port is reserved");
@@ -179,6 +188,7 @@ async fn forward(
                 accepted = listener.accept() => accepted,
             };
             if let Ok((client, _)) = accepted {
+                connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(connect(client, server, faults.clone()));
             }
         }

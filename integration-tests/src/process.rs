@@ -127,6 +127,15 @@ impl Process {
         }
     }
 
+    /// All that it has said, and what it says within `time`.
+    pub fn listen(&mut self, time: Duration) -> &[String] {
+        let until = Instant::now() + time;
+        while let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            self.said.push(line);
+        }
+        &self.said
+    }
+
     /// Where a door listens, as the process says.
     pub fn door(&mut self, door: &str) -> SocketAddr {
         let line = self.line_with(&["listening", door]);

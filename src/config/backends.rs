@@ -1,14 +1,17 @@
 //! `[backends.NAME]`: what holds the messages.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::duration;
 use super::key::KeyPath;
 use super::report::Report;
-use super::{Problem, nearest};
+use super::upstream::{MqttVersion, Upstream, Url};
 
 /// A back end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,6 +22,27 @@ pub enum Backend {
         /// Its directory; relative to where Linkspan was started.
         path: PathBuf,
     },
+    /// RabbitMQ and other brokers that speak AMQP 0-9-1.
+    Amqp(Upstream),
+    /// Mosquitto and other MQTT brokers.
+    Mqtt {
+        /// Where it is.
+        #[serde(flatten)]
+        upstream: Upstream,
+        /// Which version it is spoken to in.
+        version: MqttVersion,
+    },
+}
+
+impl Backend {
+    /// The name of its kind in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Embedded { .. } => "embedded",
+            Self::Amqp(_) => "amqp",
+            Self::Mqtt { .. } => "mqtt",
+        }
+    }
 }
 
 /// `[backends.NAME]` as written.
@@ -30,7 +54,20 @@ pub(super) struct BackendTable {
     /// Of kind `embedded`; [`DEFAULT_PATH`] when not given.
     path: Option<PathBuf>,
     /// Of kinds `amqp` and `mqtt`.
-    url: Option<String>,
+    url: Option<Url>,
+    /// Of kinds `amqp` and `mqtt`: certificates to trust beside the machine's own, PEM.
+    ca: Option<PathBuf>,
+    /// Of kinds `amqp` and `mqtt`: the certificate that Linkspan shows, PEM.
+    certificate: Option<PathBuf>,
+    /// Of kinds `amqp` and `mqtt`: the certificate's key, PEM.
+    key: Option<PathBuf>,
+    /// Of kinds `amqp` and `mqtt`; [`Upstream::CONNECTIONS`] when not given.
+    connections: Option<NonZeroU16>,
+    /// Of kinds `amqp` and `mqtt`; [`Upstream::CONNECT_TIMEOUT`] when not given.
+    #[serde(with = "duration::optional")]
+    connect_timeout: Option<Duration>,
+    /// Of kind `mqtt`.
+    version: Option<MqttVersion>,
 }
 
 /// The name of the back end that exists when none is configured.
@@ -53,9 +90,9 @@ pub(super) fn check(
     for (name, table) in backends {
         let key = KeyPath::of(["backends", name]);
         if let Some(backend) = table.check(&key, report) {
-            let Backend::Embedded { path } = &backend;
-            let same = built.iter().find(|(_, other)| **other == backend);
-            if let Some((other, _)) = same {
+            if let Backend::Embedded { path } = &backend
+                && let Some((other, _)) = built.iter().find(|(_, other)| **other == backend)
+            {
                 let path = path.display();
                 report
                     .bad_value(&key.key("path"), format!("\"{path}\" belongs to back end `{other}` already"));
@@ -73,18 +110,20 @@ impl BackendTable {
             return None;
         };
         match kind {
-            "embedded" => {
-                if self.url.is_some() {
-                    report.bad_value(&key.key("url"), "an embedded back end has no url; it has a `path`");
+            "embedded" => self.check_embedded(key, report),
+            "amqp" => {
+                if self.version.is_some() {
+                    report.bad_value(&key.key("version"), "only a back end of kind `mqtt` has a version");
                 }
-                let path = self.path.clone().unwrap_or_else(|| DEFAULT_PATH.into());
-                if path.as_os_str().is_empty() {
-                    report.bad_value(&key.key("path"), "\"\" is no directory");
-                }
-                Some(Backend::Embedded { path })
+                self.check_upstream(key, kind, ["amqp", "amqps"], report).map(Backend::Amqp)
             }
-            "amqp" => self.check_remote(key, "amqp", ["amqp", "amqps"], report),
-            "mqtt" => self.check_remote(key, "mqtt", ["mqtt", "mqtts"], report),
+            "mqtt" => {
+                let upstream = self.check_upstream(key, kind, ["mqtt", "mqtts"], report)?;
+                if upstream.url.hosts().count() > 1 {
+                    report.bad_value(&key.key("url"), "names several hosts; an MQTT broker has one");
+                }
+                Some(Backend::Mqtt { upstream, version: self.version.unwrap_or_default() })
+            }
             other => {
                 report.unknown(&key.key("kind"), "back end kind", other, KINDS);
                 None
@@ -92,82 +131,72 @@ impl BackendTable {
         }
     }
 
-    fn check_remote(
+    fn check_embedded(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Backend> {
+        let of_upstreams = [
+            ("url", self.url.is_some()),
+            ("ca", self.ca.is_some()),
+            ("certificate", self.certificate.is_some()),
+            ("key", self.key.is_some()),
+            ("connections", self.connections.is_some()),
+            ("connect-timeout", self.connect_timeout.is_some()),
+            ("version", self.version.is_some()),
+        ];
+        for (name, _) in of_upstreams.into_iter().filter(|(_, given)| *given) {
+            let text = format!("an embedded back end has no {name}; it has a `path`");
+            report.bad_value(&key.key(name), text);
+        }
+        let path = self.path.clone().unwrap_or_else(|| DEFAULT_PATH.into());
+        if path.as_os_str().is_empty() {
+            report.bad_value(&key.key("path"), "\"\" is no directory");
+        }
+        Some(Backend::Embedded { path })
+    }
+
+    fn check_upstream(
         &self,
         key: &KeyPath,
         kind: &str,
         schemes: [&str; 2],
         report: &mut Report<'_>,
-    ) -> Option<Backend> {
+    ) -> Option<Upstream> {
         if self.path.is_some() {
             report.bad_value(
                 &key.key("path"),
                 format!("a back end of kind `{kind}` has no path; it has a `url`"),
             );
         }
-        match self.url.as_deref() {
-            None => report.missing(&key.key("url"), format!("such as \"{kind}://127.0.0.1\"")),
-            Some(url) => {
-                if let Err(text) = check_url(url, schemes) {
-                    report.bad_value(&key.key("url"), text);
-                }
+        let Some(url) = &self.url else {
+            report.missing(&key.key("url"), format!("such as \"{kind}://127.0.0.1\""));
+            return None;
+        };
+        if let Err(text) = url.check(schemes) {
+            report.bad_value(&key.key("url"), text);
+        }
+        let secure = url.scheme() == schemes.last().copied();
+        for (name, file) in [("ca", &self.ca), ("certificate", &self.certificate), ("key", &self.key)] {
+            if file.is_some() && !secure {
+                let [_, tls] = schemes;
+                let text = format!("is for TLS; write the url with the scheme `{tls}`, or remove this key");
+                report.bad_value(&key.key(name), text);
             }
         }
-        report.wrong(&key.key("kind"), Problem::KindNotBuilt(kind.into()));
-        None
-    }
-}
-
-/// Scheme, host and port. The url itself is not repeated: it may hold a password.
-fn check_url(url: &str, schemes: [&str; 2]) -> Result<(), String> {
-    let [plain, tls] = schemes;
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(format!("is no url; expected {plain}://HOST or {tls}://HOST"));
-    };
-    if !schemes.contains(&scheme) {
-        let meant = nearest::nearest(scheme, schemes).map(|near| format!("; did you mean `{near}`?"));
-        let meant = meant.unwrap_or_default();
-        return Err(format!("has the scheme `{scheme}`; expected `{plain}` or `{tls}`{meant}"));
-    }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let (host, port) = match host.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (host, None),
-    };
-    if host.is_empty() {
-        return Err(format!("names no host; expected {plain}://HOST or {tls}://HOST"));
-    }
-    match port {
-        Some(port) if port.parse::<u16>().is_err() => {
-            Err(format!("has the port `{port}`; expected 1 to 65535"))
+        match (&self.certificate, &self.key) {
+            (Some(_), None) => report.missing(&key.key("key"), "the file with the key of `certificate`"),
+            (None, Some(_)) => report.missing(&key.key("certificate"), "the file that `key` belongs to"),
+            _ => {}
         }
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_need_a_scheme_of_the_kind_a_host_and_a_port_in_range() {
-        let check = |url| check_url(url, ["amqp", "amqps"]);
-        for url in ["amqp://h", "amqps://u:p@h:5671/%2f", "amqp://[::1]", "amqp://[::1]:5672/x?heartbeat=5"] {
-            assert_eq!(check(url), Ok(()), "{url}");
+        if self.connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            report.bad_value(
+                &key.key("connect-timeout"),
+                "0s leaves no time to connect; expected \"1s\" or more",
+            );
         }
-        assert_eq!(check("localhost:5672").unwrap_err(), "is no url; expected amqp://HOST or amqps://HOST");
-        assert_eq!(
-            check("ampq://h").unwrap_err(),
-            "has the scheme `ampq`; expected `amqp` or `amqps`; did you mean `amqp`?"
-        );
-        assert_eq!(
-            check("amqp://u:p@/x").unwrap_err(),
-            "names no host; expected amqp://HOST or amqps://HOST"
-        );
-        assert_eq!(
-            check("amqp://u:secret@h:99999").unwrap_err(),
-            "has the port `99999`; expected 1 to 65535"
-        );
+        Some(Upstream {
+            url: url.clone(),
+            ca: self.ca.clone(),
+            identity: self.certificate.clone().zip(self.key.clone()),
+            connections: self.connections.unwrap_or(Upstream::CONNECTIONS),
+            connect_timeout: self.connect_timeout.unwrap_or(Upstream::CONNECT_TIMEOUT),
+        })
     }
 }

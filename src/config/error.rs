@@ -72,9 +72,6 @@ pub enum Problem {
     /// A key that has no default.
     #[error("is missing; {0}")]
     Missing(Box<str>),
-    /// A back end of a kind that this version cannot build.
-    #[error("back end kind `{0}` is not built into this version; available: `embedded`")]
-    KindNotBuilt(Box<str>),
     /// A pattern of a later version.
     #[error("pattern `{pattern}` is not available in this version; available: {available}")]
     PatternUnavailable {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Log {
 /// A level, or levels of parts: `info`, `linkspan::doors=debug,warn`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Level(String);
+
+/// Libraries that say the same as Linkspan, in other words.
+const CLIENTS: [&str; 2] = ["lapin", "rumqttc"];
 
 const EXPECTED: &str =
     "off, error, warn, info, debug or trace, or levels of parts such as \"info,linkspan::doors=debug\"";
@@ -35,9 +38,14 @@ impl Level {
         well_formed.then(|| Self(text.to_owned()))
     }
 
-    /// The filter of a subscriber.
+    /// The filter of a subscriber. Clients of brokers are heard only when they are named: they take for an error what is
+    /// a client's own mistake, and print messages of others.
     pub fn targets(&self) -> Targets {
-        self.0.parse().unwrap_or_default()
+        let mut targets: Targets = self.0.parse().unwrap_or_default();
+        for client in CLIENTS.into_iter().filter(|client| !self.0.contains(client)) {
+            targets = targets.with_target(client, LevelFilter::OFF);
+        }
+        targets
     }
 }
 
@@ -82,5 +90,13 @@ mod tests {
         let targets = Level::parse("warn,linkspan::doors=debug").unwrap().targets();
         assert!(targets.would_enable("linkspan::doors::mqtt", &Severity::DEBUG));
         assert!(!targets.would_enable("linkspan::hub", &Severity::INFO));
+    }
+
+    #[test]
+    fn libraries_are_heard_when_they_are_named() {
+        let heard = |level: &str| Level::parse(level).unwrap().targets();
+        assert!(!heard("info").would_enable("lapin::channels", &Severity::ERROR));
+        assert!(heard("info,lapin=debug").would_enable("lapin::channels", &Severity::DEBUG));
+        assert!(heard("info").would_enable("linkspan_amqp::reporter", &Severity::INFO));
     }
 }

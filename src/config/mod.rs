@@ -20,6 +20,7 @@ mod report;
 mod route;
 mod size;
 mod source;
+mod upstream;
 mod users;
 mod vhosts;
 
@@ -39,6 +40,7 @@ pub use error::{ConfigError, ConfigErrors, Hint, OtherLine, Place, Problem};
 pub use key::KeyPath;
 pub use limits::Limits;
 pub use log::{Level, Log};
+pub use upstream::{MqttVersion, Upstream, Url};
 pub use vhosts::Vhost;
 
 use crate::identity::{Account, Users};
@@ -178,7 +180,8 @@ impl ConfigTable {
         let users = users::check(&self.users, vhost_names.clone(), report);
         self.doors.check(!self.users.is_empty(), vhost_names, report);
         self.limits.check(report);
-        let routes = route::check(&self.route, &vhosts, &backend_names, report);
+        let of_routes = route::Backends { names: backend_names, built: &backends };
+        let routes = route::check(&self.route, &vhosts, &of_routes, report);
         let listen = |door| (door, report.place(&KeyPath::of(["doors", door, "listen"])));
         let listens = Listens(self.doors.open().map(|(door, _)| listen(door)).collect());
         Config {

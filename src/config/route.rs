@@ -9,10 +9,11 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Problem;
+use super::backends::Backend;
 use super::key::KeyPath;
 use super::report::Report;
 use super::vhosts::{self, Vhost};
-use crate::routes::{Filter, Pattern, Relation, Route};
+use crate::routes::{Filter, Pattern, QueueType, Relation, Route};
 
 /// `[[route]]` as written.
 #[derive(Default, Deserialize)]
@@ -30,6 +31,28 @@ pub(super) struct RouteTable {
     queue: Option<Queues>,
     /// Messages that one MQTT consumer has unsettled at most.
     window: Option<NonZeroU16>,
+    /// `classic` or `quorum`, on back ends of kind `amqp`.
+    queue_type: Option<String>,
+    /// The address of what no consumer can work.
+    dead_letter: Option<String>,
+    /// Linkspan starts only while the back end can be reached.
+    required: bool,
+    /// A reload may move queues that are not empty.
+    drain: Option<bool>,
+}
+
+/// The back ends that routes may name: all names, and those that could be built.
+pub(super) struct Backends<'a> {
+    /// All, also those with errors of their own.
+    pub names: Vec<&'a str>,
+    /// Those without.
+    pub built: &'a BTreeMap<Arc<str>, Backend>,
+}
+
+impl Backends<'_> {
+    fn kind_of(&self, name: Option<&str>) -> Option<&'static str> {
+        self.built.get(name?).map(Backend::kind)
+    }
 }
 
 /// `"jobs"` or `["inventory", "payment"]`.
@@ -37,9 +60,6 @@ enum Queues {
     One(String),
     Several(Vec<String>),
 }
-
-/// So that the first consumer to come does not take everything.
-const DEFAULT_WINDOW: NonZeroU16 = NonZeroU16::MIN.saturating_add(19);
 
 /// Patterns of later versions.
 const LATER_PATTERNS: [&str; 3] = ["exclusive-consumer", "priority-queue", "request-reply"];
@@ -54,7 +74,7 @@ const MAX_QUEUE_NAME: usize = 255;
 pub(super) fn check(
     tables: &[RouteTable],
     vhosts: &BTreeMap<Arc<str>, Vhost>,
-    backends: &[&str],
+    backends: &Backends<'_>,
     report: &mut Report<'_>,
 ) -> Vec<Arc<Route>> {
     let mut routes: Vec<(KeyPath, Arc<Route>)> = Vec::with_capacity(tables.len());
@@ -95,7 +115,7 @@ impl RouteTable {
         &self,
         key: &KeyPath,
         vhosts: &BTreeMap<Arc<str>, Vhost>,
-        backends: &[&str],
+        backends: &Backends<'_>,
         report: &mut Report<'_>,
     ) -> Option<Route> {
         let filter = self.check_match(key, report);
@@ -112,22 +132,92 @@ impl RouteTable {
                 None
             }
         };
-        let backend = match self.backend.as_deref() {
-            Some(backend) if !backends.contains(&backend) => {
-                report.unknown(&key.key("backend"), "back end", backend, backends.iter().copied());
+        let backend: Option<Arc<str>> = match self.backend.as_deref() {
+            Some(backend) if !backends.names.contains(&backend) => {
+                report.unknown(&key.key("backend"), "back end", backend, backends.names.iter().copied());
                 None
             }
             Some(backend) => Some(backend.into()),
             None => home,
         };
+        let queue_type = self.check_queue_type(key, pattern, backends.kind_of(backend.as_deref()), report);
+        let dead_letter = self.check_dead_letter(key, pattern, filter.as_ref(), report);
+        if self.drain.is_some() && pattern == Some(Pattern::PublishSubscribe) {
+            report
+                .bad_value(&key.key("drain"), "a publish-subscribe route has no queue that could be drained");
+        }
         Some(Route {
             vhost: vhost.into(),
             filter: filter?,
             pattern: pattern?,
             backend: backend?,
             queues,
-            window: self.window.unwrap_or(DEFAULT_WINDOW),
+            window: self.window.unwrap_or(Route::WINDOW),
+            queue_type,
+            dead_letter,
+            required: self.required,
+            drain: self.drain.unwrap_or(false),
         })
+    }
+
+    fn check_queue_type(
+        &self,
+        key: &KeyPath,
+        pattern: Option<Pattern>,
+        kind: Option<&str>,
+        report: &mut Report<'_>,
+    ) -> Option<QueueType> {
+        let key = key.key("queue-type");
+        let name = self.queue_type.as_deref()?;
+        if pattern == Some(Pattern::PublishSubscribe) {
+            report.bad_value(&key, "a publish-subscribe route has no queue");
+        } else if let Some(kind) = kind.filter(|kind| *kind != "amqp") {
+            let text =
+                format!("only a back end of kind `amqp` has queue types; this route's is of kind `{kind}`");
+            report.bad_value(&key, text);
+        }
+        let types = [QueueType::Classic, QueueType::Quorum];
+        let found = types.into_iter().find(|queue_type| queue_type.name() == name);
+        if found.is_none() {
+            report.unknown(&key, "queue type", name, types.map(QueueType::name));
+        }
+        found
+    }
+
+    fn check_dead_letter(
+        &self,
+        key: &KeyPath,
+        pattern: Option<Pattern>,
+        filter: Option<&Filter>,
+        report: &mut Report<'_>,
+    ) -> Option<Box<str>> {
+        let key = key.key("dead-letter");
+        let address = self.dead_letter.as_deref()?;
+        if pattern == Some(Pattern::PublishSubscribe) {
+            report.bad_value(&key, "a publish-subscribe route has no queue, and so no dead letters");
+        }
+        let wrong = match Filter::parse(address) {
+            Err(error) => Some(error.to_string()),
+            Ok(_) if address.contains(['+', '#']) => {
+                Some(format!("`{address}` is a filter; dead letters go to one address"))
+            }
+            Ok(_) if address.starts_with('$') => {
+                Some(format!("`{address}` begins with `$`: such addresses are the server's own"))
+            }
+            Ok(own)
+                if filter.is_some_and(|filter| {
+                    filter.relation(own.as_str()) == Relation::Narrower
+                        || filter.relation(own.as_str()) == Relation::Equal
+                }) =>
+            {
+                Some(format!("`{address}` belongs to this route: its dead letters would come back to it"))
+            }
+            Ok(_) => None,
+        };
+        if let Some(text) = wrong {
+            report.bad_value(&key, text);
+        }
+        Some(address.into())
     }
 
     fn check_match(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Filter> {

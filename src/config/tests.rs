@@ -1,7 +1,7 @@
 //! What a user of the configuration sees.
 
 use super::*;
-use crate::routes::Pattern;
+use crate::routes::{Pattern, QueueType};
 use std::time::Duration;
 
 const HASH: &str = "argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$JrU8Tqtic8yGdZFcoZ0mt8EDW4ao54m3Pb1uL0p2ueY";
@@ -322,19 +322,9 @@ mod this_version {
 
     #[test]
     fn keys_of_later_versions_are_refused_not_ignored() {
-        for key in [
-            "queue-type",
-            "ack-timeout",
-            "max-deliveries",
-            "dead-letter",
-            "claim-check",
-            "levels",
-            "others",
-            "timeout",
-            "spool",
-            "drain",
-            "as",
-        ] {
+        for key in
+            ["ack-timeout", "max-deliveries", "claim-check", "levels", "others", "timeout", "spool", "as"]
+        {
             told(
                 &format!("{JOBS}{key} = 1\n"),
                 &[&format!(
@@ -347,23 +337,98 @@ mod this_version {
             &["linkspan.toml:1: claims: this key is not available in this version; remove it"],
         );
     }
+}
+
+mod upstreams {
+    use super::*;
+    use crate::config::{MqttVersion, Upstream};
 
     #[test]
-    fn back_ends_of_other_kinds_are_checked_and_then_refused() {
+    fn back_ends_of_other_kinds_have_a_url() {
+        let config = parse(
+            "[backends.rabbit]\nkind = \"amqp\"\nurl = \"amqps://one,two\"\nca = \"ca.pem\"\nconnections = 3\n\
+             [backends.mosquitto]\nkind = \"mqtt\"\nurl = \"mqtt://h:1884\"\nversion = \"3.1.1\"\nconnect-timeout = \"2s\"\n\
+             [vhosts.\"/\"]\nbackend = \"rabbit\"\n",
+        )
+        .unwrap();
+        let Backend::Amqp(Upstream { url, ca, connections, connect_timeout, .. }) =
+            &config.backends["rabbit"]
+        else {
+            panic!("{:?}", config.backends)
+        };
+        assert_eq!(
+            (url.hosts().collect::<Vec<_>>(), ca.as_deref()),
+            (vec!["one", "two"], Some(Path::new("ca.pem")))
+        );
+        assert_eq!((connections.get(), connect_timeout.as_secs()), (3, 10));
+        let Backend::Mqtt { upstream, version } = &config.backends["mosquitto"] else {
+            panic!("{:?}", config.backends)
+        };
+        assert_eq!((upstream.connect_timeout.as_secs(), *version), (2, MqttVersion::V311));
+    }
+
+    #[test]
+    fn keys_of_another_kind_are_refused() {
         told(
-            "[backends.rabbit]\nkind = \"amqp\"\nurl = \"amqp://127.0.0.1\"\n[[route]]\nmatch = \"x\"\npattern = \
-             \"publish-subscribe\"\nbackend = \"rabbit\"\n",
+            "[backends.m]\nkind = \"mqtt\"\nurl = \"http://127.0.0.1\"\npath = \"x\"\nkey = \"k\"\n",
             &[
-                "linkspan.toml:2: backends.rabbit.kind: back end kind `amqp` is not built into this version; available: \
-               `embedded`",
+                "linkspan.toml:1: backends.m.certificate: is missing; the file that `key` belongs to",
+                "linkspan.toml:3: backends.m.url: has the scheme `http`; expected `mqtt` or `mqtts`",
+                "linkspan.toml:4: backends.m.path: a back end of kind `mqtt` has no path; it has a `url`",
+                "linkspan.toml:5: backends.m.key: is for TLS; write the url with the scheme `mqtts`, or remove this key",
             ],
         );
         told(
-            "[backends.m]\nkind = \"mqtt\"\nurl = \"http://127.0.0.1\"\npath = \"x\"\n",
+            "[backends.r]\nkind = \"amqp\"\nversion = \"5\"\nconnect-timeout = \"0s\"\nurl = \"amqp://h\"\n",
             &[
-                "linkspan.toml:2: backends.m.kind: back end kind `mqtt` is not built into this version; available: `embedded`",
-                "linkspan.toml:3: backends.m.url: has the scheme `http`; expected `mqtt` or `mqtts`",
-                "linkspan.toml:4: backends.m.path: a back end of kind `mqtt` has no path; it has a `url`",
+                "linkspan.toml:3: backends.r.version: only a back end of kind `mqtt` has a version",
+                "linkspan.toml:4: backends.r.connect-timeout: 0s leaves no time to connect; expected \"1s\" or more",
+            ],
+        );
+        told(
+            "[backends.e]\nkind = \"embedded\"\nurl = \"amqp://h\"\n",
+            &["linkspan.toml:3: backends.e.url: an embedded back end has no url; it has a `path`"],
+        );
+        told(
+            "[backends.m]\nkind = \"mqtt\"\nurl = \"mqtt://a,b\"\n",
+            &["linkspan.toml:3: backends.m.url: names several hosts; an MQTT broker has one"],
+        );
+    }
+
+    const RABBIT: &str = "[backends.r]\nkind = \"amqp\"\nurl = \"amqp://h\"\n[[route]]\nmatch = \"a\"\n\
+                          pattern = \"competing-consumers\"\nqueue = \"q\"\n";
+
+    #[test]
+    fn work_routes_have_a_queue_type_and_a_dead_letter_address() {
+        let config =
+            parse(&format!("{RABBIT}queue-type = \"quorum\"\ndead-letter = \"a/dead\"\nrequired = true\n"))
+                .unwrap();
+        let route = &config.routes[0];
+        assert_eq!((route.queue_type, route.required, route.drain), (Some(QueueType::Quorum), true, false));
+        assert_eq!(route.dead_letter.as_deref(), Some("a/dead"));
+    }
+
+    #[test]
+    fn queue_types_and_dead_letters_that_cannot_be_are_refused() {
+        told(
+            &format!("{RABBIT}queue-type = \"quorom\"\ndead-letter = \"a\"\n"),
+            &[
+                "linkspan.toml:8: route[0].queue-type: there is no queue type `quorom`; did you mean `quorum`?",
+                "linkspan.toml:9: route[0].dead-letter: `a` belongs to this route: its dead letters would come back to it",
+            ],
+        );
+        told(
+            &format!("{JOBS}queue-type = \"classic\"\ndead-letter = \"x/#\"\n"),
+            &[
+                "linkspan.toml:5: route[0].queue-type: only a back end of kind `amqp` has queue types; this route's is of \
+                 kind `embedded`",
+                "linkspan.toml:6: route[0].dead-letter: `x/#` is a filter; dead letters go to one address",
+            ],
+        );
+        told(
+            "[[route]]\nmatch = \"x\"\npattern = \"publish-subscribe\"\ndrain = true\n",
+            &[
+                "linkspan.toml:4: route[0].drain: a publish-subscribe route has no queue that could be drained",
             ],
         );
     }

@@ -16,7 +16,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
@@ -26,12 +25,6 @@ use self::listener::{Listener, Stream};
 
 /// Pause after the system could not give a connection: file descriptors do not come back faster.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A number for a client that no other client of this process has.
-pub fn client_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
 
 /// Ends the turn of a task that has had its fair share: it is polled again when others had theirs, those of the other
 /// worker threads among them. A worker that never sleeps keeps its core until the kernel's next tick, some milliseconds

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use hashbrown::HashMap;
-use linkspan_contract::backend::Fetched;
+use linkspan_contract::backend::{Fetched, Retained};
 use linkspan_contract::{
     Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvents, Lost, Published,
     QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Settlement, Source, Subscribe,
@@ -14,18 +14,19 @@ use linkspan_contract::{
 use slab::Slab;
 
 use super::connection::Scope;
+use super::copies::Bound;
 use super::part::Part;
 use super::plan::{Plan, Wanted};
 use super::subscription::Subscription;
 use super::ways::beyond_transaction;
-use crate::retained::Retained;
+use crate::retained;
 
 /// A lane of a client through the hub.
 pub struct HubLane {
     pub(super) scope: Arc<Scope>,
     pub(super) receipts: Arc<dyn ReceiptSink>,
     pub(super) events: Arc<dyn LaneEvents>,
-    pub(super) retained: Option<Arc<Retained>>,
+    pub(super) retained: Option<Arc<retained::Retained>>,
     /// The home back end's first, others in the order in which they came into use.
     pub(super) parts: Vec<Part>,
     /// The part that each number in a subscription's key stands for. A part gets another number when routes change, so
@@ -219,7 +220,7 @@ impl Lane for HubLane {
     fn start(&mut self, key: SubscriptionKey) {
         let Some(subscription) = self.subscriptions.get_mut(&key.subscription) else { return };
         subscription.started = true;
-        let parts = subscription.parts.clone();
+        let parts = subscription.parts();
         self.start_on(&parts, key);
     }
 
@@ -232,7 +233,7 @@ impl Lane for HubLane {
         let Some(subscription) = self.subscriptions.remove(&key.subscription) else { return Ok(()) };
         self.windows -= u32::from(subscription.has_window());
         let mut result = Ok(());
-        for part in subscription.parts {
+        for part in subscription.parts() {
             let ended = self.way(part)?.unsubscribe(SubscriptionKey { part, ..key }).await;
             result = result.and(ended);
         }
@@ -253,6 +254,10 @@ impl Lane for HubLane {
             return Err(beyond_transaction(&part.backend));
         }
         part.lane.fetch(queue, SubscriptionKey { part: part.way, ..key }, settled).await
+    }
+
+    async fn retained(&mut self, filter: &str) -> Result<Option<Vec<Retained>>, Refused> {
+        self.retained_elsewhere(filter).await.map(Some)
     }
 
     async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
@@ -287,7 +292,11 @@ impl Lane for HubLane {
             Some(filter) => Err(Refused::AccessRefused(format!(
                 "queue '{name}' belongs to the route '{filter}' of the configuration and cannot be deleted"
             ))),
-            None => self.home()?.delete_queue(name, if_unused, if_empty).await,
+            None => {
+                let deleted = self.home()?.delete_queue(name, if_unused, if_empty).await?;
+                self.scope.hub.queue_is_gone(&self.scope.client.vhost, name);
+                Ok(deleted)
+            }
         }
     }
 
@@ -297,11 +306,19 @@ impl Lane for HubLane {
     }
 
     async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
-        self.home()?.bind(binding).await
+        self.home()?.bind(binding).await?;
+        if let Some(bound) = Bound::of(&self.scope.client.vhost, binding) {
+            self.scope.hub.bound(&bound).await;
+        }
+        Ok(())
     }
 
     async fn unbind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
-        self.home()?.unbind(binding).await
+        self.home()?.unbind(binding).await?;
+        if let Some(bound) = Bound::of(&self.scope.client.vhost, binding) {
+            self.scope.hub.unbound(&bound);
+        }
+        Ok(())
     }
 
     async fn begin(&mut self) -> Result<(), Refused> {

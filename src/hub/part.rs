@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use linkspan_contract::{Lane, Receipt, ReceiptSink, Seq};
+use linkspan_contract::{Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink, Seq};
 use parking_lot::Mutex;
 
 /// One back end's lane behind the hub's.
@@ -18,6 +18,18 @@ pub struct Part {
     pub next: Seq,
     /// From its numbers to the hub's.
     pub numbers: Arc<Numbers>,
+}
+
+/// What a back end that is not the home says of a lane. That it takes nothing for now holds who publishes to it
+/// ([`Lane::poll_ready`]); the client is not told, for it may be welcome everywhere else.
+pub struct OfAnother(pub Arc<dyn LaneEvents>);
+
+impl LaneEvents for OfAnother {
+    fn event(&self, event: LaneEvent) {
+        if !matches!(event, LaneEvent::Blocked(_) | LaneEvent::Unblocked) {
+            self.0.event(event);
+        }
+    }
 }
 
 /// Translates a back end's receipt numbers into the hub lane's, and hands the receipts to the door. As long as a lane

@@ -68,6 +68,14 @@ impl Wanted {
         }
     }
 
+    /// The queue, when it is one by name.
+    pub fn queue(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Queue { name } => Some(name),
+            _ => None,
+        }
+    }
+
     /// What the routes of the vhost say about it.
     ///
     /// # Errors

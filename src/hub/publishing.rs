@@ -44,6 +44,11 @@ impl HubLane {
             Ok(course) => course,
             Err(refused) => return (false, Err(refused)),
         };
+        let vhost = &self.scope.client.vhost;
+        let mut queues = course.queues.iter().map(|queue| &**queue).chain(wanted.queue());
+        if queues.any(|queue| self.scope.hub.is_unmade(vhost, queue)) {
+            return (false, Err(Refused::Away(course.backend.to_string())));
+        }
         let part = match at_once(self.reach(&course.backend)) {
             Some(Ok(part)) => part,
             Some(Err(refused)) => return (false, Err(refused)),
@@ -53,7 +58,7 @@ impl HubLane {
             Ok(lane) => wanted.with_queues(&course.queues, |to| lane.target(to)),
             Err(refused) => return (false, Err(refused)),
         };
-        (course.retains, Ok((part, target)))
+        (course.retains && !self.scope.hub.retains(&course.backend), Ok((part, target)))
     }
 
     /// The course of a target that was given out; planned again when routes have changed.

@@ -1,25 +1,29 @@
 //! Subscribing on a hub's lane: on every back end that a subscription comes to, and again when routes change.
 
-use std::sync::Arc;
-
+use linkspan_contract::backend::Retained;
 use linkspan_contract::{Ended, Refused, SubscriptionKey};
 
 use super::lane::HubLane;
-use super::subscription::Subscription;
-use crate::patterns::Taking;
+use super::subscription::{Made, Spot, Subscription};
+use crate::patterns::{Taking, taking};
 
 impl HubLane {
-    /// Makes `subscription` on every back end that it comes to and is not made on yet, or on none.
+    /// Makes `subscription` wherever it comes to and is not made yet, or nowhere.
     pub(super) async fn make(&mut self, subscription: &mut Subscription) -> Result<(), Refused> {
-        for backend in subscription.backends() {
-            if subscription.parts.iter().any(|part| self.backend_of(*part) == Some(&backend)) {
+        for (spot, at) in subscription.spots().iter().zip(0u16..) {
+            if subscription.made.iter().any(|made| made.spot == at) {
                 continue;
             }
-            match self.make_on(&backend, None, subscription).await {
-                Ok(part) => subscription.parts.push(part),
+            match self.make_at(spot, None, &subscription.parts(), subscription).await {
+                Ok(part) => {
+                    // Most subscriptions come to one place.
+                    subscription.made.reserve_exact(1);
+                    subscription.made.push(Made { part, spot: at });
+                }
                 Err(refused) => {
-                    let made = std::mem::take(&mut subscription.parts);
-                    self.unmake(subscription.key, made).await;
+                    let parts = subscription.parts();
+                    subscription.made.clear();
+                    self.unmake(subscription.key, parts).await;
                     return Err(refused);
                 }
             }
@@ -38,57 +42,78 @@ impl HubLane {
         if !subscription.succeed(before) {
             self.renumber();
         }
-        let place = |lane: &Self, backend: &Arc<str>| {
-            let on_it = |part: &&u16| lane.backend_of(**part) == Some(backend);
-            before.parts.iter().find(on_it).copied().filter(|_| before.goes_on_as(subscription, backend))
-        };
-        let backends = subscription.backends();
-        let places: Vec<Option<u16>> = backends.iter().map(|backend| place(self, backend)).collect();
-        for (backend, place) in backends.iter().zip(places) {
-            match self.make_on(backend, place, subscription).await {
-                Ok(part) => subscription.parts.push(part),
+        for (spot, at) in subscription.spots().iter().zip(0u16..) {
+            match self.make_at(spot, before.at(spot), &subscription.parts(), subscription).await {
+                Ok(part) => subscription.made.push(Made { part, spot: at }),
                 Err(refused) => {
-                    self.restore(before, std::mem::take(&mut subscription.parts)).await;
+                    let made = std::mem::take(&mut subscription.made);
+                    self.restore(before, &made, &subscription.spots()).await;
                     return Err(refused);
                 }
             }
         }
-        let over = before.parts.iter().copied().filter(|part| !subscription.parts.contains(part)).collect();
+        let parts = subscription.parts();
+        let over = before.parts().into_iter().filter(|part| !parts.contains(part)).collect();
         self.unmake(before.key, over).await;
         self.windows += u32::from(subscription.has_window());
         self.windows -= u32::from(before.has_window());
         Ok(())
     }
 
-    /// Gives `before` back what was made in its place.
-    async fn restore(&mut self, before: &Subscription, made: Vec<u16>) {
-        let (taken, new): (Vec<u16>, Vec<u16>) =
-            made.into_iter().partition(|part| before.parts.contains(part));
-        self.unmake(before.key, new).await;
-        for part in taken {
-            let Some(backend) = self.backend_of(part).cloned() else { continue };
-            match self.make_on(&backend, Some(part), before).await {
-                Ok(_) if before.started => self.start_on(&[part], before.key),
+    /// Gives `before` back what was `made` in its place, at `spots`.
+    async fn restore(&mut self, before: &Subscription, made: &[Made], spots: &[Spot]) {
+        let parts = before.parts();
+        let (taken, new): (Vec<&Made>, Vec<&Made>) = made.iter().partition(|made| parts.contains(&made.part));
+        self.unmake(before.key, new.iter().map(|made| made.part).collect()).await;
+        for made in taken {
+            let Some(spot) = spots.get(usize::from(made.spot)) else { continue };
+            match self.make_at(spot, Some(made.part), &[], before).await {
+                Ok(_) if before.started => self.start_on(&[made.part], before.key),
                 Ok(_) => {}
-                Err(refused) => tracing::warn!(%backend, %refused, "a subscription was not made again"),
+                Err(refused) => {
+                    tracing::warn!(backend = %spot.backend, %refused, "a subscription was not made again");
+                }
             }
         }
     }
 
-    /// Makes `subscription` on `backend`, in the place of what stands in its keys there already. What does now.
-    async fn make_on(
+    /// Makes `subscription` at `spot`, in the place of what stands in its keys there already, else under a number that is
+    /// not among those `taken`. What stands there now.
+    async fn make_at(
         &mut self,
-        backend: &Arc<str>,
+        spot: &Spot,
         place: Option<u16>,
+        taken: &[u16],
         subscription: &Subscription,
     ) -> Result<u16, Refused> {
-        let at = self.reach_to_take(backend).await?;
-        let part = place.or_else(|| self.parts.get(usize::from(at)).map(|part| part.way)).unwrap_or(0);
+        let at = self.reach_to_take(&spot.backend).await?;
+        let part = match place {
+            Some(part) => part,
+            None => self.free_way(at, taken)?,
+        };
         let key = SubscriptionKey { part, ..subscription.key };
         let arguments = subscription.arguments();
         let how = subscription.how(&arguments);
-        self.way(part)?.subscribe(&subscription.source(), key, &how, subscription.credit()).await?;
+        self.way(part)?.subscribe(&spot.source(), key, &how, subscription.credit()).await?;
         Ok(part)
+    }
+
+    /// The retained messages that a filter matches and that back ends keep themselves; the hub's own are not among them.
+    pub(super) async fn retained_elsewhere(&mut self, filter: &str) -> Result<Vec<Retained>, Refused> {
+        let routes = self.scope.hub.routes();
+        let Some(table) = routes.vhost(&self.scope.client.vhost) else { return Ok(Vec::new()) };
+        let Taking::Watch { places } = taking(table, None, filter)? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for place in &places {
+            if !self.scope.hub.retains(&place.backend) {
+                continue;
+            }
+            let at = self.reach(&place.backend).await?;
+            found.extend(
+                self.part(at)?.retained(place.filter.as_deref().unwrap_or(filter)).await?.unwrap_or_default(),
+            );
+        }
+        Ok(found)
     }
 
     async fn unmake(&mut self, key: SubscriptionKey, parts: Vec<u16>) {
@@ -140,22 +165,38 @@ impl HubLane {
         }
     }
 
-    /// Makes `subscription` anew, but for the back ends where it can go on. What stands in its keys for the others.
+    /// Makes `subscription` anew, but where it can go on. What stands in its keys elsewhere.
     async fn become_taking(
         &mut self,
         subscription: &mut Subscription,
         taking: Result<Taking, Refused>,
     ) -> Result<Vec<u16>, Refused> {
-        let parts = std::mem::take(&mut subscription.parts);
-        let goes_on = |part: &u16| {
-            let backend = self.backend_of(*part);
-            taking.as_ref().is_ok_and(|taking| backend.is_some_and(|it| subscription.goes_on_by(taking, it)))
+        let before = subscription.spots();
+        let made = std::mem::take(&mut subscription.made);
+        let watched = subscription.watches();
+        let refused = match taking {
+            Ok(taking) => {
+                subscription.become_taking(taking);
+                None
+            }
+            Err(refused) => Some(refused),
         };
-        let (kept, over): (Vec<u16>, Vec<u16>) = parts.into_iter().partition(goes_on);
+        let now = if refused.is_none() { subscription.spots() } else { Vec::new() };
+        let mut over = Vec::new();
+        for Made { part, spot } in made {
+            let spot = before.get(usize::from(spot)).filter(|_| watched);
+            let place = spot.and_then(|spot| now.iter().position(|it| it == spot));
+            match place.and_then(|place| u16::try_from(place).ok()) {
+                Some(spot) => subscription.made.push(Made { part, spot }),
+                None => over.push(part),
+            }
+        }
         self.unmake(subscription.key, over).await;
-        subscription.parts.clone_from(&kept);
-        subscription.become_taking(taking?);
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        let kept = subscription.parts();
         self.make(subscription).await?;
-        Ok(subscription.parts.iter().copied().filter(|part| !kept.contains(part)).collect())
+        Ok(subscription.parts().into_iter().filter(|part| !kept.contains(part)).collect())
     }
 }

@@ -1,15 +1,11 @@
 //! A client's subscription as it was asked for, and what it came to.
 
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use linkspan_contract::{Credit, Refused, Settle, Source, Subscribe, SubscriptionKey, Value};
 
-use crate::patterns::{Taking, taking};
-use crate::routes::RouteTable;
-
-/// Deliveries that an MQTT consumer of a queue without a route may have in hand.
-const DEFAULT_WINDOW: NonZeroU16 = NonZeroU16::new(20).unwrap();
+use crate::patterns::{Place, Taking, taking};
+use crate::routes::{Route, RouteTable};
 
 /// A subscription of a hub's lane.
 pub struct Subscription {
@@ -27,17 +23,45 @@ pub struct Subscription {
     window: Option<Arc<Credit>>,
     /// What it came to.
     taking: Taking,
-    /// What stands in its keys for the back ends that it is made on.
-    pub parts: Vec<u16>,
+    /// What stands in its keys where it is made, and which of its spots that is.
+    pub made: Vec<Made>,
     /// Whether it gives already.
     pub started: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Asked {
-    Filter(Box<str>),
-    Group { group: Box<str>, filter: Box<str> },
-    Queue(Box<str>),
+    Filter(Arc<str>),
+    Group { group: Arc<str>, filter: Arc<str> },
+    Queue(Arc<str>),
+}
+
+/// Where a subscription is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// What stands in its keys there.
+    pub part: u16,
+    /// The place of the spot among [`Subscription::spots`].
+    pub spot: u16,
+}
+
+/// What one back end is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spot {
+    /// The back end.
+    pub backend: Arc<str>,
+    asked: Asked,
+}
+
+impl Spot {
+    /// What it is asked for there.
+    pub fn source(&self) -> Source<'_> {
+        match &self.asked {
+            Asked::Filter(filter) => Source::Filter(filter),
+            Asked::Group { group, filter } => Source::Group { group, filter },
+            Asked::Queue(queue) => Source::Queue(queue),
+        }
+    }
 }
 
 impl Asked {
@@ -49,8 +73,8 @@ impl Asked {
                 let owner = table.owner(name);
                 Ok(Taking::Work {
                     backend: Arc::clone(owner.map_or(table.home(), |route| &route.backend)),
-                    queue: Arc::from(&**name),
-                    window: owner.map_or(DEFAULT_WINDOW, |route| route.window),
+                    queue: Arc::clone(name),
+                    window: owner.map_or(Route::WINDOW, |route| route.window),
                 })
             }
         }
@@ -88,7 +112,7 @@ impl Subscription {
             credit,
             window: None,
             taking,
-            parts: Vec::new(),
+            made: Vec::new(),
             started: false,
         };
         subscription.set_window();
@@ -110,19 +134,6 @@ impl Subscription {
         self.set_window();
     }
 
-    /// True when `later`, which takes its place, has it go on with other terms on a back end that it is made on.
-    pub fn goes_on_as(&self, later: &Self, backend: &Arc<str>) -> bool {
-        self.goes_on_by(&later.taking, backend)
-    }
-
-    /// True when it can go on as it is on a back end that it comes to by `taking` as well.
-    pub fn goes_on_by(&self, taking: &Taking, backend: &Arc<str>) -> bool {
-        match (&self.taking, taking) {
-            (Taking::Watch { .. }, Taking::Watch { backends }) => backends.contains(backend),
-            (mine, taking) => mine == taking,
-        }
-    }
-
     /// It takes the place of `before`. True when it comes to the same: then deliveries of `before` stay in its window.
     pub fn succeed(&mut self, before: &Self) -> bool {
         let same = self.taking == before.taking;
@@ -130,6 +141,11 @@ impl Subscription {
             self.window.clone_from(&before.window);
         }
         same
+    }
+
+    /// Whether it is given copies; else it competes.
+    pub fn watches(&self) -> bool {
+        matches!(self.taking, Taking::Watch { .. })
     }
 
     /// Whether it has a window of its own.
@@ -140,7 +156,7 @@ impl Subscription {
     /// The window that a delivery took from whose key has `part`: what was given before routes changed took from
     /// another, which is gone.
     pub fn window_of(&self, part: u16) -> Option<&Arc<Credit>> {
-        self.window.as_ref().filter(|_| self.parts.contains(&part))
+        self.window.as_ref().filter(|_| self.made.iter().any(|made| made.part == part))
     }
 
     /// Only who settles as published, which is MQTT, gets a window: AMQP clients set their own prefetch.
@@ -153,22 +169,35 @@ impl Subscription {
         };
     }
 
-    /// The back ends that it is made on.
-    pub fn backends(&self) -> Vec<Arc<str>> {
+    /// Where it has to be made.
+    pub fn spots(&self) -> Vec<Spot> {
         match &self.taking {
-            Taking::Work { backend, .. } => vec![Arc::clone(backend)],
-            Taking::Watch { backends } => backends.clone(),
+            Taking::Work { backend, queue, .. } => {
+                vec![Spot { backend: Arc::clone(backend), asked: Asked::Queue(Arc::clone(queue)) }]
+            }
+            Taking::Watch { places } => places.iter().map(|place| self.spot(place)).collect(),
         }
     }
 
-    /// What a back end is asked for.
-    pub fn source(&self) -> Source<'_> {
-        match (&self.taking, &self.source) {
-            (Taking::Work { queue, .. }, _) => Source::Queue(queue),
-            (Taking::Watch { .. }, Asked::Filter(filter)) => Source::Filter(filter),
-            (Taking::Watch { .. }, Asked::Group { group, filter }) => Source::Group { group, filter },
-            (Taking::Watch { .. }, Asked::Queue(name)) => Source::Queue(name),
-        }
+    fn spot(&self, place: &Place) -> Spot {
+        let part = |whole| Arc::clone(place.filter.as_ref().unwrap_or(whole));
+        let asked = match &self.source {
+            Asked::Group { group, filter } => Asked::Group { group: Arc::clone(group), filter: part(filter) },
+            Asked::Filter(filter) => Asked::Filter(part(filter)),
+            Asked::Queue(queue) => Asked::Queue(Arc::clone(queue)),
+        };
+        Spot { backend: Arc::clone(&place.backend), asked }
+    }
+
+    /// What stands in its keys at `spot`, when it is made there.
+    pub fn at(&self, spot: &Spot) -> Option<u16> {
+        let place = self.spots().iter().position(|it| it == spot)?;
+        self.made.iter().find(|made| usize::from(made.spot) == place).map(|made| made.part)
+    }
+
+    /// What stands in its keys.
+    pub fn parts(&self) -> Vec<u16> {
+        self.made.iter().map(|made| made.part).collect()
     }
 
     /// The client's arguments, for [`Subscription::how`].

@@ -3,24 +3,19 @@ use std::num::NonZeroU16;
 use linkspan_contract::deliveries::Next;
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Body, Credit, Deliveries, Delivery, Destination, Flags, Message, Outcome, Properties, Published, Settle,
-    Settlement, Source, Subscribe, Syntax, SystemClock,
+    Body, Credit, Deliveries, Delivery, Destination, Flags, Lane, Message, Outcome, Properties, Published,
+    QueueSpec, Refused, Settle, Settlement, Source, Subscribe, Syntax, SystemClock,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 
 use super::*;
-use crate::routes::{Filter, Pattern};
+use crate::routes::{Filter, Pattern, Route};
 
 fn route(filter: &str, backend: &str, queues: &[&str]) -> Arc<Route> {
     let pattern = if queues.is_empty() { Pattern::PublishSubscribe } else { Pattern::CompetingConsumers };
-    Arc::new(Route {
-        vhost: "/".into(),
-        filter: Filter::parse(filter).unwrap(),
-        pattern,
-        backend: backend.into(),
-        queues: queues.iter().map(|queue| Arc::from(*queue)).collect(),
-        window: NonZeroU16::new(2).unwrap(),
-    })
+    let queues = queues.iter().map(|queue| Arc::from(*queue)).collect();
+    let window = NonZeroU16::new(2).unwrap();
+    Arc::new(Route { queues, window, ..Route::new(Filter::parse(filter).unwrap(), pattern, backend) })
 }
 
 fn routes(routes: impl IntoIterator<Item = Arc<Route>>) -> Routes {
@@ -506,4 +501,70 @@ async fn a_consumer_that_is_replaced_stays_within_the_window_of_its_route() {
     assert_eq!(publisher.ready("jobs").await, 3, "the window of the route is 2");
     given.drain(..).for_each(|delivery| delivery.settle(Settlement::Accept));
     assert_eq!(worker.topics(3).await.len(), 3);
+}
+
+impl Client1 {
+    async fn bind(&mut self, queue: &str, key: &str) {
+        self.lane.declare_queue(&QueueSpec { durable: true, ..QueueSpec::new(queue) }).await.unwrap();
+        let to = linkspan_contract::topology::BindingEnd::Queue(queue);
+        let binding =
+            linkspan_contract::Binding { source: "amq.topic", to, key: key.as_bytes(), arguments: &[] };
+        self.lane.bind(&binding).await.unwrap();
+    }
+
+    async fn waits(&mut self, queue: &str, messages: u64) {
+        let spec = QueueSpec { passive: true, ..QueueSpec::new(queue) };
+        let waiting = async {
+            while self.lane.declare_queue(&spec).await.unwrap().messages != messages {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(5);
+        tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| panic!("{queue} is due {messages}"));
+    }
+}
+
+#[tokio::test]
+async fn a_queue_bound_to_addresses_of_another_back_end_gets_their_messages_until_it_is_unbound() {
+    let hub = hub([route("far/#", "two", &[])]).await;
+    let mut client = Client1::connect(&hub, 1, None).await;
+    client.bind("q", "#.t").await;
+    client.bind("q", "far.a.*").await;
+    let mut publisher = Client1::connect(&hub, 2, None).await;
+    publisher.publish(&["near/t", "far/a/b", "far/c/t", "far/c/d", "far/a/t"], WANTED | Flags::DURABLE);
+    client.waits("q", 4).await;
+    client.lane.delete_queue("q", false, false).await.unwrap();
+    client.bind("q", "near.x").await;
+    publisher.publish(&["far/a/b", "near/x"], WANTED | Flags::DURABLE);
+    client.waits("q", 1).await;
+}
+
+#[tokio::test]
+async fn dead_letters_of_one_back_end_come_to_an_address_of_another() {
+    let mut jobs = route("jobs", "two", &["jobs"]);
+    Arc::make_mut(&mut jobs).dead_letter = Some("failed/jobs".into());
+    let hub = hub([jobs, route("failed/#", "one", &["failed"])]).await;
+    let mut worker = Client1::connect(&hub, 1, None).await;
+    let mut publisher = Client1::connect(&hub, 2, None).await;
+    publisher.publish(&["jobs"; 3], WANTED | Flags::DURABLE);
+    worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.unwrap();
+    for _ in 0..3 {
+        worker.next().await.settle(Settlement::Reject(None));
+        worker.deliveries.settle_into(&mut *worker.lane);
+    }
+    worker.waits("failed", 3).await;
+}
+
+#[tokio::test]
+async fn a_reload_that_says_drain_moves_a_queue_that_is_not_empty_to_another_back_end() {
+    let hub = hub([route("jobs", "one", &["jobs"])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    publisher.publish(&["jobs"; 5], WANTED | Flags::DURABLE);
+    let refused = hub.reroute(routes([route("jobs", "two", &["jobs"])])).await;
+    assert!(matches!(refused, Err(RoutesError::NotEmpty { messages: 5, .. })), "{refused:?}");
+    let mut drained = route("jobs", "two", &["work"]);
+    Arc::make_mut(&mut drained).drain = true;
+    hub.reroute(routes([drained])).await.unwrap();
+    publisher.publish(&["jobs"], WANTED | Flags::DURABLE);
+    publisher.waits("work", 6).await;
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use linkspan_contract::{Lane, Refused};
 
 use super::lane::HubLane;
+use super::part::OfAnother;
 
 impl HubLane {
     /// The lane on the back end that is the `at`th in use.
@@ -21,10 +22,20 @@ impl HubLane {
         self.part(part.unwrap_or(u16::MAX))
     }
 
-    /// The back end that a number in a subscription's key stands for.
-    pub(super) fn backend_of(&self, way: u16) -> Option<&Arc<str>> {
-        let part = self.ways.get(usize::from(way))?;
-        self.parts.get(usize::from(*part)).map(|part| &part.backend)
+    /// A number for the part at `at` that does not stand in keys of a subscription yet, which has those of `taken`.
+    pub(super) fn free_way(&mut self, at: u16, taken: &[u16]) -> Result<u16, Refused> {
+        let Some(part) = self.parts.get(usize::from(at)) else {
+            return Err(Refused::Away("unknown".into()));
+        };
+        // Those before are of a time before routes were changed.
+        let known = (0u16..).zip(&self.ways).skip(usize::from(part.way)).filter(|(_, of)| **of == at);
+        if let Some((free, _)) = known.into_iter().find(|(way, _)| !taken.contains(way)) {
+            return Ok(free);
+        }
+        let full = |_| Refused::Full("a client's subscriptions come to 65,536 places at most".into());
+        let way = u16::try_from(self.ways.len()).map_err(full)?;
+        self.ways.push(at);
+        Ok(way)
     }
 
     /// Gives every part another number for the keys of subscriptions to come.
@@ -43,11 +54,9 @@ impl HubLane {
         let at = match known {
             Some(at) => at,
             None => {
-                let mut part = self
-                    .scope
-                    .part(backend, Arc::clone(&self.receipts), Arc::clone(&self.events))
-                    .await
-                    .map_err(|error| {
+                let events = Arc::new(OfAnother(Arc::clone(&self.events)));
+                let mut part =
+                    self.scope.part(backend, Arc::clone(&self.receipts), events).await.map_err(|error| {
                         tracing::debug!(%backend, %error, "a back end was not reached");
                         Refused::Away(backend.to_string())
                     })?;

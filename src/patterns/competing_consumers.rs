@@ -54,22 +54,14 @@ fn narrower(route: &Route, filter: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
-
-    use super::super::taking;
+    use super::super::{Place, taking};
     use super::*;
     use crate::routes::{Filter, Pattern, RouteTable, Routes};
 
     fn routes() -> Routes {
         let route = |filter, queues: &[&str], pattern| {
-            Arc::new(Route {
-                vhost: "/".into(),
-                filter: Filter::parse(filter).unwrap(),
-                pattern,
-                backend: "local".into(),
-                queues: queues.iter().map(|queue| Arc::from(*queue)).collect(),
-                window: NonZeroU16::new(20).unwrap(),
-            })
+            let queues = queues.iter().map(|queue| Arc::from(*queue)).collect();
+            Arc::new(Route { queues, ..Route::new(Filter::parse(filter).unwrap(), pattern, "local") })
         };
         let routes = [
             route("images/+", &["images"], Pattern::CompetingConsumers),
@@ -84,12 +76,12 @@ mod tests {
     }
 
     fn work(queue: &str) -> Result<Taking, Refused> {
-        let window = NonZeroU16::new(20).unwrap();
+        let window = Route::WINDOW;
         Ok(Taking::Work { backend: "local".into(), queue: queue.into(), window })
     }
 
     fn watch() -> Result<Taking, Refused> {
-        Ok(Taking::Watch { backends: vec!["local".into()] })
+        Ok(Taking::Watch { places: vec![Place { backend: "local".into(), filter: None }] })
     }
 
     #[test]

@@ -105,6 +105,31 @@ impl Filter {
         }
     }
 
+    /// The filter of the addresses that a subscription's `filter` and this match have in common, when there are any.
+    pub fn common(&self, filter: &str) -> Option<String> {
+        let (mine, theirs) = (levels(&self.0), levels(filter));
+        if !meets(&mine, &theirs) {
+            return None;
+        }
+        let (mut mine, mut theirs) = (mine.as_slice(), theirs.as_slice());
+        let mut common = Vec::with_capacity(mine.len().max(theirs.len()));
+        loop {
+            match (mine, theirs) {
+                (["#"], rest) | (rest, ["#"]) => {
+                    common.extend_from_slice(rest);
+                    break;
+                }
+                ([a, more_mine @ ..], [b, more_theirs @ ..]) => {
+                    common.push(if *a == "+" { *b } else { *a });
+                    (mine, theirs) = (more_mine, more_theirs);
+                }
+                _ => break,
+            }
+        }
+        let common = common.join("/");
+        Some(if common == "+/#" { "#".to_owned() } else { common })
+    }
+
     /// Whether this match wins against `other` for the addresses that both match: level by level from the left a
     /// literal wins against `+`, and `+` against `#`.
     pub fn outranks(&self, other: &Filter) -> bool {
@@ -189,6 +214,24 @@ fn meets(left: &[&str], right: &[&str]) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_two_filters_have_in_common_is_one_filter() {
+        let common = |mine: &str, other: &str| Filter::parse(mine).unwrap().common(other);
+        for (mine, other, expected) in [
+            ("a/#", "#", Some("a/#")),
+            ("a/#", "+/b", Some("a/b")),
+            ("a/#", "+", Some("a")),
+            ("a/+/c", "+/b/#", Some("a/b/c")),
+            ("#", "#", Some("#")),
+            ("+/#", "a", Some("a")),
+            ("a", "b", None),
+            ("+", "a/b", None),
+            ("#", "$SYS/x", None),
+        ] {
+            assert_eq!(common(mine, other).as_deref(), expected, "{mine} and {other}");
+        }
+    }
 
     /// What MQTT 5.0 §4.7 says, written as plainly as possible.
     fn matches(filter: &[&str], address: &[&str]) -> bool {

@@ -28,10 +28,11 @@ pub trait Backend: Send + Sync {
     /// What it can do.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Opens the scope of one client. `sink` is the client connection's outbound side.
+    /// Opens the scope of one client. `sink` is the client connection's outbound side. A broker that is away is no reason to
+    /// refuse it where a lane can tell that later ([`Refused::Away`]), and what is published can wait.
     ///
     /// # Errors
-    /// When the broker is away or denies access.
+    /// When the broker denies access, or is away and nothing can be done without it.
     async fn connect(
         &self,
         client: &Client,
@@ -84,6 +85,15 @@ pub struct Fetched {
     pub remaining: u64,
 }
 
+/// A message that the back end keeps for an address: see [`Lane::retained`].
+#[derive(Debug, Clone)]
+pub struct Retained {
+    /// The message.
+    pub message: Kept,
+    /// Milliseconds to be taken off its expiry.
+    pub age: u64,
+}
+
 /// An ordered way through a back end, owned by one task. What is published on it keeps its order; its receipts,
 /// transaction and unsettled deliveries are its own: when it is dropped they are released.
 ///
@@ -125,8 +135,8 @@ pub trait Lane: Send {
     /// Makes a subscription of `source` under the door's own `key`. It gives nothing before [`Lane::start`], so that
     /// the door can write its answer first. Without `credit` the sink's mark is the only bound.
     ///
-    /// A key that has a subscription of the same source has it replaced, when the new one is started: nothing is lost, given twice or
-    /// given out of order on account of that. The tags of the key go on, what it has unsettled can still be settled,
+    /// A key that has a subscription of the same source has it replaced, when the new one is started: nothing is lost,
+    /// given twice or given out of order on account of that. The tags of the key go on, what it has unsettled can still be settled,
     /// and what waits for the window goes on waiting for it; so `credit` is the one of before, or there is or was none.
     /// When the new one is refused, the old one stays.
     ///
@@ -165,6 +175,30 @@ pub trait Lane: Send {
         key: SubscriptionKey,
         settled: bool,
     ) -> Result<Option<Fetched>, Refused>;
+
+    /// From now on exactly the addresses that one of `filters` (MQTT topic filters) and none of `except` matches lead to
+    /// `queue`, also for what is published at a broker behind Linkspan's back; no filters end it. The hub calls it for
+    /// the queue of each work route, after it has declared it, with what belongs to more specific routes as `except`;
+    /// and with nothing when the queue has no such route any more. Where it means nothing, as here, the queues that the
+    /// hub names with each publish ([`Destination::Address`]) are all there is; where it does something, these are fed
+    /// this way alone.
+    ///
+    /// # Errors
+    /// When the broker says no. One that is away is asked when it is back.
+    async fn feed(&mut self, queue: &str, filters: &[&str], except: &[&str]) -> Result<(), Refused> {
+        let _ = (queue, filters, except);
+        Ok(())
+    }
+
+    /// The retained messages of the addresses that `filter` (an MQTT topic filter) matches, for one new subscriber;
+    /// `None` when this back end keeps none: the hub does.
+    ///
+    /// # Errors
+    /// When the broker cannot be asked now, or says no.
+    async fn retained(&mut self, filter: &str) -> Result<Option<Vec<Retained>>, Refused> {
+        let _ = filter;
+        Ok(None)
+    }
 
     /// Gives all that this lane has unsettled back to the queues (`requeue`), or once more to the same consumers, under
     /// the same tags (MQTT after a reconnection).

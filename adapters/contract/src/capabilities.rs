@@ -46,4 +46,10 @@ pub struct Capabilities {
     pub transactions: Support,
     /// What was acknowledged outlives a crash.
     pub durable: Support,
+    /// The last message of an address is kept for subscribers to come. Where it is native
+    /// [`Lane::retained`](crate::Lane::retained) tells them; else the hub keeps them.
+    pub retained: Support,
+    /// A publisher to addresses is held while a subscriber's sink is above its mark. Where a broker stands between
+    /// the two, what the back end reads from it is held instead.
+    pub holds_publishers: Support,
 }

@@ -1,6 +1,7 @@
 //! Who is behind a connection.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A client's scope at a back end: what it declares exclusively lives and dies with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,4 +16,10 @@ pub struct Client {
     pub vhost: Arc<str>,
     /// Seconds that its unsettled deliveries and subscriptions outlive the connection; 0: not at all.
     pub keep_session: u32,
+}
+
+/// A number for [`Client::number`] that no other client of this process has.
+pub fn client_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -91,6 +91,12 @@ impl Credit {
         change > 0 && self.starved.swap(false, Ordering::SeqCst)
     }
 
+    /// The window: how many deliveries may be unsettled at most.
+    pub fn limit(&self) -> u32 {
+        let own = u32::try_from(self.limit.load(Ordering::SeqCst)).unwrap_or(0);
+        self.parent.as_ref().map_or(own, |parent| parent.limit().min(own))
+    }
+
     /// How many deliveries may be assigned now.
     pub fn available(&self) -> u32 {
         let own = u32::try_from(self.available.load(Ordering::SeqCst)).unwrap_or(0);
@@ -121,6 +127,7 @@ mod tests {
         let two = Credit::within(2, Some(Arc::clone(&channel)));
         assert_eq!((one.take(2), two.take(2)), (2, 1));
         assert_eq!(two.available(), 0);
+        assert_eq!((one.limit(), channel.limit()), (2, 3));
         assert!(one.grant(1), "the channel's window ran dry");
         assert_eq!(two.take(1), 1);
         assert_eq!(channel.available(), 0);

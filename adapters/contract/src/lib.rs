@@ -27,6 +27,7 @@
 //! | [`destination`], [`source`], [`topology`] | where messages go, where they come from, what AMQP clients declare |
 //! | [`sink`], [`credit`], [`settlement`] | the way out: delivering, windows, accepting |
 //! | [`receipt`] | the way back: who has taken responsibility |
+//! | [`lease`] | what only one of several instances may do |
 //! | [`deliveries`] | the pull side, for HTTP and what else waits for one message at a time |
 //! | [`capabilities`], [`health`], [`events`], [`refusal`], [`client`], [`clock`] | what a back end can do, how it is, what it says, what it refuses, to whom, and when |
 
@@ -45,6 +46,7 @@ pub mod destination;
 pub mod events;
 pub mod form;
 pub mod health;
+pub mod lease;
 pub mod message;
 pub mod neutral;
 pub mod properties;
@@ -61,7 +63,7 @@ pub use backend::{Backend, Connection, Lane};
 pub use batch::{Batch, Kept, OwnedBatch};
 pub use body::{Body, BodyWriter, StoredPayload};
 pub use capabilities::{Capabilities, Support};
-pub use client::Client;
+pub use client::{Client, client_number};
 pub use clock::{Clock, Millis, SystemClock};
 pub use credit::Credit;
 pub use deliveries::{Deliveries, Delivery};
@@ -69,6 +71,7 @@ pub use destination::Destination;
 pub use events::{LaneEvent, LaneEvents};
 pub use form::{Malformed, WireForm};
 pub use health::Health;
+pub use lease::{Fence, Lease, Leases, NotGranted, SoleInstance};
 pub use message::{Flags, Message, Span, TargetId};
 pub use neutral::Neutral;
 pub use properties::Properties;

@@ -72,6 +72,9 @@ pub enum Refused {
     /// Nothing that this back end can do. (AMQP 406: 540 would close the whole connection)
     #[error("{0}")]
     NotImplemented(String),
+    /// An address that the back end has no room for. (MQTT 0x90, AMQP 406)
+    #[error("{0}")]
+    AddressInvalid(String),
     /// A filter that would take part of a work queue (MQTT 0x8F); the text says what to subscribe to instead.
     #[error("{0}")]
     FilterInvalid(String),

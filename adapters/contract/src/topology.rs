@@ -77,6 +77,13 @@ pub struct QueueSpec<'a> {
     pub arguments: &'a [Argument<'a>],
 }
 
+impl<'a> QueueSpec<'a> {
+    /// A queue of that name with nothing else.
+    pub const fn new(name: &'a str) -> Self {
+        Self { name, passive: false, durable: false, exclusive: false, auto_delete: false, arguments: &[] }
+    }
+}
+
 /// What is known of a queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueCounts {

@@ -1,5 +1,6 @@
 //! The back end itself.
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,10 +17,26 @@ use crate::options::EmbeddedOptions;
 use crate::vhost::Vhost;
 
 /// An in-process broker; several vhosts may live in it, each with its own exchanges, queues and addresses.
-#[derive(Debug)]
 pub struct Embedded {
     house: Arc<House>,
     vhosts: RwLock<HashMap<Arc<str>, Arc<Vhost>, RandomState>>,
+    watch: Option<Arc<dyn BindingWatch>>,
+}
+
+/// Is told which addresses the queues of any vhost are bound to, one word for each binding that comes or goes, for
+/// whatever reason. It is called under a lock: it notes what it is told and calls nobody.
+pub trait BindingWatch: Send + Sync {
+    /// A queue was bound to the address space by this pattern, in AMQP's spelling.
+    fn bound(&self, key: &[u8]);
+
+    /// Such a binding is gone.
+    fn unbound(&self, key: &[u8]);
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").field("house", &self.house).finish_non_exhaustive()
+    }
 }
 
 /// What is known of a queue, for people.
@@ -39,7 +56,8 @@ pub struct QueueDepth {
     pub consumers: u64,
 }
 
-static CAPABILITIES: Capabilities = Capabilities {
+/// What every back end of this kind can do.
+pub static CAPABILITIES: Capabilities = Capabilities {
     publish_subscribe: Support::Native,
     competing_consumers: Support::Native,
     exclusive_consumer: Support::Native,
@@ -50,13 +68,26 @@ static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Absent("messages are kept in memory: they are lost when Linkspan stops"),
+    retained: Support::Emulated("the hub keeps them"),
+    holds_publishers: Support::Native,
 };
 
 impl Embedded {
     /// Opens a back end of that name, which holds nothing yet. `clock` tells the time for expiry and deadlines.
     pub fn open(name: &str, options: EmbeddedOptions, clock: Arc<dyn Clock>) -> Arc<Self> {
         let house = Arc::new(House::new(name, options, clock));
-        Arc::new(Self { house, vhosts: RwLock::default() })
+        Arc::new(Self { house, vhosts: RwLock::default(), watch: None })
+    }
+
+    /// The same inside another back end, which brings messages from elsewhere and wants to know which.
+    pub fn within(
+        name: &str,
+        options: EmbeddedOptions,
+        clock: Arc<dyn Clock>,
+        watch: Arc<dyn BindingWatch>,
+    ) -> Arc<Self> {
+        let house = Arc::new(House::new(name, options, clock));
+        Arc::new(Self { house, vhosts: RwLock::default(), watch: Some(watch) })
     }
 
     /// All queues as they are now, shared subscriptions included.
@@ -88,7 +119,7 @@ impl Embedded {
             return Arc::clone(vhost);
         }
         let mut vhosts = self.vhosts.write();
-        let made = || Arc::new(Vhost::new(Arc::clone(name), Arc::clone(&self.house)));
+        let made = || Arc::new(Vhost::new(Arc::clone(name), Arc::clone(&self.house), self.watch.clone()));
         Arc::clone(vhosts.entry(Arc::clone(name)).or_insert_with(made))
     }
 }

@@ -61,5 +61,5 @@ mod vhost;
 mod window;
 mod working;
 
-pub use embedded::{Embedded, QueueDepth};
+pub use embedded::{BindingWatch, CAPABILITIES, Embedded, QueueDepth};
 pub use options::EmbeddedOptions;

@@ -1,6 +1,7 @@
 //! A vhost's exchanges, queues and bindings, and where they lead a message.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -8,6 +9,7 @@ use hashbrown::HashMap;
 use linkspan_contract::address::{Pattern, Syntax, respelled};
 use linkspan_contract::{Destination, ExchangeKind, Properties, Refused, What};
 
+use crate::embedded::BindingWatch;
 use crate::exchange::{Binding, Bound, End, Exchange};
 use crate::queue::Queue;
 use crate::subscription::Subscription;
@@ -25,9 +27,9 @@ const PREDECLARED: [(&str, ExchangeKind); 5] = [
 ];
 
 /// What is declared in a vhost.
-#[derive(Debug)]
 pub(crate) struct Topology {
     vhost: Arc<str>,
+    watch: Option<Arc<dyn BindingWatch>>,
     exchanges: HashMap<Arc<str>, Exchange, RandomState>,
     queues: HashMap<Arc<str>, Declared, RandomState>,
     groups: HashMap<(Box<str>, Box<str>), Arc<Queue>, RandomState>,
@@ -48,11 +50,17 @@ pub(crate) struct Routes {
     pub(crate) by_message: bool,
 }
 
+impl fmt::Debug for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topology").field("vhost", &self.vhost).finish_non_exhaustive()
+    }
+}
+
 /// A path as routing key and as topic.
 type Spelled<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 impl Topology {
-    pub(crate) fn new(vhost: Arc<str>) -> Self {
+    pub(crate) fn new(vhost: Arc<str>, watch: Option<Arc<dyn BindingWatch>>) -> Self {
         let exchanges = PREDECLARED
             .into_iter()
             .filter_map(|(name, kind)| {
@@ -60,7 +68,7 @@ impl Topology {
                 Some((name.clone(), Exchange::new(name, kind)?))
             })
             .collect();
-        Self { vhost, exchanges, queues: HashMap::default(), groups: HashMap::default() }
+        Self { vhost, watch, exchanges, queues: HashMap::default(), groups: HashMap::default() }
     }
 
     pub(crate) fn exchange(&self, name: &str) -> Option<&Exchange> {
@@ -141,6 +149,9 @@ impl Topology {
         if !exchange.bind(binding) {
             return;
         }
+        if let Some(watch) = self.watch.as_ref().filter(|_| source == ADDRESS_SPACE) {
+            watch.bound(&bound.key);
+        }
         if let Some(list) = self.bound_of(&to) {
             list.push(bound);
         }
@@ -149,6 +160,7 @@ impl Topology {
     /// Undoes a binding; an auto-delete exchange that led nowhere else goes.
     pub(crate) fn unbind(&mut self, source: &str, binding: &Binding) {
         if self.exchanges.get_mut(source).is_some_and(|exchange| exchange.unbind(binding)) {
+            self.tell_unbound(source, &binding.key);
             if let Some(list) = self.bound_of(&binding.to)
                 && let Some(place) = list.iter().position(|bound| {
                     *bound.exchange == *source
@@ -206,14 +218,21 @@ impl Topology {
         let mut left = Vec::new();
         for Bound { exchange: name, key, arguments } in bound {
             let binding = Binding { key, arguments, to: to.clone() };
-            if let Some(exchange) = self.exchanges.get_mut(&name)
-                && exchange.unbind(&binding)
-                && exchange.is_left()
-            {
-                left.push(name);
+            let Some(exchange) = self.exchanges.get_mut(&name) else { continue };
+            if exchange.unbind(&binding) {
+                if exchange.is_left() {
+                    left.push(Arc::clone(&name));
+                }
+                self.tell_unbound(&name, &binding.key);
             }
         }
         left
+    }
+
+    fn tell_unbound(&self, source: &str, key: &[u8]) {
+        if let Some(watch) = self.watch.as_ref().filter(|_| source == ADDRESS_SPACE) {
+            watch.unbound(key);
+        }
     }
 
     /// Where a client's message to `to` goes. `properties` are those of the message; without them a headers exchange

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use linkspan_contract::{Destination, Properties, Refused, What};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::embedded::BindingWatch;
 use crate::house::House;
 use crate::queue::Queue;
 use crate::topology::{Routes, Topology};
@@ -21,8 +22,8 @@ pub(crate) struct Vhost {
 }
 
 impl Vhost {
-    pub(crate) fn new(name: Arc<str>, house: Arc<House>) -> Self {
-        let topology = RwLock::new(Topology::new(Arc::clone(&name)));
+    pub(crate) fn new(name: Arc<str>, house: Arc<House>, watch: Option<Arc<dyn BindingWatch>>) -> Self {
+        let topology = RwLock::new(Topology::new(Arc::clone(&name), watch));
         Self { name, house, epoch: AtomicU64::new(1), topology }
     }
 

@@ -8,10 +8,18 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod away;
+mod back_ends;
 mod cable;
+mod faults;
+mod feeds;
 mod holder;
 mod mosquitto;
+mod poison;
 mod rabbitmq;
+mod random;
+mod three_back_ends;
+mod traffic;
 
 use std::time::Duration;
 

@@ -232,7 +232,7 @@ fn say(said: &mut Vec<Acknowledged>, now: Acknowledged) {
 fn made_up() -> Arc<str> {
     use std::hash::{BuildHasher, RandomState};
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let half = || u128::from(RandomState::new().hash_one(crate::doors::client_number()));
+    let half = || u128::from(RandomState::new().hash_one(linkspan_contract::client_number()));
     let bits = (half() << 64) | half();
     let digit = |at: u32| DIGITS.get((bits >> (6 * at)) as usize & 63).copied().map_or('A', char::from);
     let mut tag = String::from("amq.ctag-");

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::Client;
+use linkspan_contract::{Client, client_number};
 
-use crate::doors::client_number;
 use crate::protocol::amqp::{
     FrameKind, ReplyCode,
     connection::{self as class},

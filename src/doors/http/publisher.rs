@@ -62,7 +62,7 @@ impl Publishers {
     async fn open(&self) -> Result<Publisher, Problem> {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let client = Client {
-            number: crate::doors::client_number(),
+            number: linkspan_contract::client_number(),
             identifier: format!("http-publisher-{number}").into(),
             user: "http".into(),
             vhost: Arc::clone(&self.vhost),

@@ -12,6 +12,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_core::Stream;
+use linkspan_contract::backend::Retained;
 use linkspan_contract::deliveries::Next;
 use linkspan_contract::{
     Backend, Client, Connection, Deliveries, Ended, Kept, Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink,
@@ -24,7 +25,6 @@ use tokio::sync::{Notify, mpsc};
 use super::translate::{self, Problem};
 use super::{Shared, User, WATCHER_MARK};
 use crate::hub::Filter;
-use crate::retained::RetainedMessage;
 
 /// A comment is sent this often while nothing happens, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -54,7 +54,7 @@ pub(super) async fn subscribe(
     Query(wanted): Query<Wanted>,
 ) -> Result<Sse<KeepAliveStream>, Problem> {
     Filter::parse(&filter).map_err(|error| Problem::bad(format!("filter {error}")))?;
-    let number = crate::doors::client_number();
+    let number = linkspan_contract::client_number();
     let client = Client {
         number,
         identifier: format!("http-{number}").into(),
@@ -74,10 +74,17 @@ pub(super) async fn subscribe(
     let source = Source::Group { group: &group, filter: &filter };
     lane.subscribe(&source, key, &Subscribe::new(Settle::OnDelivery), None).await?;
     lane.start(key);
-    let retained = match shared.hub.retained(&shared.vhost) {
-        Some(retained) if wanted.retained => retained.matching(&filter),
-        _ => Vec::new(),
-    };
+    let mut retained = Vec::new();
+    if wanted.retained {
+        retained.extend(shared.hub.retained(&shared.vhost).iter().flat_map(|hub| hub.matching(&filter)));
+        match lane.retained(&filter).await {
+            Ok(found) => retained.extend(found.unwrap_or_default()),
+            Err(refused) => {
+                tracing::warn!(filter, %refused, "retained messages were not to be had for a new subscriber");
+                metrics::counter!("linkspan_retained_missed_total").increment(1);
+            }
+        }
+    }
     let (events, stream) = mpsc::channel(AHEAD);
     let watcher = Watcher { deliveries, lane, _connection: connection, changes, ear, events };
     let work = Box::pin(watcher.run(retained, shared.stop.wanted()));
@@ -97,7 +104,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(mut self, retained: Vec<RetainedMessage>, stop: impl Future<Output = ()>) {
+    async fn run(mut self, retained: Vec<Retained>, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         for message in retained {
             if self.events.send(message_event(&message.message, true)).await.is_err() {

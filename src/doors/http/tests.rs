@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::num::NonZeroU16;
 
 use async_trait::async_trait;
 use linkspan_contract::{
@@ -25,14 +24,9 @@ async fn door() -> (SocketAddr, Stopper) {
 async fn door_over(backend: Arc<dyn Backend>) -> (SocketAddr, Stopper) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let backends = HashMap::from([(Arc::from("one"), backend)]);
-    let route = Route {
-        vhost: "/".into(),
-        filter: Filter::parse("jobs").unwrap(),
-        pattern: Pattern::CompetingConsumers,
-        backend: "one".into(),
-        queues: vec!["jobs".into()],
-        window: NonZeroU16::new(20).unwrap(),
-    };
+    let filter = Filter::parse("jobs").unwrap();
+    let queues = vec!["jobs".into()];
+    let route = Route { queues, ..Route::new(filter, Pattern::CompetingConsumers, "one") };
     let routes = Routes::new([("/".into(), "one".into())], [Arc::new(route)]).unwrap();
     let hub = Hub::open(backends, routes, 1000, clock).await.unwrap();
     let (stopper, stop) = Stop::new();

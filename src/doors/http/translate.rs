@@ -71,7 +71,9 @@ impl From<Refused> for Problem {
             | Refused::Locked(_)
             | Refused::ExclusiveUse(_) => (S::CONFLICT, "conflict"),
             Refused::AccessRefused(_) => (S::FORBIDDEN, "forbidden"),
-            Refused::Precondition(_) | Refused::FilterInvalid(_) => (S::BAD_REQUEST, "bad request"),
+            Refused::Precondition(_) | Refused::AddressInvalid(_) | Refused::FilterInvalid(_) => {
+                (S::BAD_REQUEST, "bad request")
+            }
             Refused::NotImplemented(_) => (S::NOT_IMPLEMENTED, "not implemented"),
             Refused::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too large"),
             Refused::Full(_) | Refused::Away(_) => (S::SERVICE_UNAVAILABLE, "unavailable"),

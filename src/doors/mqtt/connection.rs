@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use linkspan_contract::{Client, DeliverySink};
+use linkspan_contract::{Client, DeliverySink, client_number};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use self::turn::{Live, Step};
@@ -27,7 +27,7 @@ use super::session::{Parts, Session};
 use super::sink::Sink;
 use crate::doors::listener::{ReadHalf, Stream};
 use crate::doors::outbound::Outbound;
-use crate::doors::{Stop, buffer, client_number, login};
+use crate::doors::{Stop, buffer, login};
 use crate::protocol::mqtt::{Connect, Framing, Packet, PacketType, ReasonCode, Sender, Version};
 
 /// How long a successor waits for the connection before it to be gone.

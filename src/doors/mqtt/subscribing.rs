@@ -5,6 +5,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use linkspan_contract::address::is_topic;
+use linkspan_contract::backend::Retained;
 use linkspan_contract::{Flags, Source, SubscriptionKey};
 use smallvec::SmallVec;
 
@@ -20,7 +21,6 @@ use crate::protocol::mqtt::{
     Packet, Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
     UserProperties,
 };
-use crate::retained::RetainedMessage;
 
 /// What a client asks the back end for.
 #[derive(Debug)]
@@ -48,9 +48,11 @@ pub(super) struct Subscriptions {
 
 #[derive(Debug)]
 struct Waiting {
-    retained: RetainedMessage,
+    retained: Retained,
     number: u32,
     qos: Qos,
+    /// A back end keeps it, not the hub.
+    elsewhere: bool,
 }
 
 /// A subscription that was just made, or changed.
@@ -152,11 +154,13 @@ impl Session {
             made.iter().for_each(|one| deliveries.subscribe(one.subscribed));
         })?;
         for one in made {
+            // The client may have its SUBACK by now: what is published from then on is its.
             if one.start {
                 self.lane.start(key(one.subscribed.number));
             }
             if one.replay {
-                self.replay_for(&one);
+                let elsewhere = self.retained_elsewhere(&one.filter).await;
+                self.replay_for(&one, elsewhere);
             }
         }
         Ok(())
@@ -242,11 +246,24 @@ impl Session {
         self.answer(&Packet::Unsuback(unsuback), |_| {})
     }
 
-    /// Sends the retained messages that a new subscription matches, as far as the client has room.
+    /// What back ends keep that a new subscription matches.
+    async fn retained_elsewhere(&mut self, filter: &str) -> Vec<Retained> {
+        match self.lane.retained(filter).await {
+            Ok(found) => found.unwrap_or_default(),
+            Err(refused) => {
+                tracing::warn!(filter, %refused, "retained messages were not to be had for a new subscriber");
+                metrics::counter!("linkspan_retained_missed_total").increment(1);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Sends the retained messages that a new subscription matches, as far as the client has room: the hub's own, and
+    /// those found `elsewhere`.
     ///
     /// They are read under the sink's lock. The hub retains a message before it delivers it, so that what is read here is
     /// at least as new as everything that was delivered before: a stale value never follows a newer one.
-    fn replay_for(&mut self, made: &Made) {
+    fn replay_for(&mut self, made: &Made, elsewhere: Vec<Retained>) {
         let sink = Arc::clone(&self.sink);
         let mut guard = sink.outbound.lock();
         let (number, qos) = (made.subscribed.number, made.qos);
@@ -256,7 +273,8 @@ impl Session {
             .retained
             .matching(&made.filter)
             .into_iter()
-            .map(|retained| Waiting { retained, number, qos })
+            .map(|retained| Waiting { retained, number, qos, elsewhere: false })
+            .chain(elsewhere.into_iter().map(|retained| Waiting { retained, number, qos, elsewhere: true }))
             .peekable();
         if self.subscriptions.waiting.is_none() {
             while found.next_if(|waiting| self.replay_one(&mut guard, waiting)).is_some() {}
@@ -272,13 +290,15 @@ impl Session {
         let sink = Arc::clone(&self.sink);
         while let Some(mut waiting) = queue.pop_front() {
             let mut guard = sink.outbound.lock();
-            let address = waiting.retained.message.address().topic().into_owned();
-            let now = std::str::from_utf8(&address)
-                .ok()
-                .filter(|topic| is_topic(topic.as_bytes()))
-                .and_then(|topic| self.retained.matching(topic).pop());
-            let Some(now) = now else { continue };
-            waiting.retained = now;
+            if !waiting.elsewhere {
+                let address = waiting.retained.message.address().topic().into_owned();
+                let now = std::str::from_utf8(&address)
+                    .ok()
+                    .filter(|topic| is_topic(topic.as_bytes()))
+                    .and_then(|topic| self.retained.matching(topic).pop());
+                let Some(now) = now else { continue };
+                waiting.retained = now;
+            }
             if !self.replay_one(&mut guard, &waiting) {
                 queue.push_front(waiting);
                 self.subscriptions.waiting = Some(queue);

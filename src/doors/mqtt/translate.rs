@@ -132,6 +132,7 @@ fn publish_reason(refused: &Refused) -> ReasonCode {
             ReasonCode::NotAuthorized
         }
         Refused::Full(_) | Refused::TooLarge(_) => ReasonCode::QuotaExceeded,
+        Refused::AddressInvalid(_) => ReasonCode::TopicNameInvalid,
         Refused::Upstream { code: 403, .. } => ReasonCode::NotAuthorized,
         Refused::Upstream { .. }
         | Refused::NotFound { .. }
@@ -157,6 +158,7 @@ pub(super) fn subscribe_reason(refused: &Refused) -> ReasonCode {
         | Refused::InUse { .. }
         | Refused::NotEmpty(_)
         | Refused::Precondition(_)
+        | Refused::AddressInvalid(_)
         | Refused::NotImplemented(_) => ReasonCode::ImplementationSpecificError,
         Refused::Away(_) => ReasonCode::UnspecifiedError,
     }

@@ -117,7 +117,10 @@ pub async fn what_a_lost_lane_held_comes_again_in_its_place(stage: &Stage<'_>) {
     second.consume(&queue, 1, 0).await;
     let given = second.expect_numbers([0, 2, 3, 4, 5, 6, 7, 8, 9]).await;
     let attempts: Vec<_> = given.iter().map(|it| it.attempt).collect();
-    assert_eq!(attempts, [1, 1, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(attempts[..3], [1, 1, 1]);
+    // A remote broker may have sent one more in the place of the accepted one, before the client has granted credit for it.
+    let ahead = usize::from(stage.is_remote());
+    assert!(attempts[3 + ahead..].iter().all(|attempt| *attempt == 0), "{attempts:?}");
     drop(publisher);
 }
 
@@ -165,7 +168,8 @@ pub async fn a_group_outlives_the_replacement_of_its_only_member(stage: &Stage<'
     publisher.confirm(&Letters::confirmed(target, 5..7)).await;
     member.start(key(1));
     member.accept(&first[0]);
-    credit.grant(10);
+    credit.grant(1);
+    credit.set_limit(10);
     member.resume();
     member.expect_numbers(1..7).await;
 }

@@ -44,6 +44,12 @@ pub trait Fixture: Send + Sync {
 
     /// How long to wait before nothing has come.
     fn quiet(&self) -> Duration;
+
+    /// Whether a broker of its own lies behind the back end: what becomes of a message is then told later and not by
+    /// `publish` itself, and a queue of the broker's lies between a publisher and a slow consumer, who holds nobody.
+    fn is_remote(&self) -> bool {
+        false
+    }
 }
 
 /// Makes a test of each check: `conformance!(#[tokio::test] fixture())`.
@@ -104,6 +110,7 @@ macro_rules! conformance {
             }
             topology {
                 exchanges_route_as_their_kinds_say
+                addresses_reach_queues_by_their_bindings
                 headers_decide_message_by_message
                 exchanges_lead_to_exchanges_and_to_alternates
                 a_queue_gets_a_message_once
@@ -150,6 +157,7 @@ macro_rules! conformance_checks {
                 async fn $check() {
                     let stage = $crate::conformance::stage::Stage::new(&$fixture, stringify!($check)).await;
                     $crate::conformance::$room::$check(&stage).await;
+                    stage.close().await;
                 }
             )*
         }

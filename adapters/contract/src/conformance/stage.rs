@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::address::Syntax;
 use crate::backend::{Backend, Connection, Lane};
+use crate::batch::{Batch, Kept};
 use crate::capabilities::{Capabilities, Support};
 use crate::client::Client;
 use crate::conformance::Fixture;
@@ -18,6 +20,7 @@ use crate::destination::Destination;
 use crate::events::{LaneEvent, LaneEvents};
 use crate::message::TargetId;
 use crate::receipt::{Outcome, Published, Receipt, ReceiptSink, Seq};
+use crate::refusal::Refused;
 use crate::settlement::{DeliveryTag, Settled, Settlement};
 use crate::sink::SubscriptionKey;
 use crate::source::{Settle, Source, Subscribe};
@@ -28,7 +31,20 @@ pub struct Stage<'f> {
     fixture: &'f dyn Fixture,
     backend: Arc<dyn Backend>,
     check: String,
+    _company: Company,
 }
+
+/// Who watches everything at a broker that others use must be alone: to the others nothing would be unroutable.
+#[allow(dead_code, reason = "held, not looked at")]
+enum Company {
+    Alone(RwLockWriteGuard<'static, ()>),
+    Others(RwLockReadGuard<'static, ()>),
+}
+
+static ROOM: RwLock<()> = RwLock::const_new(());
+
+/// The checks that watch everything.
+const ALONE: [&str; 1] = ["leading_wildcards_spare_dollar_addresses"];
 
 static CLIENTS: AtomicU64 = AtomicU64::new(1);
 static STAGES: AtomicU64 = AtomicU64::new(1);
@@ -37,8 +53,18 @@ impl<'f> Stage<'f> {
     /// A stage for the check of that name.
     pub async fn new(fixture: &'f dyn Fixture, check: &str) -> Self {
         let number = STAGES.fetch_add(1, Ordering::Relaxed);
+        let company = if ALONE.contains(&check) {
+            Company::Alone(ROOM.write().await)
+        } else {
+            Company::Others(ROOM.read().await)
+        };
         let check = format!("{check}-{}-{number}", std::process::id());
-        Self { fixture, backend: fixture.backend().await, check }
+        Self { fixture, backend: fixture.backend().await, check, _company: company }
+    }
+
+    /// The end of a check that went well.
+    pub async fn close(self) {
+        self.backend.close().await;
     }
 
     /// A name that only this check uses.
@@ -49,6 +75,16 @@ impl<'f> Stage<'f> {
     /// What the back end can do.
     pub fn can(&self, feature: impl FnOnce(&Capabilities) -> Support) -> bool {
         !matches!(feature(self.backend.capabilities()), Support::Absent(_))
+    }
+
+    /// Whether a broker of its own lies behind the back end.
+    pub fn is_remote(&self) -> bool {
+        self.fixture.is_remote()
+    }
+
+    /// A number that only this check uses.
+    pub fn number(&self) -> u32 {
+        self.check.bytes().fold(7, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()))
     }
 
     /// Lets time pass.
@@ -154,7 +190,12 @@ impl Peer<'_> {
 
     /// Publishes and flushes; `done` and `wanting` are left as they came.
     pub fn publish(&mut self, letters: &Letters) -> Published {
-        let published = self.lane.publish(&letters.batch());
+        self.publish_batch(&letters.batch())
+    }
+
+    /// The same with messages of any form.
+    pub fn publish_batch(&mut self, batch: &Batch<'_>) -> Published {
+        let published = self.lane.publish(batch);
         self.lane.flush();
         published
     }
@@ -176,6 +217,36 @@ impl Peer<'_> {
         exceptions
     }
 
+    /// Publishes what cannot be taken, and waits until that is told: by `publish` itself, or by the end of the lane. Tells
+    /// the code and text that an AMQP client would get.
+    pub async fn expect_refusal(&mut self, letters: &Letters) -> (u16, String) {
+        let published = self.publish(letters);
+        if let Some((_, Outcome::Refused(why))) = published.exceptions.last() {
+            let code = match why {
+                Refused::NotFound { .. } => 404,
+                Refused::AccessRefused(_) => 403,
+                _ => 406,
+            };
+            return (code, why.to_string());
+        }
+        assert!(self.stage.is_remote(), "it was to be refused at once: {published:?}");
+        let closed = async {
+            loop {
+                for event in self.events() {
+                    if let LaneEvent::Closed { code, text } = event {
+                        return (code, text.to_string());
+                    }
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        let closed = tokio::time::timeout(self.stage.fixture.patience(), closed).await;
+        let refusal = closed.expect("the lane was to be closed");
+        self.told.events.lock().clear();
+        self.lose_lane().await;
+        refusal
+    }
+
     /// Waits until these numbers were told by the receipt sink.
     pub async fn receipts(&self, numbers: std::ops::Range<Seq>) -> Vec<Receipt> {
         let told = async {
@@ -192,6 +263,25 @@ impl Peer<'_> {
         };
         let told = tokio::time::timeout(self.stage.fixture.patience(), told).await;
         told.unwrap_or_else(|_| panic!("receipts {numbers:?} were due; these came: {:?}", self.told.receipts))
+    }
+
+    /// Waits until a message was given back as one that nobody takes.
+    pub async fn expect_return(&self) -> Kept {
+        let returned = async {
+            loop {
+                let events = self.told.events.lock().clone();
+                let found = events.into_iter().find_map(|event| match event {
+                    LaneEvent::Returned { message, code: 312, .. } => Some(message),
+                    _ => None,
+                });
+                match found {
+                    Some(message) => return message,
+                    None => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+                }
+            }
+        };
+        let returned = tokio::time::timeout(self.stage.fixture.patience(), returned).await;
+        returned.unwrap_or_else(|_| panic!("a message was to be given back; events: {:?}", self.told.events))
     }
 
     /// The events so far.

@@ -26,7 +26,9 @@ pub async fn a_commit_publishes_and_settles(stage: &Stage<'_>) {
     client.commit().await.expect("a transaction is committed");
     client.flush();
     let counts = client.declare_queue(&queue_spec(&queue, &[])).await.expect("the queue is there");
-    assert_eq!(counts.messages, 2);
+    // A remote broker may have sent one in the place of the accepted one, before the client has granted credit for it.
+    let ahead = u64::from(stage.is_remote());
+    assert!((2 - ahead..=2).contains(&counts.messages), "{counts:?}");
     client.lose_lane().await;
     client.consume(&queue, 2, 0).await;
     client.expect_numbers([1, 2, 3]).await;

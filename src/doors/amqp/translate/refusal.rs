@@ -40,6 +40,7 @@ pub(in super::super) fn refused(refused: &Refused, vhost: &str) -> Failure {
         // 540 would close the whole connection: RabbitMQ gives it only for what is no matter of back ends.
         Refused::Precondition(why)
         | Refused::NotImplemented(why)
+        | Refused::AddressInvalid(why)
         | Refused::FilterInvalid(why)
         | Refused::Full(why)
         | Refused::TooLarge(why) => (PreconditionFailed, why.clone()),

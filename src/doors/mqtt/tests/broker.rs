@@ -209,6 +209,8 @@ static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,
+    retained: Support::Emulated("the hub keeps them"),
+    holds_publishers: Support::Native,
 };
 
 #[async_trait]

@@ -1,0 +1,222 @@
+//! What clients declare, carried out at the broker, and who owns what.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use lapin::types::{FieldTable, ShortString};
+use lapin::{ExchangeKind as Kind, options};
+use linkspan_contract::{
+    Binding, ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec, Refused, Value, topology::BindingEnd,
+};
+use parking_lot::Mutex;
+
+use crate::declared::{Bound, Declared, Exchange, Queue};
+use crate::goal::short;
+use crate::random;
+use crate::translate::table;
+use crate::upstream::Upstream;
+
+/// Which queues are one client's alone, by the clients' numbers. The broker knows only which of Linkspan's connections
+/// they belong to.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    queues: Mutex<HashMap<String, u64, RandomState>>,
+}
+
+impl Owners {
+    /// # Errors
+    /// When the queue is another's.
+    pub(crate) fn check(&self, queue: &str, client: u64) -> Result<(), Refused> {
+        match self.queues.lock().get(queue) {
+            Some(owner) if *owner != client => Err(Refused::Locked(queue.into())),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn leave(&self, client: u64) {
+        self.queues.lock().retain(|_, owner| *owner != client);
+    }
+}
+
+/// One client's requests.
+pub(crate) struct Clerk {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) declared: Arc<Declared>,
+    pub(crate) owners: Arc<Owners>,
+    pub(crate) client: u64,
+}
+
+/// The argument that asks for a limit of deliveries, which only a quorum queue knows.
+const DELIVERY_LIMIT: &str = "linkspan-delivery-limit";
+
+impl Clerk {
+    pub(crate) async fn declare_exchange(&self, spec: &ExchangeSpec<'_>) -> Result<(), Refused> {
+        let name = short("the exchange", spec.name.as_bytes())?;
+        let kind = match &spec.kind {
+            ExchangeKind::Direct => Kind::Direct,
+            ExchangeKind::Fanout => Kind::Fanout,
+            ExchangeKind::Topic => Kind::Topic,
+            ExchangeKind::Headers => Kind::Headers,
+            ExchangeKind::Other(name) => {
+                Kind::Custom(short("the exchange type", name.as_bytes())?.to_string())
+            }
+        };
+        let options = options::ExchangeDeclareOptions {
+            passive: spec.passive,
+            durable: spec.durable,
+            auto_delete: spec.auto_delete,
+            internal: spec.internal,
+            nowait: false,
+        };
+        let arguments = arguments(spec.arguments)?;
+        let exchange = Exchange { name, kind, options, arguments };
+        let Exchange { name, kind, arguments, .. } = exchange.clone();
+        self.upstream.request(async |it| it.exchange_declare(name, kind, options, arguments).await).await?;
+        if !spec.passive {
+            self.declared.add_exchange(exchange);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<(), Refused> {
+        let exchange = short("the exchange", name.as_bytes())?;
+        let options = options::ExchangeDeleteOptions { if_unused, nowait: false };
+        self.upstream.request(async |it| it.exchange_delete(exchange, options).await).await?;
+        self.declared.remove_exchange(name);
+        Ok(())
+    }
+
+    pub(crate) async fn declare_queue(&self, spec: &QueueSpec<'_>) -> Result<QueueCounts, Refused> {
+        // The broker's own names cannot be declared again after a loss.
+        let name = if spec.name.is_empty() {
+            short("the queue", format!("linkspan.gen-{}", random::name()).as_bytes())?
+        } else {
+            short("the queue", spec.name.as_bytes())?
+        };
+        self.owners.check(name.as_str(), self.client)?;
+        let options = options::QueueDeclareOptions {
+            passive: spec.passive,
+            durable: spec.durable,
+            exclusive: spec.exclusive,
+            auto_delete: spec.auto_delete,
+            nowait: false,
+        };
+        let queue = Queue { name: name.clone(), options, arguments: queue_arguments(spec)? };
+        let asked = queue.clone();
+        let told = self
+            .upstream
+            .request(async |it| it.queue_declare(asked.name, asked.options, asked.arguments).await)
+            .await?;
+        if !spec.passive {
+            self.declared.add_queue(queue);
+            if spec.exclusive {
+                self.owners.queues.lock().insert(name.to_string(), self.client);
+            }
+        }
+        Ok(QueueCounts::new(told.name().as_str(), told.message_count().into(), told.consumer_count()))
+    }
+
+    pub(crate) async fn delete_queue(
+        &self,
+        name: &str,
+        if_unused: bool,
+        if_empty: bool,
+    ) -> Result<u64, Refused> {
+        self.owners.check(name, self.client)?;
+        let queue = short("the queue", name.as_bytes())?;
+        let options = options::QueueDeleteOptions { if_unused, if_empty, nowait: false };
+        let count = self.upstream.request(async |it| it.queue_delete(queue, options).await).await?;
+        self.declared.remove_queue(name);
+        self.owners.queues.lock().remove(name);
+        Ok(count.into())
+    }
+
+    pub(crate) async fn purge_queue(&self, name: &str) -> Result<u64, Refused> {
+        self.owners.check(name, self.client)?;
+        let queue = short("the queue", name.as_bytes())?;
+        let options = options::QueuePurgeOptions::default();
+        let count = self.upstream.request(async |it| it.queue_purge(queue, options).await).await?;
+        Ok(count.into())
+    }
+
+    pub(crate) async fn bind(&self, binding: &Binding<'_>) -> Result<(), Refused> {
+        let bound = self.bound(binding)?;
+        let asked = bound.clone();
+        self.upstream.request(async |it| asked.bind(it).await).await?;
+        self.declared.add_binding(bound);
+        Ok(())
+    }
+
+    pub(crate) async fn unbind(&self, binding: &Binding<'_>) -> Result<(), Refused> {
+        let bound = self.bound(binding)?;
+        let asked = bound.clone();
+        self.upstream.request(async |it| asked.unbind(it).await).await?;
+        self.declared.remove_binding(&bound);
+        Ok(())
+    }
+
+    fn bound(&self, binding: &Binding<'_>) -> Result<Bound, Refused> {
+        let (to, to_queue) = match binding.to {
+            BindingEnd::Queue(queue) => {
+                self.owners.check(queue, self.client)?;
+                (short("the queue", queue.as_bytes())?, true)
+            }
+            BindingEnd::Exchange(exchange) => (short("the exchange", exchange.as_bytes())?, false),
+        };
+        Ok(Bound {
+            source: short("the exchange", binding.source.as_bytes())?,
+            to,
+            to_queue,
+            key: short("the binding key", binding.key)?,
+            arguments: arguments(binding.arguments)?,
+        })
+    }
+}
+
+fn arguments(fields: &[(&str, Value<'_>)]) -> Result<FieldTable, Refused> {
+    table(fields.iter().map(|(name, value)| (*name, value)))
+}
+
+/// A limit of deliveries that Linkspan asks for makes a quorum queue of one that names no type: a classic queue does not
+/// count them.
+fn queue_arguments(spec: &QueueSpec<'_>) -> Result<FieldTable, Refused> {
+    let Some((_, limit)) = spec.arguments.iter().find(|(name, _)| *name == DELIVERY_LIMIT) else {
+        return arguments(spec.arguments);
+    };
+    let has = |wanted: &str| spec.arguments.iter().any(|(name, _)| *name == wanted);
+    let kind = spec.arguments.iter().find(|(name, _)| *name == "x-queue-type").map(|(_, kind)| kind);
+    let may_be = kind.is_none_or(|kind| kind.as_str() == Some("quorum"));
+    if !may_be || has("x-max-priority") || !spec.durable || spec.exclusive || spec.auto_delete {
+        return Err(Refused::Precondition(format!(
+            "queue '{}' asks for a limit of deliveries, which the broker knows for durable quorum queues only, and those \
+             have no `x-max-priority`",
+            spec.name
+        )));
+    }
+    let quorum = Value::Text("quorum".into());
+    let rest = spec.arguments.iter().filter(|(name, _)| !matches!(*name, DELIVERY_LIMIT | "x-queue-type"));
+    let added = [("x-queue-type", &quorum), ("x-delivery-limit", limit)];
+    table(rest.map(|(name, value)| (*name, value)).chain(added))
+}
+
+/// Deletes queues of a client that has left.
+pub(crate) async fn delete_left(upstream: Arc<Upstream>, queues: Vec<ShortString>) {
+    for queue in queues {
+        let options = options::QueueDeleteOptions::default();
+        let asked = queue.clone();
+        if let Err(why) = upstream.request(async |it| it.queue_delete(asked, options).await).await {
+            // When its connection is lost the broker deletes it by itself.
+            tracing::debug!(%queue, %why, "the queue of a client that has left was not deleted");
+        }
+    }
+}
+
+/// Deletes a queue that nobody consumes from any more.
+pub(crate) async fn delete_unused(upstream: &Upstream, queue: ShortString) {
+    let options = options::QueueDeleteOptions { if_unused: true, if_empty: false, nowait: false };
+    let asked = queue.clone();
+    if let Err(why) = upstream.request(async |it| it.queue_delete(asked, options).await).await {
+        tracing::debug!(%queue, %why, "a queue without members here was not deleted");
+    }
+}

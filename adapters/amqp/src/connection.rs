@@ -1,0 +1,164 @@
+//! A client's scope: its lanes, and what is its own.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use linkspan_contract::{
+    Backend, BackendError, Client, Connection, DeliverySink, Lane, LaneEvents, ReceiptSink,
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::clerk::{Clerk, delete_left};
+use crate::consumers::{Command, Consumers};
+use crate::coordinator::afterwards;
+use crate::declared::Declared;
+use crate::fleet::Fleet;
+use crate::lane::AmqpLane;
+use crate::now::at_once;
+use crate::publisher::Publisher;
+use crate::upstream::Upstream;
+
+/// One client of the back end.
+pub(crate) struct AmqpConnection {
+    scope: Arc<Scope>,
+}
+
+/// What a client's lanes share.
+pub(crate) struct Scope {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) client: Client,
+    pub(crate) consuming: Arc<Upstream>,
+    pub(crate) publishing: Arc<Upstream>,
+    pub(crate) publisher: Publisher,
+    pub(crate) clerk: Clerk,
+    sink: RwLock<Arc<dyn DeliverySink>>,
+    /// The client at the embedded back end, once it has a topic filter.
+    inner: Mutex<Option<Box<dyn Connection>>>,
+    /// Consuming channels of its lanes.
+    channels: Mutex<Vec<Weak<Consumers>>>,
+    /// Subscriptions that want nothing that it published itself.
+    no_local: AtomicU32,
+    /// `<instance>:<client>`.
+    from: Arc<str>,
+}
+
+impl AmqpConnection {
+    pub(crate) fn new(
+        fleet: Arc<Fleet>,
+        consuming: Arc<Upstream>,
+        publishing: Arc<Upstream>,
+        publisher: Publisher,
+        client: &Client,
+        sink: Arc<dyn DeliverySink>,
+    ) -> Self {
+        let declared = Arc::new(Declared::default());
+        consuming.join(&declared);
+        let clerk = Clerk {
+            upstream: Arc::clone(&consuming),
+            declared,
+            owners: Arc::clone(&fleet.owners),
+            client: client.number,
+        };
+        let from = format!("{}:{}", fleet.instance, client.number).into();
+        let scope = Scope {
+            fleet,
+            client: client.clone(),
+            consuming,
+            publishing,
+            publisher,
+            clerk,
+            sink: RwLock::new(sink),
+            inner: Mutex::default(),
+            channels: Mutex::default(),
+            no_local: AtomicU32::new(0),
+            from,
+        };
+        Self { scope: Arc::new(scope) }
+    }
+}
+
+impl Scope {
+    pub(crate) fn sink(&self) -> Arc<dyn DeliverySink> {
+        Arc::clone(&self.sink.read())
+    }
+
+    /// A lane through the embedded back end, for topic filters; nothing when that is closed.
+    pub(crate) fn inner_lane(
+        &self,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Option<Box<dyn Lane>> {
+        let mut inner = self.inner.lock();
+        if inner.is_none() {
+            let client = Client { vhost: Arc::clone(&self.fleet.vhost), ..self.client.clone() };
+            *inner = at_once(self.fleet.inner.connect(&client, self.sink()))?.ok();
+        }
+        at_once(inner.as_mut()?.lane(receipts, events))?.ok()
+    }
+
+    /// Notes a consuming channel, to be told of another sink.
+    pub(crate) fn note(&self, consumers: &Arc<Consumers>) {
+        let mut channels = self.channels.lock();
+        channels.retain(|other| other.strong_count() > 0);
+        channels.push(Arc::downgrade(consumers));
+    }
+
+    pub(crate) fn add_no_local(&self) {
+        self.no_local.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn remove_no_local(&self) {
+        self.no_local.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// What is noted on its messages, when it wants nothing of its own back.
+    pub(crate) fn from(&self) -> Option<Arc<str>> {
+        (self.no_local.load(Ordering::SeqCst) > 0).then(|| Arc::clone(&self.from))
+    }
+}
+
+#[async_trait]
+impl Connection for AmqpConnection {
+    fn attach(&mut self, sink: Arc<dyn DeliverySink>) {
+        *self.scope.sink.write() = Arc::clone(&sink);
+        if let Some(inner) = &mut *self.scope.inner.lock() {
+            inner.attach(Arc::clone(&sink));
+        }
+        for channel in self.scope.channels.lock().iter().filter_map(Weak::upgrade) {
+            channel.tell(Command::Attach(Arc::clone(&sink)));
+        }
+    }
+
+    async fn lane(
+        &mut self,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Result<Box<dyn Lane>, BackendError> {
+        Ok(Box::new(AmqpLane::new(Arc::clone(&self.scope), receipts, events)))
+    }
+
+    async fn close(self: Box<Self>) {
+        let queues = self.scope.clerk.declared.exclusive();
+        delete_left(Arc::clone(&self.scope.consuming), queues).await;
+    }
+}
+
+impl Drop for AmqpConnection {
+    fn drop(&mut self) {
+        let Scope { clerk, consuming, .. } = &*self.scope;
+        let queues = clerk.declared.exclusive();
+        consuming.leave();
+        if queues.is_empty() {
+            return;
+        }
+        let (upstream, owners, client) = (Arc::clone(consuming), Arc::clone(&clerk.owners), clerk.client);
+        for queue in &queues {
+            clerk.declared.remove_queue(queue.as_str());
+        }
+        afterwards(async move {
+            delete_left(upstream, queues).await;
+            owners.leave(client);
+        });
+    }
+}

@@ -1,0 +1,269 @@
+//! The task of a consuming channel.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lapin::Channel;
+use lapin::types::ShortString;
+use linkspan_contract::{Clock, DeliverySink, DeliveryTag, Millis, Refused, Seq, SubscriptionKey};
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::held::Held;
+use super::taker::Taker;
+use super::transaction::Transaction;
+use super::{Command, Consumers, Hungry, Reply};
+use crate::group::Groups;
+use crate::options::AmqpOptions;
+use crate::origin::Origin;
+use crate::translate::Arrived;
+use crate::upstream::{Live, Upstream};
+
+/// What a consuming channel is made of.
+pub(crate) struct Plan {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) options: Arc<AmqpOptions>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) sink: Arc<dyn DeliverySink>,
+    /// The client is given again what it has not settled, when it asks.
+    pub(crate) keeps: bool,
+}
+
+/// Starts a consuming channel. It is opened when it is first needed.
+pub(crate) fn start(plan: Plan) -> Consumers {
+    let (consumers, commands) = Consumers::new(Arc::clone(&plan.upstream.backend));
+    let hungry = Arc::clone(&consumers.hungry);
+    let worker = Worker {
+        sink: Arc::clone(&plan.sink),
+        plan,
+        commands,
+        link: None,
+        seen: 0,
+        waiting: None,
+        takers: Vec::new(),
+        held: Held::default(),
+        due: BTreeMap::new(),
+        alarm: Box::pin(sleep(Duration::ZERO)),
+        serial: 0,
+        transaction: None,
+        scratch: Arrived::default(),
+        words: Vec::new(),
+        late: Vec::new(),
+        hungry,
+        strays: false,
+        suspects: Vec::new(),
+        turn: 0,
+    };
+    tokio::spawn(worker.run());
+    consumers
+}
+
+/// Waits for a connection.
+pub(super) type Waiting = Pin<Box<dyn Future<Output = Option<Arc<Live>>> + Send>>;
+
+pub(super) struct Worker {
+    pub(super) plan: Plan,
+    commands: UnboundedReceiver<Command>,
+    pub(super) sink: Arc<dyn DeliverySink>,
+    /// The channel and the connection that it is on.
+    pub(super) link: Option<(Arc<Live>, Arc<Channel>)>,
+    /// The generation of the last connection.
+    pub(super) seen: u64,
+    pub(super) waiting: Option<Waiting>,
+    pub(super) takers: Vec<Taker>,
+    pub(super) held: Held,
+    /// What becomes due, and when.
+    pub(super) due: BTreeMap<(Millis, u64), Due>,
+    alarm: Pin<Box<Sleep>>,
+    pub(super) serial: u64,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) scratch: Arrived,
+    /// Settlements whose safety somebody waits to hear of.
+    pub(super) words: Vec<Seq>,
+    /// Deliveries whose deadline has passed.
+    pub(super) late: Vec<(SubscriptionKey, DeliveryTag)>,
+    /// Who waits for credit; the lane looks.
+    pub(super) hungry: Arc<Mutex<Vec<Hungry>>>,
+    /// A consumer was cancelled on this channel: lapin may have dropped what came for it.
+    pub(super) strays: bool,
+    /// What nobody had when it was last looked.
+    pub(super) suspects: Vec<u64>,
+    /// Which consumer comes first.
+    pub(super) turn: usize,
+}
+
+/// What becomes due.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Due {
+    /// A delivery's deadline.
+    Deadline(SubscriptionKey, DeliveryTag),
+    /// A delayed release of the broker's number.
+    Release(SubscriptionKey, u64),
+}
+
+/// What needs more than a look.
+pub(super) enum Turn {
+    Command(Command),
+    Lost(lapin::Error),
+    Cancelled(usize),
+    Adjust(usize),
+    Late,
+    Words,
+    Replace,
+    Back(Option<Arc<Live>>),
+    Over,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            match poll_fn(|cx| self.turn(cx)).await {
+                Turn::Command(command) => self.obey(command).await,
+                Turn::Lost(error) => self.struck(&error).await,
+                Turn::Cancelled(at) => self.cancelled(at),
+                Turn::Adjust(at) => self.adjust(at).await,
+                Turn::Late => self.release_late().await,
+                Turn::Words => self.tell_words().await,
+                Turn::Replace => self.replace().await,
+                Turn::Back(Some(live)) => self.back(live).await,
+                Turn::Back(None) | Turn::Over => break,
+            }
+        }
+        self.end().await;
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        loop {
+            match self.commands.poll_recv(cx) {
+                Poll::Ready(Some(Command::Settle(runs))) => self.settle(&runs),
+                Poll::Ready(Some(Command::Resume(prepaid))) => {
+                    self.turn = self.turn.wrapping_add(1);
+                    self.prepay(prepaid);
+                }
+                Poll::Ready(Some(Command::Start(key))) => {
+                    if let Some(taker) = self.takers.iter_mut().find(|taker| taker.wanted.key == key) {
+                        taker.start();
+                        self.hungry.lock().retain(|other| other.key != key);
+                    }
+                }
+                Poll::Ready(Some(Command::Publish(parcel))) => self.hold(parcel),
+                Poll::Ready(Some(command)) => {
+                    self.tell_acks();
+                    return Poll::Ready(Turn::Command(command));
+                }
+                Poll::Ready(None) => {
+                    self.tell_acks();
+                    return Poll::Ready(Turn::Over);
+                }
+                Poll::Pending => break,
+            }
+        }
+        self.tell_acks();
+        if !self.words.is_empty() {
+            return Poll::Ready(Turn::Words);
+        }
+        if let Some(waiting) = &mut self.waiting
+            && let Poll::Ready(live) = waiting.as_mut().poll(cx)
+        {
+            self.waiting = None;
+            return Poll::Ready(Turn::Back(live));
+        }
+        if let Some(turn) = self.deliver(cx) {
+            return Poll::Ready(turn);
+        }
+        while let Some(((at, _), _)) = self.due.first_key_value() {
+            let now = self.plan.clock.now();
+            if *at <= now {
+                self.fall_due(now);
+                continue;
+            }
+            let wait = Duration::from_millis(at - now);
+            self.alarm.as_mut().reset(Instant::now() + wait);
+            if self.alarm.as_mut().poll(cx).is_pending() {
+                break;
+            }
+        }
+        self.tell_acks();
+        if !self.late.is_empty() {
+            return Poll::Ready(Turn::Late);
+        }
+        let unsettling = self.plan.options.prefetch;
+        if self.link.is_some()
+            && let Some(at) = self.takers.iter().position(|it| it.is_to_be_adjusted(unsettling))
+        {
+            return Poll::Ready(Turn::Adjust(at));
+        }
+        if self.strays && self.transaction.is_none() && self.held.is_empty() && self.due.is_empty() {
+            return Poll::Ready(Turn::Replace);
+        }
+        Poll::Pending
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Subscribe(wanted, reply) => {
+                let done = self.subscribe(*wanted).await;
+                answer(reply, done);
+            }
+            Command::Unsubscribe(key, reply) => {
+                self.unsubscribe(key).await;
+                answer(reply, Ok(()));
+            }
+            Command::Fetch(queue, key, settled, reply) => {
+                let done = self.fetch(queue, key, settled).await;
+                answer(reply, done);
+            }
+            Command::Recover(requeue, reply) => {
+                let done = self.recover(requeue).await;
+                answer(reply, done);
+            }
+            Command::Attach(sink) => {
+                self.sink = sink;
+                for taker in &mut self.takers {
+                    (taker.gone, taker.congested) = (false, false);
+                }
+            }
+            Command::Begin(reply) => {
+                let done = self.begin().await;
+                answer(reply, done);
+            }
+            Command::Commit(reply) => {
+                let done = self.commit().await;
+                answer(reply, done);
+            }
+            Command::Rollback(reply) => {
+                let done = self.rollback().await;
+                answer(reply, done);
+            }
+            Command::Start(_) | Command::Settle(_) | Command::Resume(_) | Command::Publish(_) => {}
+        }
+    }
+
+    async fn end(mut self) {
+        if let Some((live, channel)) = self.link.take()
+            && live.is_connected()
+        {
+            let text = ShortString::try_new("OK").unwrap_or_default();
+            let closed = timeout(Duration::from_secs(5), channel.close(200, text)).await;
+            if closed.is_err() {
+                tracing::debug!("the broker did not agree to the end of a channel in time");
+            }
+        }
+        for taker in std::mem::take(&mut self.takers) {
+            self.leave_group(&taker.wanted).await;
+        }
+    }
+}
+
+fn answer<T>(reply: Reply<T>, done: Result<T, Refused>) {
+    if reply.send(done).is_err() {
+        tracing::debug!("nobody waits for an answer any more");
+    }
+}

@@ -1,0 +1,197 @@
+//! A lane's transaction: the broker's own, on the consuming channel.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lapin::options::BasicPublishOptions;
+use linkspan_contract::{Body, DeliveryTag, Flags, Kept, LaneEvent, Outcome, Refused, Seq, SubscriptionKey};
+
+use super::coordinator::Worker;
+use super::held::Unsettled;
+use crate::now::at_once;
+use crate::publisher::Parcel;
+use crate::translate::{Sender, outgoing, refused};
+
+/// A publish that was handed to lapin.
+type Writing = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>;
+
+/// What a transaction holds back.
+#[derive(Default)]
+pub(super) struct Transaction {
+    /// Published and not committed.
+    published: Vec<Kept>,
+    /// Receipts to be given with the commit.
+    wanted: Vec<Seq>,
+    /// Settled and not committed.
+    pub(super) settled: Vec<(SubscriptionKey, DeliveryTag, Unsettled)>,
+    /// Publishes that lapin has not written yet: it writes a commit before them.
+    writing: Vec<Writing>,
+    /// Why it cannot be committed.
+    failed: Option<Refused>,
+}
+
+impl Transaction {
+    /// True when something would be lost with it.
+    pub(super) fn holds(&self) -> bool {
+        !self.published.is_empty() || !self.settled.is_empty()
+    }
+}
+
+impl Transaction {
+    /// Waits until lapin has written what was published. What it could not write the answer to the commit tells.
+    async fn written(&mut self) {
+        for writing in std::mem::take(&mut self.writing) {
+            if let Err(error) = writing.await {
+                tracing::debug!(%error, "a publish inside a transaction was not written");
+            }
+        }
+    }
+}
+
+impl Worker {
+    pub(super) async fn begin(&mut self) -> Result<(), Refused> {
+        if self.transaction.is_some() {
+            return Ok(());
+        }
+        let channel = self.channel().await?;
+        let done = channel.tx_select().await;
+        self.answered(done).await?;
+        self.transaction = Some(Transaction::default());
+        Ok(())
+    }
+
+    /// Publishes inside the transaction.
+    pub(super) fn hold(&mut self, parcel: Parcel) {
+        let count = parcel.batch.messages().len() as u64;
+        parcel.origin.gauge.sub(count, parcel.size());
+        let Some(transaction) = &mut self.transaction else { return };
+        let away = || Refused::Away(self.plan.upstream.backend.to_string());
+        let Some((_, channel)) = &self.link else {
+            transaction.failed = Some(away());
+            return;
+        };
+        let options = Arc::clone(&self.plan.options);
+        let batch = parcel.batch.batch();
+        for (at, message, goal, seq) in parcel.letters() {
+            let sender = Sender {
+                account: &options.user,
+                from: parcel.from.as_deref(),
+                by_name: goal.is_by_name(),
+                now: self.plan.clock.now(),
+                frame_max: options.frame_max,
+                body_limit: options.body_limit,
+            };
+            let payload = match batch.body {
+                None => message.payload.of(batch.bytes),
+                Some(Body::Shared(bytes)) => bytes,
+                Some(Body::Stored(_)) => {
+                    let why = "a payload that is not in memory cannot be published inside a transaction";
+                    transaction.failed = Some(Refused::NotImplemented(why.into()));
+                    continue;
+                }
+            };
+            match outgoing(&batch, message, &sender) {
+                Err(why) => transaction.failed = Some(why),
+                Ok(properties) => {
+                    for leg in 0..goal.legs() {
+                        let (exchange, key) = goal.leg(leg);
+                        let mandatory = message.flags.has(Flags::MANDATORY) && leg == 0;
+                        let options = BasicPublishOptions { mandatory, immediate: false };
+                        let (channel, payload) = (Arc::clone(channel), Bytes::copy_from_slice(payload));
+                        let properties = properties.clone();
+                        let mut writing: Writing = Box::pin(async move {
+                            channel
+                                .basic_publish(exchange, key, options, &payload, properties)
+                                .await
+                                .map(drop)
+                        });
+                        // The first poll hands it over, in this order.
+                        match at_once(writing.as_mut()) {
+                            None => transaction.writing.push(writing),
+                            Some(Ok(())) => {}
+                            Some(Err(_)) => transaction.failed = Some(away()),
+                        }
+                    }
+                    transaction.published.extend(parcel.batch.kept(at));
+                    transaction.wanted.extend(seq);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), Refused> {
+        let alive = self.link.as_ref().is_some_and(|(_, channel)| channel.status().connected());
+        if !alive && self.transaction.as_ref().is_some_and(Transaction::holds) {
+            // On another channel nothing of it would be carried out, and the broker would say that all is well.
+            self.lose_transaction();
+        }
+        let channel = self.channel().await?;
+        let Some(mut transaction) = self.transaction.replace(Transaction::default()) else {
+            self.transaction = None;
+            return Err(no_transaction());
+        };
+        transaction.written().await;
+        if let Some(why) = transaction.failed.take() {
+            let done = channel.tx_rollback().await;
+            self.unsettle(transaction.settled);
+            self.answered(done).await?;
+            return Err(why);
+        }
+        let done = channel.tx_commit().await;
+        if done.is_err() {
+            // It may have been carried out or not: the lane has to be told that it does not know.
+            self.transaction = Some(transaction);
+            return self.answered(done).await;
+        }
+        // On a channel without confirms these are the messages that came back, nothing is waited for.
+        let returned = channel.wait_for_confirms().await.unwrap_or_default();
+        let mut published = transaction.published.iter();
+        for returned in returned {
+            let message = published.find(|kept| {
+                kept.message().flags.has(Flags::MANDATORY) && kept.payload() == Some(&returned.data[..])
+            });
+            if let Some(message) = message.cloned() {
+                let (code, text) = (returned.reply_code, returned.reply_text.as_str().into());
+                self.plan.origin.event(LaneEvent::Returned { message, code, text });
+            }
+        }
+        for (.., unsettled) in &transaction.settled {
+            self.held.marks().told(unsettled.upstream);
+        }
+        for seq in transaction.wanted {
+            self.plan.origin.note(seq, Outcome::Accepted);
+        }
+        self.plan.origin.flush();
+        Ok(())
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<(), Refused> {
+        let channel = self.channel().await?;
+        let Some(mut transaction) = self.transaction.replace(Transaction::default()) else {
+            self.transaction = None;
+            return Err(no_transaction());
+        };
+        transaction.written().await;
+        let done = channel.tx_rollback().await;
+        self.unsettle(transaction.settled);
+        self.answered(done).await
+    }
+
+    /// # Errors
+    /// What the broker said; its channel is gone then.
+    async fn answered(&mut self, done: lapin::Result<()>) -> Result<(), Refused> {
+        match done {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let why = refused(&error, &self.plan.upstream.backend);
+                self.lost(&error).await;
+                Err(why)
+            }
+        }
+    }
+}
+
+fn no_transaction() -> Refused {
+    Refused::Precondition("channel is not transactional".into())
+}

@@ -1,0 +1,47 @@
+//! The connections to the broker, and what all clients share.
+
+use std::sync::Arc;
+
+use linkspan_contract::Clock;
+use linkspan_embedded::Embedded;
+
+use crate::clerk::Owners;
+use crate::group::Groups;
+use crate::options::AmqpOptions;
+use crate::publisher::Publisher;
+use crate::upstream::Upstream;
+use crate::watch::Watch;
+
+/// What a client needs of its back end.
+pub(crate) struct Fleet {
+    pub(crate) name: Arc<str>,
+    /// The name of this instance at the broker.
+    pub(crate) instance: Arc<str>,
+    pub(crate) options: Arc<AmqpOptions>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Connections that messages are published on, each with the channel that lanes share.
+    pub(crate) publishing: Vec<(Arc<Upstream>, Publisher)>,
+    /// Connections that everything else is done on.
+    pub(crate) consuming: Vec<Arc<Upstream>>,
+    pub(crate) owners: Arc<Owners>,
+    pub(crate) groups: Arc<Groups>,
+    /// Where topic filters are matched.
+    pub(crate) inner: Arc<Embedded>,
+    /// The namespace there.
+    pub(crate) vhost: Arc<str>,
+    pub(crate) watch: Watch,
+}
+
+impl Fleet {
+    /// The connections for a new client: those that are there, else any, and of these those that fewest use.
+    pub(crate) fn pick(&self) -> Option<(Arc<Upstream>, Arc<Upstream>, Publisher)> {
+        let consuming = self.consuming.iter().min_by_key(|it| (it.is_down(), it.load()))?;
+        let place = self.consuming.iter().position(|it| Arc::ptr_eq(it, consuming)).unwrap_or(0);
+        let (publishing, publisher) = self.publishing.get(place).or_else(|| self.publishing.first())?;
+        Some((Arc::clone(consuming), Arc::clone(publishing), publisher.clone()))
+    }
+
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.publishing.iter().map(|(upstream, _)| upstream).chain(&self.consuming)
+    }
+}

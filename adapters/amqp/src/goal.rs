@@ -1,0 +1,110 @@
+//! Where a target's messages go: exchange and routing key.
+
+use lapin::types::ShortString;
+use linkspan_contract::address::{Syntax, respelled};
+use linkspan_contract::{Destination, Refused};
+
+/// A [`Destination`] as the broker knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Goal {
+    pub(crate) exchange: ShortString,
+    pub(crate) key: ShortString,
+    /// Queues of a work route, which get it by name whatever is bound.
+    pub(crate) queues: Box<[ShortString]>,
+    /// It names an exchange of its own, which may be missing: then the channel is closed.
+    pub(crate) is_exchange: bool,
+}
+
+impl Goal {
+    /// # Errors
+    /// When the broker's protocol has no room for such a name.
+    pub(crate) fn new(to: &Destination<'_>, topic_exchange: &str) -> Result<Self, Refused> {
+        Ok(match to {
+            Destination::Address { path, syntax, queues, .. } => Self {
+                exchange: short("the topic exchange", topic_exchange.as_bytes())?,
+                key: short("the address", &respelled(path, *syntax, Syntax::Key)).map_err(of_address)?,
+                queues: queues
+                    .iter()
+                    .map(|name| short("the queue", name.as_bytes()))
+                    .collect::<Result<_, _>>()?,
+                is_exchange: false,
+            },
+            Destination::Exchange { name, key, .. } => Self {
+                exchange: short("the exchange", name.as_bytes())?,
+                key: short("the routing key", key)?,
+                queues: Box::default(),
+                is_exchange: true,
+            },
+            Destination::Queue { name, .. } => Self {
+                exchange: ShortString::default(),
+                key: short("the queue", name.as_bytes())?,
+                queues: Box::default(),
+                is_exchange: false,
+            },
+        })
+    }
+
+    /// Whether it is, first of all, a queue by name.
+    pub(crate) fn is_by_name(&self) -> bool {
+        self.leg(0).0.as_str().is_empty()
+    }
+
+    /// How often a message to it is published.
+    pub(crate) fn legs(&self) -> u16 {
+        u16::try_from(self.queues.len()).unwrap_or(u16::MAX - 1).saturating_add(1)
+    }
+
+    /// Exchange and key of the `leg`th publish: the queues first, so that watchers see nothing that is not safe.
+    pub(crate) fn leg(&self, leg: u16) -> (ShortString, ShortString) {
+        match self.queues.get(usize::from(leg)) {
+            Some(queue) => (ShortString::default(), queue.clone()),
+            None => (self.exchange.clone(), self.key.clone()),
+        }
+    }
+}
+
+fn of_address(refused: Refused) -> Refused {
+    match refused {
+        Refused::Precondition(why) => Refused::AddressInvalid(why),
+        other => other,
+    }
+}
+
+/// A name as the protocol carries it.
+///
+/// # Errors
+/// When it is longer than 255 bytes or not UTF-8.
+pub(crate) fn short(what: &str, bytes: &[u8]) -> Result<ShortString, Refused> {
+    let text = String::from_utf8(bytes.to_vec()).map_err(|_| {
+        Refused::Precondition(format!("{what} is not UTF-8, which the back end does not take"))
+    })?;
+    let len = text.len();
+    ShortString::try_new(text).map_err(|_| {
+        Refused::Precondition(format!("{what} has {len} bytes, and the back end's broker takes 255"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_routing_key_of_the_topic_exchange() {
+        let queues = ["q".into()];
+        let path = b"a.b/c";
+        let to = Destination::Address { path, syntax: Syntax::Topic, more: &[], queues: &queues };
+        let goal = Goal::new(&to, "amq.topic").unwrap();
+        assert_eq!((goal.exchange.as_str(), goal.key.as_str(), goal.legs()), ("amq.topic", "a/b.c", 2));
+        assert_eq!(goal.leg(0), (ShortString::default(), ShortString::try_new("q").unwrap()));
+        assert_eq!(goal.leg(1).1, goal.key);
+    }
+
+    #[test]
+    fn what_the_protocol_has_no_room_for_is_refused() {
+        let long = "x".repeat(256);
+        for path in [long.as_bytes(), b"\xff"] {
+            let to = Destination::Address { path, syntax: Syntax::Topic, more: &[], queues: &[] };
+            assert!(matches!(Goal::new(&to, "amq.topic"), Err(Refused::AddressInvalid(_))));
+        }
+    }
+}

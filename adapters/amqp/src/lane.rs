@@ -1,0 +1,401 @@
+//! An ordered way through the back end.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::backend::Fetched;
+use linkspan_contract::{
+    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Published,
+    QueueCounts, QueueSpec, ReceiptSink, Refused, Settled, Source, Subscribe, SubscriptionKey, TargetId,
+    Value,
+};
+
+use crate::connection::Scope;
+use crate::consumers::coordinator as consuming;
+use crate::consumers::{Command, Consumers, Wanted};
+use crate::goal::short;
+use crate::group::queue_name;
+use crate::outlet::Outlet;
+use crate::translate::table;
+use crate::watch::binding_key;
+
+/// One lane: what it publishes, and what it consumes.
+pub(crate) struct AmqpLane {
+    scope: Arc<Scope>,
+    outlet: Outlet,
+    receipts: Arc<dyn ReceiptSink>,
+    events: Arc<dyn LaneEvents>,
+    /// The way to topic filters, once there is one.
+    inner: Option<Box<dyn Lane>>,
+    /// The last is the one that was made last; those before it are in force until it is started.
+    filters: HashMap<SubscriptionKey, Vec<Filter>, RandomState>,
+    /// The channel for queues, once one is used.
+    consumers: Option<Arc<Consumers>>,
+    transacts: bool,
+    /// Which of topic filters and queues comes first.
+    turn: bool,
+}
+
+/// A subscription to a topic filter.
+struct Filter {
+    binding: String,
+    no_local: bool,
+}
+
+impl AmqpLane {
+    pub(crate) fn new(
+        scope: Arc<Scope>,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Self {
+        Self {
+            outlet: Outlet::new(Arc::clone(&scope), Arc::clone(&receipts), Arc::clone(&events)),
+            scope,
+            receipts,
+            events,
+            inner: None,
+            filters: HashMap::default(),
+            consumers: None,
+            transacts: false,
+            turn: false,
+        }
+    }
+
+    fn away(&self) -> Refused {
+        Refused::Away(self.scope.fleet.name.to_string())
+    }
+
+    fn inner(&mut self) -> Result<&mut Box<dyn Lane>, Refused> {
+        if self.inner.is_none() {
+            self.inner = self.scope.inner_lane(Arc::clone(&self.receipts), Arc::clone(&self.events));
+        }
+        let away = self.away();
+        self.inner.as_mut().ok_or(away)
+    }
+
+    fn consumers(&mut self) -> &Arc<Consumers> {
+        let (scope, outlet) = (&self.scope, &self.outlet);
+        self.consumers.get_or_insert_with(|| {
+            let consumers = Arc::new(consuming::start(consuming::Plan {
+                upstream: Arc::clone(&scope.consuming),
+                options: Arc::clone(&scope.fleet.options),
+                clock: Arc::clone(&scope.fleet.clock),
+                origin: Arc::clone(outlet.origin()),
+                groups: Arc::clone(&scope.fleet.groups),
+                sink: scope.sink(),
+                keeps: scope.client.keep_session > 0,
+            }));
+            scope.note(&consumers);
+            consumers
+        })
+    }
+
+    fn is_over(&self) -> Result<(), Refused> {
+        match self.outlet.origin().over() {
+            Some((code, text)) => Err(Refused::Upstream { code, text: text.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    /// What was published before has arrived: requests go another way.
+    async fn in_order(&mut self) -> Result<(), Refused> {
+        self.is_over()?;
+        self.outlet.arrived().await;
+        self.is_over()
+    }
+
+    async fn watch(
+        &mut self,
+        filter: &str,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+    ) -> Result<(), Refused> {
+        let binding = binding_key(filter);
+        self.scope.fleet.watch.bind(&binding).await?;
+        if how.no_local {
+            self.scope.add_no_local();
+        }
+        let made = Filter { binding, no_local: how.no_local };
+        let done = self.inner()?.subscribe(&Source::Filter(filter), key, how, credit).await;
+        match done {
+            Ok(()) => {
+                self.filters.entry(key).or_default().push(made);
+                Ok(())
+            }
+            Err(why) => {
+                self.unwatch(&made);
+                Err(why)
+            }
+        }
+    }
+
+    fn unwatch(&self, filter: &Filter) {
+        self.scope.fleet.watch.unbind(&filter.binding);
+        if filter.no_local {
+            self.scope.remove_no_local();
+        }
+    }
+
+    async fn consume(
+        &mut self,
+        queue: &str,
+        group: bool,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+    ) -> Result<(), Refused> {
+        self.scope.fleet.owners.check(queue, self.scope.client.number)?;
+        let priority = Value::I32(how.priority);
+        let named = how.arguments.iter().any(|(name, _)| *name == "x-priority");
+        let added = (how.priority != 0 && !named).then_some(("x-priority", &priority));
+        let arguments = table(how.arguments.iter().map(|(name, value)| (*name, value)).chain(added))?;
+        let wanted = Box::new(Wanted {
+            queue: short("the queue", queue.as_bytes())?,
+            key,
+            settle: how.settle,
+            exclusive: how.exclusive,
+            no_local: how.no_local,
+            arguments,
+            ack_timeout: how.ack_timeout,
+            credit,
+            group,
+        });
+        Arc::clone(self.consumers()).ask(|reply| Command::Subscribe(wanted, reply)).await
+    }
+
+    async fn join(
+        &mut self,
+        group: &str,
+        filter: &str,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+    ) -> Result<(), Refused> {
+        let queue = queue_name(group, filter);
+        let fleet = &self.scope.fleet;
+        // It outlives the connection, as what it holds was acknowledged; the last member deletes it.
+        let expires = i64::try_from(fleet.options.instance_expires.as_millis()).unwrap_or(i64::MAX);
+        let arguments = [("x-expires", Value::I64(expires))];
+        let spec = QueueSpec {
+            name: &queue,
+            passive: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: &arguments,
+        };
+        self.scope.clerk.declare_queue(&spec).await?;
+        let binding = binding_key(filter);
+        let to = linkspan_contract::topology::BindingEnd::Queue(&queue);
+        let source = &fleet.options.topic_exchange;
+        self.scope.clerk.bind(&Binding { source, to, key: binding.as_bytes(), arguments: &[] }).await?;
+        self.consume(&queue, true, key, how, credit).await
+    }
+}
+
+#[async_trait]
+impl Lane for AmqpLane {
+    fn target(&mut self, to: &Destination<'_>) -> TargetId {
+        self.outlet.target(to)
+    }
+
+    fn forget(&mut self, targets: &[TargetId]) {
+        self.outlet.forget(targets);
+    }
+
+    fn publish(&mut self, batch: &Batch<'_>) -> Published {
+        let transaction = self.consumers.as_deref().filter(|_| self.transacts);
+        self.outlet.publish(batch, transaction)
+    }
+
+    fn flush(&mut self) {
+        if let Some(inner) = &mut self.inner {
+            inner.flush();
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        self.outlet.poll_ready(cx)
+    }
+
+    fn settle(&mut self, runs: &[Settled]) {
+        let (filters, queues): (Vec<_>, Vec<_>) =
+            runs.iter().cloned().partition(|run| self.filters.contains_key(&run.key));
+        if let Some(inner) = self.inner.as_mut().filter(|_| !filters.is_empty()) {
+            inner.settle(&filters);
+        }
+        match (&self.consumers, &mut self.inner) {
+            _ if queues.is_empty() => {}
+            (Some(consumers), _) => consumers.tell(Command::Settle(queues)),
+            (None, Some(inner)) => inner.settle(&queues),
+            (None, None) => {
+                metrics::counter!("linkspan_settlements_ignored_total").increment(queues.len() as u64);
+            }
+        }
+    }
+
+    fn resume(&mut self) {
+        self.turn = !self.turn;
+        if let Some(consumers) = self.consumers.as_ref().filter(|_| self.turn) {
+            consumers.resume(true);
+        }
+        if let Some(inner) = &mut self.inner {
+            inner.resume();
+        }
+        if let Some(consumers) = self.consumers.as_ref().filter(|_| !self.turn) {
+            consumers.resume(false);
+        }
+    }
+
+    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
+        let limit = self.scope.fleet.options.body_limit;
+        if size > limit {
+            return Err(Refused::TooLarge(format!(
+                "the body has {size} bytes, and the back end takes {limit}"
+            )));
+        }
+        self.inner()?.body(target, size).await
+    }
+
+    async fn subscribe(
+        &mut self,
+        source: &Source<'_>,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+    ) -> Result<(), Refused> {
+        self.is_over()?;
+        match *source {
+            Source::Filter(filter) => {
+                self.watch(filter, key, how, credit).await?;
+                if let Some(consumers) = &self.consumers {
+                    Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await?;
+                }
+                return Ok(());
+            }
+            Source::Group { group, filter } => self.join(group, filter, key, how, credit).await?,
+            Source::Queue(queue) => self.consume(queue, false, key, how, credit).await?,
+        }
+        self.leave_filter(key).await
+    }
+
+    fn start(&mut self, key: SubscriptionKey) {
+        match (self.filters.get_mut(&key), &mut self.inner, &self.consumers) {
+            (Some(filters), Some(inner), _) => {
+                inner.start(key);
+                let last = filters.len().saturating_sub(1);
+                let before: Vec<_> = filters.drain(..last).collect();
+                before.iter().for_each(|filter| self.unwatch(filter));
+            }
+            (_, _, Some(consumers)) => consumers.tell(Command::Start(key)),
+            _ => {}
+        }
+    }
+
+    async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
+        if self.filters.contains_key(&key) {
+            return self.leave_filter(key).await;
+        }
+        match &self.consumers {
+            Some(consumers) => Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn fetch(
+        &mut self,
+        queue: &str,
+        key: SubscriptionKey,
+        settled: bool,
+    ) -> Result<Option<Fetched>, Refused> {
+        self.in_order().await?;
+        self.scope.fleet.owners.check(queue, self.scope.client.number)?;
+        let queue = short("the queue", queue.as_bytes())?;
+        Arc::clone(self.consumers()).ask(|reply| Command::Fetch(queue, key, settled, reply)).await
+    }
+
+    async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
+        if let Some(inner) = &mut self.inner {
+            inner.recover(requeue).await?;
+        }
+        match &self.consumers {
+            Some(consumers) => Arc::clone(consumers).ask(|reply| Command::Recover(requeue, reply)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn declare_exchange(&mut self, exchange: &ExchangeSpec<'_>) -> Result<(), Refused> {
+        self.in_order().await?;
+        self.scope.clerk.declare_exchange(exchange).await
+    }
+
+    async fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<(), Refused> {
+        self.in_order().await?;
+        self.scope.clerk.delete_exchange(name, if_unused).await
+    }
+
+    async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused> {
+        self.in_order().await?;
+        self.scope.clerk.declare_queue(queue).await
+    }
+
+    async fn delete_queue(&mut self, name: &str, if_unused: bool, if_empty: bool) -> Result<u64, Refused> {
+        self.in_order().await?;
+        self.scope.clerk.delete_queue(name, if_unused, if_empty).await
+    }
+
+    async fn purge_queue(&mut self, name: &str) -> Result<u64, Refused> {
+        self.in_order().await?;
+        self.scope.clerk.purge_queue(name).await
+    }
+
+    async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
+        self.in_order().await?;
+        self.scope.clerk.bind(binding).await
+    }
+
+    async fn unbind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
+        self.in_order().await?;
+        self.scope.clerk.unbind(binding).await
+    }
+
+    async fn begin(&mut self) -> Result<(), Refused> {
+        self.in_order().await?;
+        Arc::clone(self.consumers()).ask(Command::Begin).await?;
+        self.transacts = true;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), Refused> {
+        self.is_over()?;
+        Arc::clone(self.consumers()).ask(Command::Commit).await
+    }
+
+    async fn rollback(&mut self) -> Result<(), Refused> {
+        self.is_over()?;
+        Arc::clone(self.consumers()).ask(Command::Rollback).await
+    }
+}
+
+impl AmqpLane {
+    async fn leave_filter(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
+        let Some(filters) = self.filters.remove(&key) else { return Ok(()) };
+        filters.iter().for_each(|filter| self.unwatch(filter));
+        match &mut self.inner {
+            Some(inner) => inner.unsubscribe(key).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for AmqpLane {
+    fn drop(&mut self) {
+        for filter in self.filters.values().flatten() {
+            self.unwatch(filter);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The back end of Linkspan over RabbitMQ and other AMQP 0-9-1 brokers.
+//!
+//! However many clients there are, the broker sees a few connections: half of them for publishing, half for everything
+//! else, because a broker that is short of memory holds whole connections that publish, settlements included.
+//!
+//! # A message's way out
+//!
+//! A lane's [`outlet`] copies a batch once and hands it to the task of a [`publisher`], which is shared by all lanes of a
+//! connection until one publishes to an exchange that may be missing. The task translates ([`translate`], the firewall),
+//! publishes with confirms and keeps the messages in their order until the broker has confirmed them: what was not
+//! confirmed when a connection is lost is sent again. When the broker closes a shared channel the message that it closed
+//! it for is found by halves, and refused.
+//!
+//! # A message's way in
+//!
+//! Topic filters of all clients share one queue of the broker's ([`watch`]); what it gets is published into an embedded
+//! back end, which matches again and minds each session's window. Queues and shared subscriptions are consumed by the
+//! lane itself ([`consumers`]), always with acknowledgement and a window.
+//!
+//! # After a loss
+//!
+//! The [`coordinator`] of each [`upstream`] connects again, declares what had perished ([`declared`]), and says so; each
+//! channel's task opens its channel anew and goes on. No recovery of lapin's is used.
+//!
+//! # Rooms
+//!
+//! | file | noun |
+//! | --- | --- |
+//! | [`amqp`], [`options`], [`fleet`], [`mod@probe`] | the back end, what it is told, what its clients share, and a look at a broker |
+//! | [`upstream`], [`coordinator`], [`reporter`], [`explain`] | connections to the broker |
+//! | [`connection`], [`lane`] | a client's scope, and its ways through |
+//! | [`outlet`], [`goal`], [`origin`], [`gauge`], [`publisher`] | the way out |
+//! | [`consumers`], [`group`], [`watch`] | the way in |
+//! | [`clerk`], [`declared`] | what clients declare |
+//! | [`translate`] | the contract's words and lapin's |
+//! | [`mailbox`], [`now`], [`random`] | the way to a task; futures that are not waited for; names that nobody has |
+
+mod amqp;
+mod clerk;
+mod connection;
+mod consumers;
+mod coordinator;
+mod declared;
+mod explain;
+mod fleet;
+mod gauge;
+mod goal;
+mod group;
+mod lane;
+mod mailbox;
+mod now;
+mod options;
+mod origin;
+mod outlet;
+pub mod probe;
+mod publisher;
+mod random;
+mod reporter;
+mod translate;
+mod upstream;
+mod watch;
+
+pub use amqp::{AmqpBackend, CAPABILITIES, OpenError};
+pub use options::{AmqpOptions, Node, Tls, UrlError};
+pub use probe::{Probe, ProbeError, probe};

@@ -1,0 +1,122 @@
+//! One publish of one message, and what it comes to.
+
+use std::sync::Arc;
+
+use lapin::message::BasicReturnMessage;
+use linkspan_contract::{Body, Flags, Kept, LaneEvent, Outcome, OwnedBatch, Seq};
+use parking_lot::Mutex;
+
+use super::returned::is_it;
+use crate::gauge::{Gauge, OVERHEAD};
+use crate::goal::Goal;
+use crate::origin::Origin;
+use crate::translate::{Sender, channel_error, outgoing, with_time_of};
+
+/// One publish of one message.
+pub(super) struct Entry {
+    pub(super) origin: Arc<Origin>,
+    pub(super) batch: Arc<OwnedBatch>,
+    pub(super) at: u32,
+    pub(super) goal: Arc<Goal>,
+    pub(super) leg: u16,
+    /// Present when the message is published more than once: to the queues of a work route, and to its watchers.
+    pub(super) join: Option<Arc<Join>>,
+    pub(super) seq: Option<Seq>,
+    pub(super) from: Option<Arc<str>>,
+    pub(super) mandatory: bool,
+    /// What the broker said when it sent the message back.
+    pub(super) returned: Option<(u16, Arc<str>)>,
+    pub(super) state: State,
+}
+
+/// What the publishes of one message have come to.
+pub(super) struct Join(pub(super) Mutex<(u16, Outcome)>);
+
+pub(super) enum State {
+    /// To be published.
+    Waiting,
+    /// Published, not confirmed.
+    Flying,
+    /// Confirmed, or not taken; not told yet.
+    Landed(Outcome),
+    /// Told.
+    Done,
+}
+
+impl Entry {
+    pub(super) fn is_flying(&self) -> bool {
+        matches!(self.state, State::Flying)
+    }
+
+    pub(super) fn kept(&self) -> Option<Kept> {
+        self.batch.kept(self.at)
+    }
+
+    pub(super) fn sent_this(&self, returned: &BasicReturnMessage, sender: &Sender<'_>) -> bool {
+        let batch = self.batch.batch();
+        let Some(message) = batch.message(self.at) else { return false };
+        let (exchange, key) = self.goal.leg(self.leg);
+        let payload = match batch.body {
+            Some(Body::Shared(bytes)) => bytes,
+            Some(Body::Stored(stored)) if stored.len() == returned.data.len() as u64 => &returned.data[..],
+            Some(Body::Stored(_)) => return false,
+            None => message.payload.of(batch.bytes),
+        };
+        let by_name = exchange.as_str().is_empty();
+        let sender = Sender { from: self.from.as_deref(), by_name, now: 0, ..*sender };
+        is_it(returned, exchange.as_str(), key.as_str(), payload, || {
+            // When it was sent is the one thing that is not the same.
+            outgoing(&batch, message, &sender).ok().map(|sent| with_time_of(sent, &returned.properties))
+        })
+    }
+
+    pub(super) fn tell(&mut self, gauge: &Gauge, touched: &mut Vec<Arc<Origin>>) {
+        let State::Landed(mut outcome) = std::mem::replace(&mut self.state, State::Done) else { return };
+        if self.returned.is_some() && outcome == Outcome::Accepted {
+            outcome = Outcome::Unroutable;
+        }
+        if let Some(join) = &self.join {
+            let mut all = join.0.lock();
+            all.0 = all.0.saturating_sub(1);
+            match (&all.1, &outcome) {
+                (Outcome::Refused(_), _) | (Outcome::Accepted, Outcome::Unroutable) => {}
+                _ => all.1 = outcome,
+            }
+            if all.0 > 0 {
+                return;
+            }
+            outcome = all.1.clone();
+        }
+        self.done(gauge);
+        let flags = self.kept().map_or(Flags::NONE, |kept| kept.message().flags);
+        if outcome == Outcome::Unroutable
+            && flags.has(Flags::MANDATORY)
+            && let Some(message) = self.kept()
+        {
+            let (code, text) = self.returned.take().unwrap_or_else(|| (312, "NO_ROUTE".into()));
+            self.origin.event(LaneEvent::Returned { message, code, text });
+        }
+        match (self.seq, outcome) {
+            (Some(seq), outcome) => {
+                if self.origin.note(seq, outcome) {
+                    touched.push(Arc::clone(&self.origin));
+                }
+            }
+            (None, Outcome::Refused(why)) => {
+                if let Some((code, text)) = channel_error(&self.batch.batch(), &why) {
+                    self.origin.close(code, &text);
+                }
+                metrics::counter!("linkspan_messages_dropped_total", "reason" => "refused").increment(1);
+                tracing::debug!(%why, "a message that nobody waits for was refused");
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// It is under way no more.
+    pub(super) fn done(&self, gauge: &Gauge) {
+        let size = self.batch.size(self.at).saturating_add(OVERHEAD);
+        self.origin.gauge.sub(1, size);
+        gauge.sub(1, size);
+    }
+}

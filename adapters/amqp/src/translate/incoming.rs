@@ -1,0 +1,350 @@
+//! What comes from the broker, as messages of the neutral form.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable};
+use linkspan_contract::neutral::{NEUTRAL, encode};
+use linkspan_contract::{Batch, Body, Flags, Kept, Message, Millis, Properties, Span, Value};
+
+use super::header;
+use super::table::inward;
+
+/// A payload of at least so many bytes is not copied.
+const COPY_BELOW: usize = 32 * 1024;
+
+/// Messages put together from deliveries.
+#[derive(Debug, Default)]
+pub(crate) struct Arrived {
+    bytes: Vec<u8>,
+    messages: Vec<Message>,
+    body: Option<Body>,
+}
+
+/// How a delivery is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Letter<'a> {
+    /// The exchange that is the address space.
+    pub(crate) topic_exchange: &'a str,
+    /// For consumers of other protocols: names that were escaped on their way in are what they were.
+    pub(crate) unescape: bool,
+    /// To tell how long it was under way.
+    pub(crate) now: Millis,
+}
+
+impl Arrived {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.messages.len()).unwrap_or(u32::MAX)
+    }
+
+    /// True when the next delivery has to begin a batch of its own.
+    pub(crate) fn is_full(&self, next: &Delivery) -> bool {
+        self.body.is_some()
+            || (!self.messages.is_empty() && (next.data.len() >= COPY_BELOW || self.bytes.len() > (1 << 20)))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+        self.body = None;
+        if self.bytes.capacity() > (4 << 20) {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+    }
+
+    /// The last one that was added.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Message> {
+        self.messages.last_mut()
+    }
+
+    /// The messages.
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        let batch = Batch::new(&self.bytes, &self.messages, &NEUTRAL);
+        Batch { body: self.body.as_ref(), ..batch }
+    }
+
+    /// Adds a delivery, which loses its payload, and tells what is true of it.
+    pub(crate) fn add(&mut self, delivery: &mut Delivery, letter: &Letter<'_>) -> Flags {
+        let start = len(&self.bytes);
+        let exchange = delivery.exchange.as_str();
+        let address = address_of(&delivery.properties).filter(|_| exchange.is_empty());
+        if exchange == letter.topic_exchange || address.is_some() {
+            self.bytes.push(0);
+        } else {
+            self.bytes.push(1);
+            self.bytes.push(u8::try_from(exchange.len()).unwrap_or(u8::MAX));
+            self.bytes.extend_from_slice(exchange.as_bytes());
+        }
+        let key = address.unwrap_or(delivery.routing_key.as_str().as_bytes());
+        self.bytes.extend(key.iter().copied().map(linkspan_contract::address::swapped));
+        let address = Span::new(start, len(&self.bytes).saturating_sub(start));
+        let mut head = Message { address, ..Message::default() };
+        let properties = read(&delivery.properties, letter, &mut head);
+        encode(&properties, &mut self.bytes);
+        let end = address.end();
+        head.properties = Span::new(end, len(&self.bytes).saturating_sub(end));
+        head.flags |= Flags::PROPERTIES.when(!head.properties.is_empty())
+            | Flags::HEADERS.when(!properties.headers.is_empty());
+        drop(properties);
+        let at = len(&self.bytes);
+        let data = std::mem::take(&mut delivery.data);
+        if data.len() >= COPY_BELOW {
+            head.payload = Span::new(at, 0);
+            self.body = Some(Body::Shared(Bytes::from(data)));
+        } else {
+            self.bytes.extend_from_slice(&data);
+            head.payload = Span::new(at, len(&self.bytes).saturating_sub(at));
+        }
+        head.wire = Span::new(start, len(&self.bytes).saturating_sub(start));
+        self.messages.push(head);
+        head.flags
+    }
+
+    /// A delivery alone, owning its bytes.
+    pub(crate) fn one(delivery: &mut Delivery, letter: &Letter<'_>) -> Option<Kept> {
+        let mut arrived = Self::default();
+        arrived.add(delivery, letter);
+        arrived.batch().keep(0..1).kept(0)
+    }
+}
+
+fn len(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+/// `<instance>:<client>` of who published it, when that was noted.
+pub(crate) fn from_of(properties: &BasicProperties) -> Option<&str> {
+    match properties.headers().as_ref()?.inner().get(header::FROM)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        _ => None,
+    }
+}
+
+/// The routing key of the address that it was published to, where a queue's name hides that.
+fn address_of(properties: &BasicProperties) -> Option<&[u8]> {
+    match properties.headers().as_ref()?.inner().get(header::ADDRESS)? {
+        AMQPValue::LongString(key) => Some(key.as_bytes()),
+        _ => None,
+    }
+}
+
+/// How often it was given out before, as far as the broker says.
+pub(crate) fn attempt(delivery: &Delivery) -> u32 {
+    let counted = delivery
+        .properties
+        .headers()
+        .as_ref()
+        .and_then(|headers| headers.inner().get("x-delivery-count"))
+        .and_then(|count| inward(count).as_i64())
+        .and_then(|count| u32::try_from(count).ok());
+    counted.unwrap_or(0).max(u32::from(delivery.redelivered))
+}
+
+fn read<'a>(from: &'a BasicProperties, letter: &Letter<'_>, head: &mut Message) -> Properties<'a> {
+    fn text(of: &Option<lapin::types::ShortString>) -> Option<Cow<'_, str>> {
+        of.as_ref().map(|text| Cow::Borrowed(text.as_str()))
+    }
+    head.flags = Flags::DURABLE.when(*from.delivery_mode() == Some(2));
+    if let Some(priority) = *from.priority() {
+        head.flags |= Flags::PRIORITY;
+        head.priority = priority;
+    }
+    let mut to = Properties {
+        content_type: text(from.content_type()),
+        content_encoding: text(from.content_encoding()),
+        headers: Vec::new(),
+        priority: *from.priority(),
+        reply_to: text(from.reply_to()),
+        correlation: from.correlation_id().as_ref().map(|id| Cow::Borrowed(id.as_str().as_bytes())),
+        message_id: text(from.message_id()),
+        timestamp: *from.timestamp(),
+        kind: text(from.kind()),
+        user_id: text(from.user_id()),
+        app_id: text(from.app_id()),
+        cluster_id: text(from.cluster_id()),
+        expiration: text(from.expiration()),
+        utf8_payload: None,
+    };
+    if let Some(expiry) = to.expiration.as_ref().and_then(|text| text.parse::<u64>().ok()) {
+        head.flags |= Flags::EXPIRES;
+        head.expiry = expiry;
+    }
+    if let Some(headers) = from.headers() {
+        read_headers(headers, letter, &mut to, head);
+    }
+    to
+}
+
+fn read_headers<'a>(
+    headers: &'a FieldTable,
+    letter: &Letter<'_>,
+    to: &mut Properties<'a>,
+    head: &mut Message,
+) {
+    let list = match headers.inner().get(header::LIST) {
+        Some(AMQPValue::FieldArray(list)) => pairs(list.as_slice()),
+        _ => Vec::new(),
+    };
+    for (name, value) in headers.inner() {
+        let name = name.as_str();
+        let value = inward(value);
+        match name {
+            header::LIST | header::FROM | header::ADDRESS => {}
+            header::AT => {
+                let at = value.as_i64().and_then(|at| u64::try_from(at).ok()).unwrap_or(letter.now);
+                head.expiry = head.expiry.saturating_sub(letter.now.saturating_sub(at));
+            }
+            header::USER => to.user_id = into_text(value),
+            header::CONTENT_TYPE => to.content_type = into_text(value),
+            header::REPLY_TO => to.reply_to = into_text(value),
+            header::CORRELATION => {
+                if let Value::Bytes(bytes) = value {
+                    to.correlation = Some(bytes);
+                }
+            }
+            header::PAYLOAD_FORMAT => to.utf8_payload = value.as_i64().map(|format| format != 0),
+            header::RETAIN => head.flags |= Flags::RETAIN.when(value.as_bool() == Some(true)),
+            _ => {
+                let plain = name.strip_prefix(header::ESCAPE).filter(|_| letter.unescape).unwrap_or(name);
+                let original = name.strip_prefix(header::ESCAPE).unwrap_or(name);
+                if list.is_empty() || !list.iter().any(|(listed, _)| listed == original) {
+                    to.headers.push((Cow::Borrowed(plain), value));
+                }
+            }
+        }
+    }
+    // The list holds names as the publisher wrote them; what is guarded stays escaped for who speaks the broker's
+    // own protocol.
+    to.headers.extend(list.into_iter().map(|(name, value)| {
+        if letter.unescape || !header::is_guarded(&name) {
+            (name, value)
+        } else {
+            (Cow::Owned(format!("{}{name}", header::ESCAPE)), value)
+        }
+    }));
+}
+
+fn pairs(list: &[AMQPValue]) -> Vec<(Cow<'_, str>, Value<'_>)> {
+    list.chunks_exact(2)
+        .filter_map(|pair| match pair {
+            [name, value] => Some((into_text(inward(name))?, inward(value))),
+            _ => None,
+        })
+        .collect()
+}
+
+fn into_text(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::ShortString;
+    use linkspan_contract::neutral::Draft;
+    use linkspan_contract::{OwnedBatch, Refused};
+
+    use super::super::{Sender, outgoing};
+    use super::*;
+
+    const SENDER: Sender<'static> = Sender {
+        account: "guest",
+        from: None,
+        by_name: false,
+        now: 1000,
+        frame_max: 65_536,
+        body_limit: 100,
+    };
+
+    fn draft(properties: &Properties<'_>, head: Message) -> std::sync::Arc<OwnedBatch> {
+        let payload = Body::Shared(Bytes::from_static(b"p"));
+        Draft { exchange: None, topic: b"a/b", properties, payload, head }.build()
+    }
+
+    fn there(properties: &Properties<'_>, head: Message) -> Result<BasicProperties, Refused> {
+        let owned = draft(properties, head);
+        let batch = owned.batch();
+        outgoing(&batch, batch.message(0).unwrap(), &SENDER)
+    }
+
+    fn back(properties: BasicProperties, unescape: bool) -> (Message, Properties<'static>) {
+        let name = |text: &str| ShortString::try_new(text).unwrap();
+        let mut delivery = Delivery::mock(1, name("amq.topic"), name("a.b"), false, b"p".to_vec());
+        delivery.properties = properties;
+        let letter = Letter { topic_exchange: "amq.topic", unescape, now: 1500 };
+        let kept = Arrived::one(&mut delivery, &letter).unwrap();
+        assert_eq!(kept.payload(), Some(&b"p"[..]));
+        assert_eq!((kept.address().exchange, kept.address().path), (None, &b"a/b"[..]));
+        (kept.message(), kept.properties().unwrap().into_owned())
+    }
+
+    #[test]
+    fn what_a_device_says_comes_back_in_its_order_with_its_duplicates() {
+        let properties = Properties {
+            content_type: Some("t".repeat(300).into()),
+            correlation: Some(b"\xff\0"[..].into()),
+            reply_to: Some("r".repeat(300).into()),
+            utf8_payload: Some(true),
+            headers: vec![
+                ("z".into(), Value::Text("1".into())),
+                ("CC".into(), Value::Text("evil".into())),
+                ("CC".into(), Value::Text("more".into())),
+                ("a".into(), Value::Text("2".into())),
+            ],
+            ..Properties::default()
+        };
+        let head = Message { flags: Flags::DURABLE | Flags::RETAIN, ..Message::default() };
+        let sent = there(&properties, head).unwrap();
+        let headers = sent.headers().as_ref().unwrap().inner();
+        assert!(!headers.contains_key("CC"), "it would be a routing key");
+        assert!(headers.contains_key("mqtt.CC"));
+        let (message, got) = back(sent.clone(), true);
+        assert_eq!(got, properties);
+        assert!(message.flags.has(Flags::DURABLE | Flags::RETAIN));
+        let (_, native) = back(sent, false);
+        let names: Vec<_> = native.headers.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["z", "mqtt.CC", "mqtt.CC", "a"]);
+    }
+
+    #[test]
+    fn an_expiry_is_clamped_and_runs_on() {
+        let head = Message { flags: Flags::EXPIRES, expiry: 0x0FFF_FFFF_F000, ..Message::default() };
+        let sent = there(&Properties::default(), head).unwrap();
+        assert_eq!(sent.expiration().as_ref().unwrap().as_str(), "4294967295");
+        let head = Message { expiry: 2000, ..head };
+        let (message, got) = back(there(&Properties::default(), head).unwrap(), false);
+        assert_eq!(message.expiry, 1500, "half a second of it is over");
+        assert_eq!(got.headers, []);
+    }
+
+    #[test]
+    fn only_the_account_is_claimed_to_the_broker() {
+        let claim = |user: &'static str| Properties { user_id: Some(user.into()), ..Properties::default() };
+        assert!(there(&claim("guest"), Message::default()).unwrap().user_id().is_some());
+        let sent = there(&claim("root"), Message::default()).unwrap();
+        assert!(sent.user_id().is_none());
+        assert_eq!(back(sent, true).1.user_id, None, "nor to anybody else");
+    }
+
+    #[test]
+    fn what_the_broker_would_close_a_channel_for_is_refused() {
+        let long = Properties { message_id: Some("m".repeat(256).into()), ..Properties::default() };
+        assert!(matches!(there(&long, Message::default()), Err(Refused::Precondition(_))));
+        let header = ("h".into(), Value::Text("x".repeat(70_000).into()));
+        let wide = Properties { headers: vec![header], ..Properties::default() };
+        assert!(matches!(there(&wide, Message::default()), Err(Refused::TooLarge(_))));
+        let owned = draft(&Properties::default(), Message::default());
+        let batch = owned.batch();
+        let small = Sender { body_limit: 0, ..SENDER };
+        let refused = outgoing(&batch, batch.message(0).unwrap(), &small);
+        assert!(matches!(refused, Err(Refused::TooLarge(_))));
+    }
+}

@@ -1,0 +1,60 @@
+//! A way into the embedded back end.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::{
+    Backend, Batch, Client, Delivered, DeliverySink, Ended, Lane, LaneEvent, LaneEvents, Pick, Receipt,
+    ReceiptSink, SubscriptionKey, TargetId,
+};
+
+use super::coordinator::Plan;
+
+/// A lane into the embedded back end, and what it calls addresses.
+pub(super) struct Way {
+    pub(super) lane: Box<dyn Lane>,
+    pub(super) targets: HashMap<Box<str>, TargetId, RandomState>,
+}
+
+impl Way {
+    /// A lane for what the client of that number published; nothing when the embedded back end is closed.
+    pub(super) fn new(plan: &Plan, number: u64) -> Option<Self> {
+        let client = Client {
+            number,
+            identifier: "linkspan".into(),
+            user: "linkspan".into(),
+            vhost: Arc::clone(&plan.vhost),
+            keep_session: 0,
+        };
+        let mut connection = crate::now::at_once(plan.inner.connect(&client, Arc::new(Nobody)))?.ok()?;
+        let lane = crate::now::at_once(connection.lane(Arc::new(Nobody), Arc::new(Nobody)))?.ok()?;
+        Some(Self { lane, targets: HashMap::default() })
+    }
+}
+
+/// The client behind this task's own lanes: it is never given anything.
+struct Nobody;
+
+impl DeliverySink for Nobody {
+    fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {
+        Delivered::Closed
+    }
+
+    fn flush(&self) {}
+
+    fn poll_drained(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn ended(&self, _: SubscriptionKey, _: Ended) {}
+}
+
+impl ReceiptSink for Nobody {
+    fn receipts(&self, _: &[Receipt]) {}
+}
+
+impl LaneEvents for Nobody {
+    fn event(&self, _: LaneEvent) {}
+}

@@ -1,0 +1,60 @@
+//! What only one of several Linkspan instances may do at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+/// A number that grows each time that a lease gets another holder: what was begun under an older one is over.
+pub type Fence = u64;
+
+/// Grants leases. Whoever holds one takes it again before it [`lasts`](Lease::lasts) no longer, and stops what it did
+/// under it when that is refused.
+#[async_trait]
+pub trait Leases: Send + Sync {
+    /// Takes the lease of that name, or renews it.
+    ///
+    /// # Errors
+    /// Who has it, or why nobody could be asked.
+    async fn take(&self, name: &str) -> Result<Lease, NotGranted>;
+
+    /// Gives a lease back, so that another instance need not wait.
+    async fn give_back(&self, name: &str, fence: Fence);
+}
+
+/// A granted lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Under which number.
+    pub fence: Fence,
+    /// For how long from the moment of asking.
+    pub lasts: Duration,
+}
+
+/// Why a lease was not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotGranted {
+    /// Another instance has it.
+    #[error("held by Linkspan instance '{0}'")]
+    Held(Arc<str>),
+    /// Nobody could be asked: the same again later may succeed.
+    #[error("the leases cannot be asked for: {0}")]
+    Away(String),
+}
+
+/// The leases of an instance that is alone: always granted.
+#[derive(Debug, Default)]
+pub struct SoleInstance {
+    fences: AtomicU64,
+}
+
+#[async_trait]
+impl Leases for SoleInstance {
+    async fn take(&self, _name: &str) -> Result<Lease, NotGranted> {
+        let fence = self.fences.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        Ok(Lease { fence, lasts: Duration::from_secs(3600) })
+    }
+
+    async fn give_back(&self, _name: &str, _fence: Fence) {}
+}

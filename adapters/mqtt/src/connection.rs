@@ -1,0 +1,44 @@
+//! A client's scope.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use linkspan_contract::{BackendError, Client, Connection, DeliverySink, Lane, LaneEvents, ReceiptSink};
+
+use crate::claim::Ears;
+use crate::house::House;
+use crate::lane::MqttLane;
+
+/// One client: what it has here is a connection of the engine's.
+pub(crate) struct MqttConnection {
+    house: Arc<House>,
+    client: Client,
+    inner: Box<dyn Connection>,
+}
+
+impl MqttConnection {
+    pub(crate) fn new(house: Arc<House>, client: &Client, inner: Box<dyn Connection>) -> Self {
+        house.locals.see(&client.vhost);
+        Self { house, client: client.clone(), inner }
+    }
+}
+
+#[async_trait]
+impl Connection for MqttConnection {
+    fn attach(&mut self, sink: Arc<dyn DeliverySink>) {
+        self.inner.attach(sink);
+    }
+
+    async fn lane(
+        &mut self,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Result<Box<dyn Lane>, BackendError> {
+        let inner = self.inner.lane(Arc::clone(&receipts), Arc::clone(&events)).await?;
+        Ok(Box::new(MqttLane::new(Arc::clone(&self.house), &self.client, inner, Ears::new(receipts, events))))
+    }
+
+    async fn close(self: Box<Self>) {
+        self.inner.close().await;
+    }
+}

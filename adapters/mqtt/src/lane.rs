@@ -1,0 +1,278 @@
+//! An ordered way through the back end.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::backend::{Fetched, Retained};
+use linkspan_contract::{
+    Batch, Binding, BodyWriter, Client, Credit, Destination, ExchangeSpec, Lane, Lost, Published,
+    QueueCounts, QueueSpec, Refused, Settled, Source, Subscribe, SubscriptionKey, TargetId,
+};
+
+use crate::claim::Ears;
+use crate::exchanges;
+use crate::feed::{Feed, Hold};
+use crate::house::House;
+use crate::publisher::Publisher;
+use crate::retained;
+use crate::upstream::coordinator;
+use crate::upstream::filter;
+use crate::upstream::packet::Version;
+use crate::upstream::session::{Marks, Session};
+
+/// One lane: addresses are the broker's, all else is the engine's.
+pub(crate) struct MqttLane {
+    house: Arc<House>,
+    client: Client,
+    inner: Box<dyn Lane>,
+    publisher: Publisher,
+    ears: Arc<Ears>,
+    /// What its subscriptions want of the broker.
+    wants: HashMap<SubscriptionKey, Vec<Want>, RandomState>,
+}
+
+/// A filter that a subscription wants, from before it begins until it ends.
+struct Want {
+    filter: Arc<str>,
+    no_local: bool,
+}
+
+impl MqttLane {
+    pub(crate) fn new(house: Arc<House>, client: &Client, inner: Box<dyn Lane>, ears: Arc<Ears>) -> Self {
+        let publisher = Publisher::new(Arc::clone(&house), client, Arc::clone(&ears));
+        Self { house, client: client.clone(), inner, publisher, ears, wants: HashMap::default() }
+    }
+
+    fn check_feed(&self, queue: &str) -> Result<(), Refused> {
+        self.house.feeds.of(&self.client.vhost, queue).map_or(Ok(()), |feed| feed.check())
+    }
+}
+
+fn release(house: &House, client: u64, wants: impl IntoIterator<Item = Want>) {
+    for want in wants {
+        house.subscriber.release(&want.filter);
+        if want.no_local {
+            house.locals.remove(client, 1);
+        }
+    }
+}
+
+/// Has what `filter` matches brought here for a client.
+async fn bring(house: &House, client: &Client, filter: &str, no_local: bool) -> Result<Want, Refused> {
+    if no_local && house.dial.version() == Some(Version::V311) {
+        return Err(Refused::NotImplemented(format!(
+            "back end '{}' speaks MQTT 3.1.1, which does not tell who published a message: no-local cannot be had",
+            house.name
+        )));
+    }
+    house.subscriber.want(filter);
+    let want = Want { filter: filter.into(), no_local };
+    if no_local {
+        house.locals.add(client.number, &client.vhost);
+    }
+    match house.subscriber.settled(filter).await {
+        Ok(()) => Ok(want),
+        Err(why) => {
+            release(house, client.number, [want]);
+            Err(why)
+        }
+    }
+}
+
+#[async_trait]
+impl Lane for MqttLane {
+    fn target(&mut self, to: &Destination<'_>) -> TargetId {
+        self.publisher.target(to, &mut *self.inner)
+    }
+
+    fn forget(&mut self, targets: &[TargetId]) {
+        self.publisher.forget(targets, &mut *self.inner);
+    }
+
+    fn publish(&mut self, batch: &Batch<'_>) -> Published {
+        self.publisher.publish(batch, &mut *self.inner)
+    }
+
+    fn flush(&mut self) {
+        self.publisher.flush();
+        self.inner.flush();
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        if self.house.is_closed() {
+            let backend = self.house.name.to_string();
+            return Poll::Ready(Err(Lost { backend, why: "it was closed".into() }));
+        }
+        let upstream = self.publisher.poll_ready(cx);
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => upstream.map(Ok),
+            other => other,
+        }
+    }
+
+    fn settle(&mut self, runs: &[Settled]) {
+        self.inner.settle(runs);
+    }
+
+    fn resume(&mut self) {
+        self.inner.resume();
+    }
+
+    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
+        self.publisher.body(target, size, &mut *self.inner).await
+    }
+
+    async fn subscribe(
+        &mut self,
+        source: &Source<'_>,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+    ) -> Result<(), Refused> {
+        let filter = match *source {
+            Source::Queue(queue) => {
+                self.check_feed(queue)?;
+                return self.inner.subscribe(source, key, how, credit).await;
+            }
+            Source::Filter(filter) | Source::Group { filter, .. } => filter,
+        };
+        let want = bring(&self.house, &self.client, filter, how.no_local).await?;
+        if let Err(why) = self.inner.subscribe(source, key, how, credit).await {
+            release(&self.house, self.client.number, [want]);
+            return Err(why);
+        }
+        self.wants.entry(key).or_default().push(want);
+        Ok(())
+    }
+
+    fn start(&mut self, key: SubscriptionKey) {
+        self.inner.start(key);
+        // What the key stood for before is over now.
+        let before = match self.wants.get_mut(&key) {
+            Some(wants) => {
+                let last = wants.len().saturating_sub(1);
+                wants.drain(..last).collect()
+            }
+            None => Vec::new(),
+        };
+        release(&self.house, self.client.number, before);
+    }
+
+    async fn refresh(&mut self) {
+        self.inner.refresh().await;
+    }
+
+    async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
+        let result = self.inner.unsubscribe(key).await;
+        let wants = self.wants.remove(&key).unwrap_or_default();
+        release(&self.house, self.client.number, wants);
+        result
+    }
+
+    async fn fetch(
+        &mut self,
+        queue: &str,
+        key: SubscriptionKey,
+        settled: bool,
+    ) -> Result<Option<Fetched>, Refused> {
+        self.check_feed(queue)?;
+        self.inner.fetch(queue, key, settled).await
+    }
+
+    async fn feed(&mut self, queue: &str, filters: &[&str], except: &[&str]) -> Result<(), Refused> {
+        let vhost = &self.client.vhost;
+        if filters.is_empty() {
+            if let Some(feed) = self.house.feeds.of(vhost, queue) {
+                feed.set_filters(&[], &[]);
+                self.house.feeds.remove(vhost, queue);
+                coordinator::end_feed(feed);
+            }
+            return Ok(());
+        }
+        let feed = self.house.feeds.open(vhost, queue, || {
+            let marks = Marks { high: 0, limit: 0, window: 1 };
+            let share = Feed::share(vhost, queue).into();
+            let session = Session::new(Arc::clone(&self.house.name), Some(share), marks);
+            Feed::new(Arc::clone(vhost), queue.into(), session)
+        });
+        feed.set_filters(filters, except);
+        if !feed.is_carried() {
+            feed.hold(Hold::Asking);
+            coordinator::start_feed(&self.house, &feed);
+        }
+        for filter in filters {
+            feed.session.settled(filter).await?;
+        }
+        Ok(())
+    }
+
+    async fn retained(&mut self, filter: &str) -> Result<Option<Vec<Retained>>, Refused> {
+        retained::fetch(&self.house, filter).await.map(Some)
+    }
+
+    async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
+        self.inner.recover(requeue).await
+    }
+
+    async fn declare_exchange(&mut self, exchange: &ExchangeSpec<'_>) -> Result<(), Refused> {
+        exchanges::declared(exchange.name, exchange.passive)?;
+        self.inner.declare_exchange(exchange).await
+    }
+
+    async fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<(), Refused> {
+        self.inner.delete_exchange(name, if_unused).await
+    }
+
+    async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused> {
+        self.inner.declare_queue(queue).await
+    }
+
+    async fn delete_queue(&mut self, name: &str, if_unused: bool, if_empty: bool) -> Result<u64, Refused> {
+        self.inner.delete_queue(name, if_unused, if_empty).await
+    }
+
+    async fn purge_queue(&mut self, name: &str) -> Result<u64, Refused> {
+        self.inner.purge_queue(name).await
+    }
+
+    async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
+        exchanges::bound(binding)?;
+        self.inner.bind(binding).await?;
+        let Some(filter) = filter::of_binding(binding.key) else { return Ok(()) };
+        if let Err(why) = self.house.subscriber.settled(&filter).await {
+            self.inner.unbind(binding).await?;
+            return Err(why);
+        }
+        Ok(())
+    }
+
+    async fn unbind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
+        self.inner.unbind(binding).await
+    }
+
+    async fn begin(&mut self) -> Result<(), Refused> {
+        Err(Refused::NotImplemented(format!(
+            "back end '{}' has no transactions: what is published to an MQTT broker cannot be one step with anything else",
+            self.house.name
+        )))
+    }
+
+    async fn commit(&mut self) -> Result<(), Refused> {
+        self.inner.commit().await
+    }
+
+    async fn rollback(&mut self) -> Result<(), Refused> {
+        self.inner.rollback().await
+    }
+}
+
+impl Drop for MqttLane {
+    fn drop(&mut self) {
+        self.ears.close();
+        let wants: Vec<Want> = self.wants.drain().flat_map(|(_, wants)| wants).collect();
+        release(&self.house, self.client.number, wants);
+    }
+}

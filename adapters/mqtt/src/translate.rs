@@ -1,0 +1,396 @@
+//! Messages as MQTT 5 packets, and back.
+//!
+//! What MQTT has no word for travels as a user property with the prefix `amqp-`, so that an application's own `type` or
+//! `timestamp` stays what it is; a value that cannot be one stays a header. MQTT 3.1.1 carries topic, payload, QoS and
+//! RETAIN: all properties, the expiry among them, are lost there.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use linkspan_contract::neutral::{self, NEUTRAL};
+use linkspan_contract::{
+    Batch, Body, Flags, Kept, Message, Millis, OwnedBatch, Properties, Refused, Span, TargetId, Value,
+    address,
+};
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
+
+use crate::body::in_memory;
+use crate::upstream::packet::{Incoming, Outgoing};
+
+/// Says which client of which Linkspan instance published a message; taken off again here.
+pub(crate) const ORIGIN: &str = "linkspan-origin";
+
+const MESSAGE_ID: &str = "amqp-message-id";
+const TIMESTAMP: &str = "amqp-timestamp";
+const APP_ID: &str = "amqp-app-id";
+const KIND: &str = "amqp-type";
+const USER_ID: &str = "amqp-user-id";
+const CONTENT_ENCODING: &str = "amqp-content-encoding";
+const EXPIRATION: &str = "amqp-expiration";
+const REPLY_TO: &str = "amqp-reply-to";
+const PRIORITY: &str = "amqp-priority";
+
+/// Headers of AMQP messages that stand for MQTT's own properties.
+const PAYLOAD_FORMAT: &str = "x-payload-format";
+const RETAIN: &str = "x-retain";
+const CORRELATION: &str = "x-correlation-id";
+const CONTENT_TYPE: &str = "x-content-type";
+
+/// Bytes of AMQP's longest short string.
+const SHORT: usize = 255;
+
+/// Payloads longer than this are not copied into a batch.
+pub(crate) const APART_FROM: usize = 32 * 1024;
+
+/// A published message as a packet to `topic`. `origin` says who published it.
+///
+/// # Errors
+/// When it cannot be one.
+pub(crate) fn outgoing(
+    batch: &Batch<'_>,
+    message: &Message,
+    topic: &Arc<str>,
+    origin: Option<&str>,
+    now: Millis,
+) -> Result<Outgoing, Refused> {
+    let payload = match batch.body {
+        None => Bytes::copy_from_slice(message.payload.of(batch.bytes)),
+        Some(body) => in_memory(body).ok_or_else(|| {
+            Refused::TooLarge("the payload is not in memory, and an MQTT packet has to be".into())
+        })?,
+    };
+    let properties = match origin {
+        None => None,
+        Some(origin) => Some(Box::new(properties_of(batch, message, origin)?)),
+    };
+    let expires = message.flags.has(Flags::EXPIRES).then(|| now.saturating_add(message.expiry.max(1)));
+    Ok(Outgoing {
+        topic: Arc::clone(topic),
+        payload,
+        properties,
+        acknowledged: message.flags.any(Flags::DURABLE | Flags::RECEIPT | Flags::MANDATORY),
+        retain: message.flags.has(Flags::RETAIN),
+        expires,
+    })
+}
+
+fn properties_of(batch: &Batch<'_>, message: &Message, origin: &str) -> Result<PublishProperties, Refused> {
+    let mut to = PublishProperties::default();
+    if message.flags.has(Flags::PROPERTIES) {
+        let from = batch.properties(message).map_err(|error| Refused::Precondition(error.to_string()))?;
+        put(&from, &mut to);
+    }
+    to.user_properties.push((ORIGIN.into(), origin.into()));
+    Ok(to)
+}
+
+/// What MQTT 5 can say of neutral properties. A text with U+0000 or of more than 65,535 bytes is left out.
+fn put(from: &Properties<'_>, to: &mut PublishProperties) {
+    let header_text = |name| from.header(name).and_then(Value::as_str).filter(|text| is_text(text));
+    let correlation = from.correlation.as_deref().or_else(|| match from.header(CORRELATION) {
+        Some(Value::Bytes(bytes) | Value::LongString(bytes)) => Some(&**bytes),
+        _ => None,
+    });
+    let topic = from.reply_to.as_deref().filter(|name| address::is_topic(name.as_bytes()));
+    to.payload_format_indicator = payload_format(from).map(u8::from);
+    to.response_topic = topic.map(String::from);
+    to.correlation_data =
+        correlation.filter(|bytes| bytes.len() <= usize::from(u16::MAX)).map(Bytes::copy_from_slice);
+    to.content_type = text(&from.content_type).or_else(|| header_text(CONTENT_TYPE)).map(String::from);
+    let user = &mut to.user_properties;
+    for (name, value) in [
+        (MESSAGE_ID, &from.message_id),
+        (APP_ID, &from.app_id),
+        (KIND, &from.kind),
+        (USER_ID, &from.user_id),
+        (CONTENT_ENCODING, &from.content_encoding),
+        (EXPIRATION, &from.expiration),
+    ] {
+        user.extend(text(value).map(|value| (name.into(), value.into())));
+    }
+    if topic.is_none() {
+        user.extend(text(&from.reply_to).map(|name| (REPLY_TO.into(), name.into())));
+    }
+    for (name, number) in [(TIMESTAMP, from.timestamp), (PRIORITY, from.priority.map(u64::from))] {
+        user.extend(number.map(|number| (name.into(), number.to_string())));
+    }
+    for (name, value) in &from.headers {
+        let told_otherwise = matches!(&**name, PAYLOAD_FORMAT | RETAIN | CORRELATION | CONTENT_TYPE | ORIGIN);
+        let value = shown(value);
+        if !told_otherwise && is_text(name) && is_text(&value) {
+            user.push((name.to_string(), value.into_owned()));
+        }
+    }
+}
+
+fn payload_format(from: &Properties<'_>) -> Option<bool> {
+    let header = || match from.header(PAYLOAD_FORMAT)? {
+        Value::Text(text) => Some(&**text == "1"),
+        value => value.as_bool().or_else(|| value.as_i64().map(|number| number == 1)),
+    };
+    from.utf8_payload.or_else(header)
+}
+
+fn text<'a>(of: &'a Option<Cow<'_, str>>) -> Option<&'a str> {
+    of.as_deref().filter(|text| is_text(text))
+}
+
+/// Whether MQTT can say it (MQTT 5 §1.5.4).
+fn is_text(text: &str) -> bool {
+    text.len() <= usize::from(u16::MAX) && !text.contains('\0')
+}
+
+/// A header's value as text: numbers in decimal, bytes in hexadecimal, tables and arrays as JSON.
+fn shown<'a>(value: &'a Value<'_>) -> Cow<'a, str> {
+    match value {
+        Value::Void => Cow::Borrowed(""),
+        Value::Text(text) => Cow::Borrowed(text),
+        Value::Bool(_) | Value::F32(_) | Value::F64(_) | Value::Array(_) | Value::Table(_) => {
+            Cow::Owned(json(value).to_string())
+        }
+        Value::Decimal { scale, value } => Cow::Owned(decimal(*scale, *value)),
+        Value::LongString(bytes) | Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => Cow::Owned(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        },
+        Value::Timestamp(seconds) => Cow::Owned(seconds.to_string()),
+        number => Cow::Owned(number.as_i64().unwrap_or_default().to_string()),
+    }
+}
+
+fn json(value: &Value<'_>) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match value {
+        Value::Void => Json::Null,
+        Value::Bool(yes) => Json::Bool(*yes),
+        Value::F32(number) => f64::from(*number).into(),
+        Value::F64(number) => (*number).into(),
+        Value::Timestamp(seconds) => (*seconds).into(),
+        Value::Array(items) => items.iter().map(json).collect(),
+        Value::Table(fields) => {
+            Json::Object(fields.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
+        }
+        other => match other.as_i64() {
+            Some(number) => number.into(),
+            None => Json::String(shown(other).into_owned()),
+        },
+    }
+}
+
+fn decimal(scale: u8, value: u32) -> String {
+    let (digits, scale) = (value.to_string(), usize::from(scale));
+    if scale == 0 {
+        return digits;
+    }
+    let padded = format!("{digits:0>width$}", width = scale + 1);
+    let (whole, rest) = padded.split_at(padded.len() - scale);
+    format!("{whole}.{rest}")
+}
+
+/// Who published a message that came, when that is told.
+pub(crate) fn origin(message: &Incoming) -> Option<&str> {
+    let user = &message.properties.as_deref()?.user_properties;
+    user.iter().rev().find(|(name, _)| name == ORIGIN).map(|(_, value)| value.as_str())
+}
+
+/// What came, for everybody.
+fn neutral_of(from: &PublishProperties) -> Properties<'_> {
+    let mut to = Properties {
+        content_type: from.content_type.as_deref().map(Cow::Borrowed),
+        reply_to: from.response_topic.as_deref().map(Cow::Borrowed),
+        correlation: from.correlation_data.as_deref().map(Cow::Borrowed),
+        utf8_payload: from.payload_format_indicator.map(|format| format == 1),
+        ..Properties::default()
+    };
+    for (name, value) in &from.user_properties {
+        if name != ORIGIN && !(name.starts_with("amqp-") && set(&mut to, name, value)) {
+            to.headers.push((Cow::Borrowed(name), Value::Text(Cow::Borrowed(value))));
+        }
+    }
+    to
+}
+
+/// Makes a user property the property that it stands for; false when it stands for none, cannot be one, or is a
+/// repetition.
+fn set<'a>(to: &mut Properties<'a>, name: &str, value: &'a str) -> bool {
+    fn put<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
+        let free = slot.is_none() && value.is_some();
+        if free {
+            *slot = value;
+        }
+        free
+    }
+    let short = || (value.len() <= SHORT).then_some(Cow::Borrowed(value));
+    match name {
+        MESSAGE_ID => put(&mut to.message_id, short()),
+        APP_ID => put(&mut to.app_id, short()),
+        KIND => put(&mut to.kind, short()),
+        USER_ID => put(&mut to.user_id, short()),
+        CONTENT_ENCODING => put(&mut to.content_encoding, short()),
+        EXPIRATION => put(&mut to.expiration, short().filter(|text| text.parse::<u64>().is_ok())),
+        REPLY_TO => put(&mut to.reply_to, short()),
+        TIMESTAMP => put(&mut to.timestamp, value.parse().ok()),
+        PRIORITY => put(&mut to.priority, value.parse().ok()),
+        _ => false,
+    }
+}
+
+/// Appends a message that came to a batch in the making. A payload of [`APART_FROM`] bytes or more is left out: it goes
+/// beside the batch.
+pub(crate) fn append(message: &Incoming, target: TargetId, bytes: &mut Vec<u8>, messages: &mut Vec<Message>) {
+    let start = len(bytes);
+    bytes.push(0);
+    bytes.extend_from_slice(&message.topic);
+    let address = Span::new(start, len(bytes) - start);
+    let mut head = Message { target, address, ..Message::default() };
+    if let Some(properties) = message.properties.as_deref() {
+        let said = neutral_of(properties);
+        head.flags |= Flags::HEADERS.when(!said.headers.is_empty());
+        if let Some(priority) = said.priority {
+            head.priority = priority;
+            head.flags |= Flags::PRIORITY;
+        }
+        if let Some(seconds) = properties.message_expiry_interval {
+            head.expiry = u64::from(seconds) * 1000;
+            head.flags |= Flags::EXPIRES;
+        }
+        neutral::encode(&said, bytes);
+    }
+    head.properties = Span::new(address.end(), len(bytes) - address.end());
+    head.flags |= Flags::PROPERTIES.when(!head.properties.is_empty())
+        | Flags::DURABLE.when(message.packet_id.is_some())
+        | Flags::RETAIN.when(message.retain);
+    head.payload = Span::new(len(bytes), 0);
+    if message.payload.len() < APART_FROM {
+        bytes.extend_from_slice(&message.payload);
+        head.payload.len = len(bytes) - head.payload.start;
+    }
+    head.wire = Span::new(start, len(bytes) - start);
+    messages.push(head);
+}
+
+/// A message that came, on its own.
+pub(crate) fn kept(message: &Incoming) -> Option<Kept> {
+    let (mut bytes, mut messages) = (Vec::new(), Vec::new());
+    append(message, TargetId::default(), &mut bytes, &mut messages);
+    let body = (message.payload.len() >= APART_FROM).then(|| Body::Shared(message.payload.clone()));
+    OwnedBatch::new(bytes.into(), messages.into(), body, &NEUTRAL).kept(0)
+}
+
+fn len(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_contract::neutral::Draft;
+
+    use super::*;
+
+    fn there_and_back(properties: &Properties<'_>, head: Message, payload: &[u8]) -> (Outgoing, Kept) {
+        let payload = Body::Shared(Bytes::copy_from_slice(payload));
+        let owned = Draft { exchange: None, topic: b"a/b", properties, payload, head }.build();
+        let (batch, topic) = (owned.batch(), "a/b".into());
+        let sent = outgoing(&batch, &batch.messages[0], &topic, Some("here/1"), 0).unwrap();
+        let came = Incoming {
+            topic: Bytes::copy_from_slice(topic.as_bytes()),
+            payload: sent.payload.clone(),
+            properties: sent.properties.clone(),
+            packet_id: sent.acknowledged.then_some(1),
+            retain: sent.retain,
+        };
+        assert_eq!(origin(&came), Some("here/1"));
+        let kept = kept(&came).unwrap();
+        (sent, kept)
+    }
+
+    #[test]
+    fn properties_of_either_protocol_come_back_as_they_were() {
+        let properties = Properties {
+            content_type: Some("text/plain".into()),
+            content_encoding: Some("gzip".into()),
+            headers: vec![
+                ("x".into(), Value::Text("1".into())),
+                ("x".into(), Value::Text("2".into())),
+                ("type".into(), Value::Text("mine".into())),
+            ],
+            priority: Some(7),
+            reply_to: Some("answers/1".into()),
+            correlation: Some(b"\x00\xff"[..].into()),
+            message_id: Some("m-1".into()),
+            timestamp: Some(1_700_000_000),
+            kind: Some("order".into()),
+            user_id: Some("guest".into()),
+            app_id: Some("app".into()),
+            cluster_id: None,
+            expiration: Some("5000".into()),
+            utf8_payload: Some(true),
+        };
+        let head = Message { flags: Flags::DURABLE | Flags::RETAIN, ..Message::default() };
+        let (sent, kept) = there_and_back(&properties, head, b"payload");
+        assert!(sent.acknowledged && sent.retain);
+        assert_eq!(kept.properties().unwrap(), properties, "and the origin is taken off");
+        assert_eq!((&*kept.address().topic(), kept.payload()), (&b"a/b"[..], Some(&b"payload"[..])));
+        assert!(kept.message().flags.has(Flags::DURABLE | Flags::HEADERS | Flags::PRIORITY));
+    }
+
+    #[test]
+    fn typed_headers_are_shown_as_text() {
+        let headers = [
+            ("void", Value::Void, ""),
+            ("yes", Value::Bool(true), "true"),
+            ("count", Value::I32(-3), "-3"),
+            ("price", Value::Decimal { scale: 2, value: 5 }, "0.05"),
+            ("raw", Value::Bytes(b"\xfe\x01"[..].into()), "fe01"),
+            ("list", Value::Array(vec![Value::U8(1), Value::Text("a".into())]), "[1,\"a\"]"),
+            ("table", Value::Table(vec![("n".into(), Value::I64(1))]), "{\"n\":1}"),
+        ];
+        let list = headers.iter().map(|(name, value, _)| ((*name).into(), value.clone())).collect();
+        let properties = Properties { headers: list, ..Properties::default() };
+        let (_, kept) = there_and_back(&properties, Message::default(), b"");
+        let read = kept.properties().unwrap();
+        let shown: Vec<_> =
+            read.headers.iter().map(|(name, value)| (&**name, value.as_str().unwrap())).collect();
+        assert_eq!(shown, headers.iter().map(|(name, _, text)| (*name, *text)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_mqtt_cannot_say_is_left_out_and_a_queue_to_answer_to_is_no_topic() {
+        let properties = Properties {
+            content_type: Some("a\0b".into()),
+            reply_to: Some("amq.rabbitmq.reply-to.#".into()),
+            headers: vec![("n\0".into(), Value::Void), ("x-retain".into(), Value::Bool(true))],
+            ..Properties::default()
+        };
+        let (sent, kept) = there_and_back(&properties, Message::default(), b"");
+        let said = sent.properties.unwrap();
+        assert_eq!((said.content_type, said.response_topic), (None, None));
+        let read = kept.properties().unwrap();
+        assert_eq!(read.reply_to.as_deref(), Some("amq.rabbitmq.reply-to.#"));
+        assert_eq!(read.headers, []);
+    }
+
+    #[test]
+    fn a_large_payload_is_not_copied_into_the_batch() {
+        let payload = vec![7; APART_FROM];
+        let (_, kept) = there_and_back(&Properties::default(), Message::default(), &payload);
+        assert_eq!(kept.payload(), Some(&payload[..]));
+        assert!(kept.message().payload.is_empty());
+    }
+
+    #[test]
+    fn towards_mqtt_3_1_1_there_are_no_properties() {
+        let owned = Draft {
+            exchange: None,
+            topic: b"t",
+            properties: &Properties { message_id: Some("m".into()), ..Properties::default() },
+            payload: Body::Shared(Bytes::new()),
+            head: Message::default(),
+        }
+        .build();
+        let batch = owned.batch();
+        let sent = outgoing(&batch, &batch.messages[0], &"t".into(), None, 0).unwrap();
+        assert!(sent.properties.is_none());
+    }
+}

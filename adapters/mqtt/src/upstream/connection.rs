@@ -1,0 +1,388 @@
+//! One MQTT connection to the broker: a rumqttc event loop that is used until it ends, and never again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use linkspan_contract::Refused;
+use rumqttc::v5::mqttbytes::v5 as mqtt5;
+use rumqttc::v5::mqttbytes::v5::{Filter, PublishProperties, RetainForwardRule};
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport, v5};
+use rustls::ClientConfig;
+
+use crate::options::Place;
+use crate::upstream::failure::Failure;
+use crate::upstream::packet::{Ack, Happened, Incoming, Outgoing, Version, Welcome};
+
+/// How a session introduces itself.
+#[derive(Clone)]
+pub(crate) struct Introduction {
+    pub(crate) place: Place,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) identifier: String,
+    /// The broker forgets what it knew of the session.
+    pub(crate) fresh: bool,
+    /// Seconds that it keeps the session; 0: not at all.
+    pub(crate) session_expiry: u32,
+    /// Who acknowledges what comes: the caller, else this connection at once.
+    pub(crate) manual: bool,
+    /// Messages that it may send without an acknowledgement, and that it may be sent.
+    pub(crate) receive_maximum: u16,
+    pub(crate) window: u16,
+    pub(crate) max_packet_size: u32,
+    pub(crate) keep_alive: u16,
+    pub(crate) timeout: Duration,
+}
+
+/// A connection that is polled.
+pub(crate) enum Connection {
+    V5 { events: Box<v5::EventLoop>, identifier: String, keep_alive: Duration },
+    V311 { events: Box<rumqttc::EventLoop>, keep_alive: Duration },
+}
+
+/// The side of a connection that is spoken into. What it takes is sent in its order.
+#[derive(Clone)]
+pub(crate) enum Sender {
+    V5(v5::AsyncClient),
+    V311(rumqttc::AsyncClient),
+}
+
+/// The connection takes nothing more: it is over, or hopelessly behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl Connection {
+    /// Connects, and waits for the broker's word.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub(crate) async fn open(
+        how: &Introduction,
+        version: Version,
+    ) -> Result<(Self, Sender, Welcome), Failure> {
+        match version {
+            Version::V5 => Self::open_v5(how).await,
+            Version::V311 => Self::open_v311(how).await,
+        }
+    }
+
+    async fn open_v5(how: &Introduction) -> Result<(Self, Sender, Welcome), Failure> {
+        let mut options =
+            v5::MqttOptions::new(how.identifier.clone(), how.place.host.clone(), how.place.port);
+        let keep_alive = Duration::from_secs(how.keep_alive.into());
+        options
+            .set_keep_alive(keep_alive)
+            .set_clean_start(how.fresh)
+            .set_connection_timeout(how.timeout.as_secs())
+            .set_manual_acks(how.manual)
+            .set_receive_maximum(Some(how.receive_maximum))
+            .set_session_expiry_interval(Some(how.session_expiry))
+            .set_max_packet_size(Some(how.max_packet_size))
+            .set_outgoing_inflight_upper_limit(how.window);
+        if let Some((user, password)) = &how.place.credentials {
+            options.set_credentials(user.clone(), password.clone());
+        }
+        if let Some(tls) = &how.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
+        }
+        options.set_network_options(network(how));
+        let (client, mut events) = v5::AsyncClient::new(options, capacity(how));
+        let timeout = how.timeout.as_secs();
+        let first = events.poll().await;
+        let first = first.map_err(|error| Failure::of_v5(error, true, timeout, &how.identifier))?;
+        let v5::Event::Incoming(v5::Incoming::ConnAck(answer)) = first else {
+            return Err(unexpected(&first));
+        };
+        let said = answer.properties.as_ref();
+        if said.and_then(|said| said.max_qos) == Some(0) {
+            return Err(Failure::Denied(
+                "it takes messages of QoS 0 only, which it never acknowledges".into(),
+            ));
+        }
+        let has = |flag: Option<u8>| flag != Some(0);
+        let welcome = Welcome {
+            version: Version::V5,
+            resumed: answer.session_present,
+            receive_maximum: said.and_then(|said| said.receive_max).unwrap_or(u16::MAX),
+            max_packet_size: said.and_then(|said| said.max_packet_size),
+            identifies: has(said.and_then(|said| said.subscription_identifiers_available)),
+            retains: has(said.and_then(|said| said.retain_available)),
+            shares: has(said.and_then(|said| said.shared_subscription_available)),
+        };
+        let identifier = how.identifier.clone();
+        Ok((Self::V5 { events: Box::new(events), identifier, keep_alive }, Sender::V5(client), welcome))
+    }
+
+    async fn open_v311(how: &Introduction) -> Result<(Self, Sender, Welcome), Failure> {
+        let place = &how.place;
+        let mut options = rumqttc::MqttOptions::new(how.identifier.clone(), place.host.clone(), place.port);
+        let keep_alive = Duration::from_secs(how.keep_alive.into());
+        let largest = usize::try_from(how.max_packet_size).unwrap_or(usize::MAX);
+        options
+            .set_keep_alive(keep_alive)
+            .set_clean_session(how.fresh)
+            .set_manual_acks(how.manual)
+            .set_inflight(how.window)
+            .set_max_packet_size(largest, usize::MAX);
+        if let Some((user, password)) = &place.credentials {
+            options.set_credentials(user.clone(), password.clone());
+        }
+        if let Some(tls) = &how.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
+        }
+        let (client, mut events) = rumqttc::AsyncClient::new(options, capacity(how));
+        events.set_network_options(network(how));
+        let timeout = how.timeout.as_secs();
+        let first = events.poll().await.map_err(|error| Failure::of_v311(error, true, timeout))?;
+        let rumqttc::Event::Incoming(rumqttc::Packet::ConnAck(answer)) = first else {
+            return Err(unexpected(&first));
+        };
+        let welcome = Welcome {
+            version: Version::V311,
+            resumed: answer.session_present,
+            receive_maximum: u16::MAX,
+            max_packet_size: None,
+            identifies: false,
+            retains: true,
+            shares: true,
+        };
+        Ok((Self::V311 { events: Box::new(events), keep_alive }, Sender::V311(client), welcome))
+    }
+
+    /// Waits until something happens and tells all that has. It must not be called again after an error, but what
+    /// happened before that is told with it.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub(crate) async fn poll(&mut self, happened: &mut Vec<Happened>) -> Result<(), Failure> {
+        match self {
+            Self::V5 { events, identifier, keep_alive } => {
+                let result = tokio::time::timeout(patience(*keep_alive), events.poll()).await;
+                let (first, end) = match result {
+                    Ok(Ok(event)) => (Some(event), Ok(())),
+                    Ok(Err(error)) => (None, Err(Failure::of_v5(error, false, 0, identifier))),
+                    Err(_) => (None, Err(stuck())),
+                };
+                happened.extend(first.into_iter().chain(events.state.events.drain(..)).filter_map(of_v5));
+                end
+            }
+            Self::V311 { events, keep_alive } => {
+                let result = tokio::time::timeout(patience(*keep_alive), events.poll()).await;
+                let (first, end) = match result {
+                    Ok(Ok(event)) => (Some(event), Ok(())),
+                    Ok(Err(error)) => (None, Err(Failure::of_v311(error, false, 0))),
+                    Err(_) => (None, Err(stuck())),
+                };
+                happened.extend(first.into_iter().chain(events.state.events.drain(..)).filter_map(of_v311));
+                end
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// The same, for so long at most; false when nothing happened. It ends the connection's use.
+    pub(crate) async fn poll_within(
+        &mut self,
+        happened: &mut Vec<Happened>,
+        wait: Duration,
+    ) -> Result<bool, Failure> {
+        match tokio::time::timeout(wait, self.poll(happened)).await {
+            Ok(result) => result.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+impl Sender {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// When the connection takes nothing more.
+    pub(crate) fn publish(&self, message: &Outgoing, now: u64) -> Result<(), Full> {
+        let payload = message.payload.clone();
+        let qos = u8::from(message.acknowledged);
+        match self {
+            Self::V5(client) => {
+                let mut properties: PublishProperties =
+                    message.properties.as_deref().cloned().unwrap_or_default();
+                if let Some(end) = message.expires {
+                    let seconds = end.saturating_sub(now).div_ceil(1000).max(1);
+                    properties.message_expiry_interval = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
+                }
+                let qos =
+                    if qos == 1 { v5::mqttbytes::QoS::AtLeastOnce } else { v5::mqttbytes::QoS::AtMostOnce };
+                let topic = message.topic.to_string();
+                client
+                    .try_publish_with_properties(topic, qos, message.retain, payload, properties)
+                    .map_err(|_| Full)
+            }
+            Self::V311(client) => {
+                let qos = if qos == 1 { rumqttc::QoS::AtLeastOnce } else { rumqttc::QoS::AtMostOnce };
+                client
+                    .try_publish(message.topic.to_string(), qos, message.retain, Vec::from(payload))
+                    .map_err(|_| Full)
+            }
+        }
+    }
+
+    /// Subscribes at QoS 1; `id` where the broker tells copies apart, `retained` when retained messages are to come.
+    ///
+    /// # Errors
+    /// When the connection takes nothing more.
+    pub(crate) fn subscribe(&self, filter: &str, id: Option<u32>, retained: bool) -> Result<(), Full> {
+        match self {
+            Self::V5(client) => {
+                let mut wish = Filter::new(filter, v5::mqttbytes::QoS::AtLeastOnce);
+                wish.retain_forward_rule =
+                    if retained { RetainForwardRule::OnEverySubscribe } else { RetainForwardRule::Never };
+                // Then the flag says which were kept.
+                wish.preserve_retain = !retained;
+                let id = id.and_then(|id| usize::try_from(id).ok());
+                let properties = mqtt5::SubscribeProperties { id, user_properties: Vec::new() };
+                client.try_subscribe_many_with_properties([wish], properties).map_err(|_| Full)
+            }
+            Self::V311(client) => client.try_subscribe(filter, rumqttc::QoS::AtLeastOnce).map_err(|_| Full),
+        }
+    }
+
+    pub(crate) fn unsubscribe(&self, filter: &str) -> Result<(), Full> {
+        match self {
+            Self::V5(client) => client.try_unsubscribe(filter).map_err(|_| Full),
+            Self::V311(client) => client.try_unsubscribe(filter).map_err(|_| Full),
+        }
+    }
+
+    /// Acknowledges a message of QoS 1.
+    pub(crate) fn acknowledge(&self, packet_id: u16) -> Result<(), Full> {
+        match self {
+            Self::V5(client) => {
+                let of = mqtt5::Publish {
+                    pkid: packet_id,
+                    qos: v5::mqttbytes::QoS::AtLeastOnce,
+                    ..mqtt5::Publish::default()
+                };
+                client.try_ack(&of).map_err(|_| Full)
+            }
+            Self::V311(client) => {
+                let mut of = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
+                of.pkid = packet_id;
+                client.try_ack(&of).map_err(|_| Full)
+            }
+        }
+    }
+
+    /// Says good-bye behind what was said before.
+    pub(crate) fn disconnect(&self) -> Result<(), Full> {
+        match self {
+            Self::V5(client) => client.try_disconnect().map_err(|_| Full),
+            Self::V311(client) => client.try_disconnect().map_err(|_| Full),
+        }
+    }
+}
+
+fn network(how: &Introduction) -> NetworkOptions {
+    let mut network = NetworkOptions::new();
+    network.set_connection_timeout(how.timeout.as_secs());
+    network.set_tcp_nodelay(true);
+    network
+}
+
+/// Room for all messages of the window, all acknowledgements and what is subscribed to.
+fn capacity(how: &Introduction) -> usize {
+    usize::from(how.window) + usize::from(how.receive_maximum) + 65_536
+}
+
+/// A sign of life comes once in the time of keep-alive: what is silent for longer does not even take our own.
+fn patience(keep_alive: Duration) -> Duration {
+    keep_alive.saturating_mul(5) / 2
+}
+
+fn stuck() -> Failure {
+    Failure::Lost("the broker neither takes nor says anything any more".into())
+}
+
+fn unexpected(what: &dyn std::fmt::Debug) -> Failure {
+    Failure::Foreign { asked: "MQTT", why: format!("it began with {what:?}") }
+}
+
+fn of_v5(event: v5::Event) -> Option<Happened> {
+    use v5::Incoming as In;
+    Some(match event {
+        v5::Event::Outgoing(out) => return of_outgoing(&out),
+        v5::Event::Incoming(In::Publish(publish)) => Happened::Delivered(Incoming {
+            packet_id: (publish.pkid != 0).then_some(publish.pkid),
+            topic: publish.topic,
+            payload: publish.payload,
+            properties: publish.properties.map(Box::new),
+            retain: publish.retain,
+        }),
+        v5::Event::Incoming(In::PubAck(ack)) => Happened::Acked(ack.pkid, of_reason(&ack)),
+        v5::Event::Incoming(In::SubAck(answer)) => {
+            use mqtt5::SubscribeReasonCode as Code;
+            let said = answer.properties.and_then(|said| said.reason_string);
+            let granted = match answer.return_codes.first() {
+                Some(Code::Success(_)) => Ok(()),
+                Some(Code::NotAuthorized) => Err(Refused::AccessRefused(worded("not authorized", said))),
+                Some(code) => Err(Refused::Precondition(worded(&format!("{code:?}"), said))),
+                None => Err(Refused::Precondition(worded("an empty answer", said))),
+            };
+            Happened::Granted(answer.pkid, granted)
+        }
+        v5::Event::Incoming(In::UnsubAck(answer)) => Happened::Released(answer.pkid),
+        v5::Event::Incoming(_) => return None,
+    })
+}
+
+fn of_reason(ack: &mqtt5::PubAck) -> Ack {
+    use mqtt5::PubAckReason as Reason;
+    let said = || ack.properties.as_ref().and_then(|said| said.reason_string.clone());
+    match ack.reason {
+        Reason::Success => Ack::Taken,
+        Reason::NoMatchingSubscribers => Ack::Nobody,
+        Reason::NotAuthorized => Ack::Refused(Refused::AccessRefused(worded("not authorized", said()))),
+        Reason::QuotaExceeded => Ack::Refused(Refused::Full(worded("quota exceeded", said()))),
+        other => Ack::Refused(Refused::Precondition(worded(&format!("{other:?}"), said()))),
+    }
+}
+
+fn worded(code: &str, said: Option<String>) -> String {
+    match said {
+        Some(said) => format!("the broker refused it: {code} ({said})"),
+        None => format!("the broker refused it: {code}"),
+    }
+}
+
+fn of_v311(event: rumqttc::Event) -> Option<Happened> {
+    use rumqttc::Packet as In;
+    Some(match event {
+        rumqttc::Event::Outgoing(out) => return of_outgoing(&out),
+        rumqttc::Event::Incoming(In::Publish(publish)) => Happened::Delivered(Incoming {
+            packet_id: (publish.pkid != 0).then_some(publish.pkid),
+            topic: Bytes::from(publish.topic),
+            payload: publish.payload,
+            properties: None,
+            retain: publish.retain,
+        }),
+        rumqttc::Event::Incoming(In::PubAck(ack)) => Happened::Acked(ack.pkid, Ack::Taken),
+        rumqttc::Event::Incoming(In::SubAck(answer)) => {
+            let granted = match answer.return_codes.first() {
+                Some(rumqttc::SubscribeReasonCode::Success(_)) => Ok(()),
+                _ => Err(Refused::AccessRefused("the broker refused the subscription".into())),
+            };
+            Happened::Granted(answer.pkid, granted)
+        }
+        rumqttc::Event::Incoming(In::UnsubAck(answer)) => Happened::Released(answer.pkid),
+        rumqttc::Event::Incoming(_) => return None,
+    })
+}
+
+fn of_outgoing(out: &rumqttc::Outgoing) -> Option<Happened> {
+    use rumqttc::Outgoing as Out;
+    Some(match *out {
+        Out::Publish(packet_id) => Happened::Sent(packet_id),
+        Out::Subscribe(packet_id) | Out::Unsubscribe(packet_id) => Happened::Asked(packet_id),
+        Out::AwaitAck(_) => Happened::OutOfStep,
+        _ => return None,
+    })
+}

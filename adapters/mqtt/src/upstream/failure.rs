@@ -1,0 +1,190 @@
+//! Why there is no connection, in words for people.
+
+use std::io;
+
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
+use rumqttc::{TlsError, v5};
+
+/// Why a connection ended or never was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nobody listens there, or the way is not there.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It took the connection and said nothing.
+    #[error("it does not answer: no CONNACK within {0} s")]
+    Silent(u64),
+    /// The user or password is wrong, or this client is not allowed.
+    #[error("it refuses the connection: {0}")]
+    Denied(String),
+    /// The certificates do not fit.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// What answers speaks no MQTT that we speak.
+    #[error("it does not speak {asked}: {why}")]
+    Foreign {
+        /// What was spoken to it.
+        asked: &'static str,
+        /// What it did.
+        why: String,
+    },
+    /// Another client came with the same client identifier.
+    #[error("another client of the broker took over the client identifier '{0}'")]
+    TakenOver(String),
+    /// The broker closed the connection and did not say why.
+    #[error("the broker closed the connection without a reason")]
+    Closed,
+    /// The connection was there, and broke.
+    #[error("{0}")]
+    Lost(String),
+}
+
+impl Failure {
+    /// True when the broker may speak MQTT 3.1.1 all the same.
+    pub(crate) fn may_be_older(&self) -> bool {
+        matches!(self, Self::Foreign { .. })
+    }
+
+    /// Nothing new after `known`: the same again, or what comes of a connection that was lost.
+    pub(crate) fn follows(&self, known: &Self) -> bool {
+        let is_loss = |it: &Self| matches!(it, Self::Lost(_) | Self::Closed);
+        let is_gap = is_loss(self) || matches!(self, Self::Unreachable(_));
+        std::mem::discriminant(self) == std::mem::discriminant(known) || (is_loss(known) && is_gap)
+    }
+
+    pub(crate) fn of_v5(
+        error: v5::ConnectionError,
+        before_welcome: bool,
+        timeout: u64,
+        identifier: &str,
+    ) -> Self {
+        use v5::{ConnectionError as E, StateError as S};
+        const ASKED: &str = "MQTT 5";
+        match error {
+            E::Timeout(_) => Self::Silent(timeout),
+            E::Tls(error) => Self::of_tls(error),
+            E::Io(error) => Self::of_io(&error),
+            E::ConnectionRefused(code) => Self::of_code(code, ASKED),
+            E::NotConnAck(packet) => {
+                Self::Foreign { asked: ASKED, why: format!("it answered with {packet:?}") }
+            }
+            E::MqttState(S::ServerDisconnect { reason_code, reason_string }) => {
+                if reason_code == DisconnectReasonCode::SessionTakenOver {
+                    return Self::TakenOver(identifier.into());
+                }
+                let text = reason_string.map(|text| format!(" ({text})")).unwrap_or_default();
+                Self::Lost(format!(
+                    "the broker closed the connection: {}{text}",
+                    spaced(&format!("{reason_code:?}"))
+                ))
+            }
+            E::MqttState(S::ConnectionAborted) if before_welcome => {
+                Self::Foreign { asked: ASKED, why: "it closed the connection instead of an answer".into() }
+            }
+            E::MqttState(S::ConnectionAborted) => Self::Closed,
+            E::MqttState(S::Io(error)) => Self::of_io(&error),
+            E::MqttState(S::Deserialization(error)) if before_welcome => {
+                Self::Foreign { asked: ASKED, why: format!("its answer is none: {error}") }
+            }
+            E::MqttState(S::AwaitPingResp) => Self::Lost("the broker gives no sign of life".into()),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+
+    pub(crate) fn of_v311(error: rumqttc::ConnectionError, before_welcome: bool, timeout: u64) -> Self {
+        use rumqttc::{ConnectionError as E, StateError as S};
+        const ASKED: &str = "MQTT 3.1.1";
+        match error {
+            E::NetworkTimeout => Self::Silent(timeout),
+            E::FlushTimeout => Self::Lost("the broker takes nothing any more".into()),
+            E::Tls(error) => Self::of_tls(error),
+            E::Io(error) => Self::of_io(&error),
+            E::ConnectionRefused(code) => {
+                use rumqttc::ConnectReturnCode as C;
+                match code {
+                    C::BadUserNamePassword => Self::Denied("bad user name or password".into()),
+                    C::NotAuthorized => Self::Denied("not authorized".into()),
+                    C::RefusedProtocolVersion => {
+                        Self::Foreign { asked: ASKED, why: "it refused this version".into() }
+                    }
+                    other => Self::Denied(spaced(&format!("{other:?}"))),
+                }
+            }
+            E::NotConnAck(packet) => {
+                Self::Foreign { asked: ASKED, why: format!("it answered with {packet:?}") }
+            }
+            E::MqttState(S::ConnectionAborted) if before_welcome => {
+                Self::Foreign { asked: ASKED, why: "it closed the connection instead of an answer".into() }
+            }
+            E::MqttState(S::ConnectionAborted) => Self::Closed,
+            E::MqttState(S::Io(error)) => Self::of_io(&error),
+            E::MqttState(S::Deserialization(error)) if before_welcome => {
+                Self::Foreign { asked: ASKED, why: format!("its answer is none: {error}") }
+            }
+            E::MqttState(S::AwaitPingResp) => Self::Lost("the broker gives no sign of life".into()),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+
+    fn of_code(code: ConnectReturnCode, asked: &'static str) -> Self {
+        use ConnectReturnCode as C;
+        match code {
+            C::BadUserNamePassword => Self::Denied("bad user name or password".into()),
+            C::NotAuthorized => Self::Denied("not authorized".into()),
+            C::UnsupportedProtocolVersion | C::RefusedProtocolVersion => {
+                Self::Foreign { asked, why: "it refused this version".into() }
+            }
+            other => Self::Denied(spaced(&format!("{other:?}"))),
+        }
+    }
+
+    fn of_tls(error: TlsError) -> Self {
+        match error {
+            TlsError::Io(error) => match error.get_ref() {
+                Some(inner) if error.kind() == io::ErrorKind::InvalidData => Self::Tls(inner.to_string()),
+                _ => Self::Tls(format!("the handshake broke off ({error}): does it speak TLS there?")),
+            },
+            other => Self::Tls(other.to_string()),
+        }
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        // A certificate that does not fit comes as an error of this kind.
+        if error.kind() == io::ErrorKind::InvalidData {
+            return Self::Tls(error.to_string());
+        }
+        Self::Unreachable(error.to_string())
+    }
+}
+
+/// `NotAuthorized` as `not authorized`.
+fn spaced(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_words() {
+        let error = v5::ConnectionError::ConnectionRefused(ConnectReturnCode::QuotaExceeded);
+        let failure = Failure::of_v5(error, true, 5, "x");
+        assert_eq!(failure.to_string(), "it refuses the connection: quota exceeded");
+        assert!(!failure.may_be_older());
+    }
+
+    #[test]
+    fn only_what_speaks_no_mqtt_5_may_be_older() {
+        let closed = || v5::ConnectionError::MqttState(v5::StateError::ConnectionAborted);
+        assert!(Failure::of_v5(closed(), true, 5, "x").may_be_older());
+        assert!(!Failure::of_v5(closed(), false, 5, "x").may_be_older());
+    }
+}

@@ -1,0 +1,231 @@
+//! What a client's queue that is bound to the address space gets of addresses that lie on other back ends: a queue there
+//! takes copies of what the binding matches, and a mover carries them over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use blake2::digest::consts::U8;
+use blake2::{Blake2b, Digest};
+use linkspan_contract::address::{Syntax, respelled};
+use linkspan_contract::topology::BindingEnd;
+use linkspan_contract::{Backend, Binding, Health};
+use tokio::time::timeout;
+
+use super::Hub;
+use super::carriers::Errand;
+use crate::mover::{Mover, Station, To, Until};
+use crate::patterns::{Place, places_elsewhere};
+use crate::routes::RouteTable;
+
+/// The exchange whose routing keys are addresses.
+const ADDRESS_SPACE: &str = "amq.topic";
+
+/// Fewer queues are not looked through for those that are gone.
+const MANY: usize = 1000;
+
+/// How long a binding may wait for another back end.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A client's binding.
+pub struct Bound<'a> {
+    /// The namespace.
+    pub vhost: &'a Arc<str>,
+    /// The queue, on the home back end.
+    pub queue: &'a str,
+    /// The binding key.
+    pub key: &'a [u8],
+}
+
+impl<'a> Bound<'a> {
+    /// That of a binding which leads from the address space to a queue.
+    pub fn of(vhost: &'a Arc<str>, binding: &Binding<'a>) -> Option<Self> {
+        match binding.to {
+            BindingEnd::Queue(queue) if binding.source == ADDRESS_SPACE => {
+                Some(Self { vhost, queue, key: binding.key })
+            }
+            _ => None,
+        }
+    }
+
+    /// The other back ends that have addresses of it, and the binding key for these.
+    fn elsewhere(&self, table: &RouteTable) -> Vec<(Arc<str>, String)> {
+        let topic = respelled(self.key, Syntax::Key, Syntax::Topic);
+        let Ok(pattern) = std::str::from_utf8(&topic) else { return Vec::new() };
+        let filter: Vec<&str> = pattern.split('/').map(|word| if word == "*" { "+" } else { word }).collect();
+        let inside = filter.iter().rev().skip(1).any(|word| *word == "#");
+        if inside {
+            // No topic filter says that: it is asked for as it is, wherever there is something.
+            let key = String::from_utf8_lossy(self.key);
+            let mut backends: Vec<Arc<str>> = table.iter().map(|route| Arc::clone(&route.backend)).collect();
+            backends.sort_unstable();
+            backends.dedup();
+            backends.retain(|backend| backend != table.home());
+            return backends.into_iter().map(|backend| (backend, key.to_string())).collect();
+        }
+        let filter = filter.join("/");
+        places_elsewhere(table, &filter).iter().map(|place| Self::keyed(place, &filter)).collect()
+    }
+
+    fn keyed(place: &Place, whole: &str) -> (Arc<str>, String) {
+        let filter = place.filter.as_deref().unwrap_or(whole);
+        let words: Vec<&str> =
+            filter.split('/').map(|level| if level == "+" { "*" } else { level }).collect();
+        let key = respelled(words.join("/").as_bytes(), Syntax::Topic, Syntax::Key).into_owned();
+        (Arc::clone(&place.backend), String::from_utf8(key).unwrap_or_default())
+    }
+}
+
+/// The queue that takes copies for a client's queue: one on each back end, so that what several bindings match comes once.
+/// The same after a restart.
+fn copy_queue(vhost: &str, queue: &str) -> Arc<str> {
+    let mut hash = Blake2b::<U8>::new();
+    for part in [vhost, queue] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("linkspan.copy.{digits}").into()
+}
+
+impl Hub {
+    /// A client has made a binding: what it matches on other back ends comes, too. One that is away is reached when it
+    /// is back.
+    pub(super) async fn bound(&self, bound: &Bound<'_>) {
+        if self.backends.len() < 2 {
+            return;
+        }
+        let client = (Arc::clone(bound.vhost), Arc::from(bound.queue));
+        self.carriers.bindings.lock().entry(client).or_default().insert(bound.key.into());
+        for mover in self.copy(bound.vhost, bound.queue) {
+            // Who is told that a binding is made may count on it.
+            let is_up = mover.from.backend.health().await == Health::Up;
+            if is_up && !matches!(timeout(SOON, mover.prepare()).await, Ok(Ok(()))) {
+                tracing::debug!(mover = %mover.name, "its queue is made later");
+            }
+        }
+    }
+
+    /// A client has undone a binding.
+    pub(super) fn unbound(&self, bound: &Bound<'_>) {
+        let client = (Arc::clone(bound.vhost), Arc::from(bound.queue));
+        if let Some(keys) = self.carriers.bindings.lock().get_mut(&client) {
+            keys.remove(bound.key);
+        }
+        self.copy(bound.vhost, bound.queue);
+    }
+
+    /// A client's queue is gone, and its bindings with it.
+    pub(super) fn queue_is_gone(&self, vhost: &Arc<str>, queue: &str) {
+        self.carriers.bindings.lock().remove(&(Arc::clone(vhost), Arc::from(queue)));
+        self.end_copies(vhost, queue, Until::Forgotten, |_| true);
+    }
+
+    /// Routes were changed: what bindings match may lie elsewhere now.
+    pub(super) fn follow_bindings(&self) {
+        let clients: Vec<_> = self.carriers.bindings.lock().keys().cloned().collect();
+        for (vhost, queue) in clients {
+            self.copy(&vhost, &queue);
+        }
+    }
+
+    /// Forgets queues that are gone without a word, when there have come many: exclusive ones go with their client, others
+    /// with their last consumer.
+    pub(super) async fn forget_queues(&self) {
+        let before = self.carriers.live.load(Ordering::Relaxed);
+        let clients: Vec<_> = {
+            let bindings = self.carriers.bindings.lock();
+            if bindings.len() <= before.saturating_mul(2).saturating_add(MANY) {
+                return;
+            }
+            bindings.keys().cloned().collect()
+        };
+        for (vhost, queue) in clients {
+            if self.is_gone(&vhost, &queue).await {
+                self.queue_is_gone(&vhost, &queue);
+            }
+        }
+        self.carriers.live.store(self.carriers.bindings.lock().len(), Ordering::Relaxed);
+    }
+
+    /// Has copies carried to a queue as its bindings and the routes say now. The movers that are new.
+    fn copy(&self, vhost: &Arc<str>, queue: &str) -> Vec<Mover> {
+        let routes = self.routes();
+        let Some(table) = routes.vhost(vhost) else { return Vec::new() };
+        let Ok(home) = self.backend(table.home()) else { return Vec::new() };
+        let client = (Arc::clone(vhost), Arc::from(queue));
+        let keys = self.carriers.bindings.lock().get(&client).cloned().unwrap_or_default();
+        let mut wanted: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
+        for key in &keys {
+            for (backend, key) in (Bound { vhost, queue, key }).elsewhere(table) {
+                wanted.entry(backend).or_default().insert(key.into());
+            }
+        }
+        self.end_copies(vhost, queue, Until::Rest, |backend| !wanted.contains_key(backend));
+        let mut started = Vec::new();
+        for (backend, keys) in wanted {
+            let Ok(far) = self.backend(&backend) else { continue };
+            let station = |backend: &Arc<dyn Backend>, queue| Station {
+                backend: Arc::clone(backend),
+                vhost: Arc::clone(vhost),
+                queue,
+            };
+            let mover = Mover {
+                name: format!("copies for {queue} of {vhost} from {backend}").into(),
+                from: station(far, copy_queue(vhost, queue)),
+                bound_by: Some(keys.into_iter().collect()),
+                unbound: Vec::new(),
+                to: To::Queue(station(home, queue.into())),
+                until: Until::NobodyWants,
+            };
+            let errand = Errand::Copies { vhost: Arc::clone(vhost), queue: queue.into(), backend };
+            if self.carriers.start(errand, mover.clone()) {
+                started.push(mover);
+            }
+        }
+        started
+    }
+
+    /// Ends what carries copies to a queue from the back ends that `is_over` says so of: what they have already still
+    /// comes, or goes with them, as `until` says.
+    fn end_copies(&self, vhost: &str, queue: &str, until: Until, is_over: impl Fn(&str) -> bool) {
+        let ended = self.carriers.end(|errand| match errand {
+            Errand::Copies { vhost: of, queue: to, backend } => {
+                **of == *vhost && **to == *queue && is_over(backend)
+            }
+            _ => false,
+        });
+        for (errand, mover) in ended {
+            let mut last = Mover { bound_by: Some(Vec::new()), unbound: Vec::new(), until, ..mover.clone() };
+            last.succeed(&mover);
+            self.carriers.start(errand, last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::{Filter, Pattern, Route, Routes};
+
+    #[test]
+    fn a_binding_is_asked_for_where_routes_have_its_addresses() {
+        let route = |filter, backend| {
+            Arc::new(Route::new(Filter::parse(filter).unwrap(), Pattern::PublishSubscribe, backend))
+        };
+        let routes = [route("sensors/#", "far"), route("a/+/c", "two"), route("near", "home")];
+        let routes = Routes::new([("/".into(), "home".into())], routes).unwrap();
+        let vhost = Arc::from("/");
+        let elsewhere = |key: &str| -> Vec<String> {
+            let bound = Bound { vhost: &vhost, queue: "q", key: key.as_bytes() };
+            let found = bound.elsewhere(routes.vhost("/").unwrap());
+            found.iter().map(|(backend, key)| format!("{backend} {key}")).collect()
+        };
+        assert_eq!(elsewhere("#"), ["far sensors.#", "two a.*.c"]);
+        assert_eq!(elsewhere("sensors.*.t"), ["far sensors.*.t"]);
+        assert_eq!(elsewhere("*.b.*"), ["far sensors.b.*", "two a.b.c"]);
+        assert_eq!(elsewhere("near"), [""; 0]);
+        assert_eq!(elsewhere("#.t"), ["far #.t", "two #.t"]);
+    }
+}

@@ -1,0 +1,216 @@
+//! The far end of a mover: where messages are published, and what is heard of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use linkspan_contract::neutral::Draft;
+use linkspan_contract::{
+    Batch, Body, Connection, Deliveries, Delivery, DeliveryTag, Destination, Flags, Lane, LaneEvent,
+    LaneEvents, Message, Outcome, OwnedBatch, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settlement,
+    Syntax, TargetId,
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Mover, Stopped, To, is_missing};
+
+/// The far end: where messages are published.
+pub struct Away<'m> {
+    mover: &'m Mover,
+    _connection: Box<dyn Connection>,
+    pub lane: Box<dyn Lane>,
+    target: TargetId,
+    pub ears: Arc<Ears>,
+    pub pending: HashMap<Seq, Delivery>,
+    /// What could not be taken for now, in its order.
+    again: BTreeMap<DeliveryTag, Delivery>,
+    /// A message was taken by no queue.
+    pub nowhere: bool,
+}
+
+impl<'m> Away<'m> {
+    pub async fn open(mover: &'m Mover) -> Result<Self, Stopped> {
+        let (backend, vhost) = match &mover.to {
+            To::Queue(station) => (&station.backend, &station.vhost),
+            To::Address { hub, .. } => (hub, &mover.from.vhost),
+        };
+        // It is given nothing: only publishes go this way.
+        let nothing = Deliveries::working(0, None);
+        let mut connection = backend.connect(&mover.client(vhost), nothing.sink()).await?;
+        let ears = Arc::new(Ears::default());
+        let mut lane = connection.lane(Arc::clone(&ears) as _, Arc::clone(&ears) as _).await?;
+        let target = match &mover.to {
+            To::Queue(station) => lane.target(&Destination::Queue { name: &station.queue, more: &[] }),
+            To::Address { topic, .. } => lane.target(&Destination::Address {
+                path: topic.as_bytes(),
+                syntax: Syntax::Topic,
+                more: &[],
+                queues: &[],
+            }),
+        };
+        Ok(Self {
+            mover,
+            _connection: connection,
+            lane,
+            target,
+            ears,
+            pending: HashMap::new(),
+            again: BTreeMap::new(),
+            nowhere: false,
+        })
+    }
+
+    /// True when there is no queue to carry to.
+    pub async fn is_gone(&mut self) -> Result<bool, Stopped> {
+        let To::Queue(station) = &self.mover.to else { return Ok(false) };
+        let spec = QueueSpec { passive: true, ..QueueSpec::new(&station.queue) };
+        match self.lane.declare_queue(&spec).await {
+            Err(refused) if is_missing(&refused) => Ok(true),
+            // Another's own: it is there.
+            Ok(_) | Err(Refused::Locked(_)) => Ok(false),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// True when something could not be taken for now: nothing may overtake it.
+    pub fn waits(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// What comes first of that, once nothing is under way.
+    pub fn first_again(&mut self) -> Option<Delivery> {
+        if !self.pending.is_empty() {
+            return None;
+        }
+        self.again.pop_first().map(|(_, delivery)| delivery)
+    }
+
+    pub fn take(&mut self, delivery: Delivery) -> Result<(), Stopped> {
+        let of = delivery.message.message();
+        let expired = of.flags.has(Flags::EXPIRES) && of.expiry <= delivery.age;
+        if expired {
+            delivery.settle(Settlement::Accept);
+            metrics::counter!("linkspan_messages_dropped_total", "reason" => "expired").increment(1);
+            return Ok(());
+        }
+        let dropped = Flags::MANDATORY | Flags::RETAIN | Flags::EXACTLY_ONCE;
+        let message = Message {
+            target: self.target,
+            flags: of.flags.without(dropped) | Flags::RECEIPT,
+            expiry: of.expiry.saturating_sub(delivery.age),
+            ..of
+        };
+        let published = match &self.mover.to {
+            To::Queue(_) => {
+                let batch = delivery.message.batch.batch();
+                self.lane.publish(&Batch { messages: &[message], any: message.flags, ..batch })
+            }
+            To::Address { topic, .. } => match readdressed(&delivery, topic, message) {
+                Some(batch) => self.lane.publish(&batch.batch()),
+                None => {
+                    delivery.settle(Settlement::Reject(None));
+                    metrics::counter!("linkspan_messages_dropped_total", "reason" => "malformed")
+                        .increment(1);
+                    return Ok(());
+                }
+            },
+        };
+        self.lane.flush();
+        if published.taken == 0 {
+            return Err(Stopped::Ended("takes nothing any more"));
+        }
+        if published.done > 0 {
+            let exception = published.exceptions.into_iter().next();
+            let outcome = exception.map_or(Outcome::Accepted, |(_, outcome)| outcome);
+            self.settle(delivery, &outcome);
+        } else {
+            self.pending.insert(published.first, delivery);
+        }
+        Ok(())
+    }
+
+    /// Deals with the receipts that have come.
+    pub fn heed(&mut self) -> Result<(), Stopped> {
+        for receipt in self.ears.take() {
+            for seq in receipt.first..receipt.first.saturating_add(receipt.count.into()) {
+                if let Some(delivery) = self.pending.remove(&seq) {
+                    self.settle(delivery, &receipt.outcome);
+                }
+            }
+        }
+        if self.ears.is_closed() { Err(Stopped::Ended("closed the way")) } else { Ok(()) }
+    }
+
+    fn settle(&mut self, delivery: Delivery, outcome: &Outcome) {
+        let later = match outcome {
+            // The queue is gone, or not there yet: what is carried there waits.
+            Outcome::Unroutable => matches!(self.mover.to, To::Queue(_)),
+            Outcome::Accepted => false,
+            Outcome::Failed(_) => true,
+            Outcome::Refused(refused) => {
+                refused.may_retry() || matches!(refused, Refused::Upstream { code: 500.., .. })
+            }
+        };
+        if later {
+            self.nowhere |= *outcome == Outcome::Unroutable;
+            self.again.insert(delivery.tag, delivery);
+        } else if let Outcome::Refused(refused) = outcome {
+            tracing::warn!(mover = %self.mover.name, %refused, "a message was refused where it was carried to");
+            metrics::counter!("linkspan_messages_dropped_total", "reason" => "refused").increment(1);
+            delivery.settle(Settlement::Reject(None));
+        } else {
+            metrics::counter!("linkspan_messages_moved_total").increment(1);
+            delivery.settle(Settlement::Accept);
+        }
+    }
+}
+
+/// The message as one that is published to `topic`; none when its properties cannot be read.
+fn readdressed(delivery: &Delivery, topic: &str, head: Message) -> Option<Arc<OwnedBatch>> {
+    let properties = delivery.message.properties().ok()?;
+    let batch = delivery.message.batch.batch();
+    let payload = match batch.body {
+        Some(body) => body.clone(),
+        None => Body::Shared(delivery.message.payload()?.to_vec().into()),
+    };
+    let draft = Draft { exchange: None, topic: topic.as_bytes(), properties: &properties, payload, head };
+    Some(draft.build())
+}
+
+/// What the far end says.
+#[derive(Default)]
+pub struct Ears {
+    receipts: Mutex<Vec<Receipt>>,
+    closed: Mutex<bool>,
+    woken: Notify,
+}
+
+impl Ears {
+    pub async fn said(&self) {
+        self.woken.notified().await;
+    }
+
+    fn take(&self) -> Vec<Receipt> {
+        std::mem::take(&mut *self.receipts.lock())
+    }
+
+    pub fn is_closed(&self) -> bool {
+        *self.closed.lock()
+    }
+}
+
+impl ReceiptSink for Ears {
+    fn receipts(&self, runs: &[Receipt]) {
+        self.receipts.lock().extend_from_slice(runs);
+        self.woken.notify_one();
+    }
+}
+
+impl LaneEvents for Ears {
+    fn event(&self, event: LaneEvent) {
+        if matches!(event, LaneEvent::Closed { .. }) {
+            *self.closed.lock() = true;
+            self.woken.notify_one();
+        }
+    }
+}

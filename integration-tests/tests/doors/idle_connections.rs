@@ -77,7 +77,8 @@ fn settled() -> usize {
 
 #[test]
 fn an_idle_mqtt_subscriber_takes_at_most_4_kib() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // One worker: the buffers that each worker keeps are no connection's, and another one's first would be counted.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let ports = ["MQTT", "AMQP", "HTTP"]
         .map(|door| (format!("LINKSPAN_DOORS__{door}__LISTEN"), "127.0.0.1:0".to_owned()));
     let config = Config::load(None, ports).unwrap();

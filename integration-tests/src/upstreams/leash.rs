@@ -82,7 +82,10 @@ impl Leash {
         let pid = self.running.expect("it runs");
         let signal = if frozen { "STOP" } else { "CONT" };
         // no signal order: this is over when it is answered
-        self.run(&format!("kill -{signal} -{pid}"));
+        // The broker may not yet lead its group.
+        self.run(&format!(
+            "(n=0; until kill -{signal} -{pid} 2> /dev/null; do n=$((n + 1)); [ $n -lt 40 ] || exit 1; sleep 0.05; done)"
+        ));
     }
 
     /// Waits until the broker has ended.

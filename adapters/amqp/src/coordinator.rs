@@ -40,17 +40,17 @@ pub(crate) fn keep(
                         () = restore(&upstream, &live) => {}
                         () = lost(&live) => {}
                     }
-                    upstream.set(Link::Up(Arc::clone(&live)));
+                    // The figure is right by the time that the health is asked.
                     reporter.up(&at.to_string());
+                    upstream.set(Link::Up(Arc::clone(&live)));
                     wait = options.retry_min;
                     let why = watch(&upstream, &live).await;
-                    let link =
-                        if upstream.is_closed() { Link::Closed } else { Link::Down(why.as_str().into()) };
-                    upstream.set(link);
                     if upstream.is_closed() {
+                        upstream.set(Link::Closed);
                         return close(&live).await;
                     }
                     reporter.lost(&why);
+                    upstream.set(Link::Down(why.as_str().into()));
                 }
                 Err(why) => {
                     upstream.set(Link::Down(why.as_str().into()));

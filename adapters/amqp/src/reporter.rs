@@ -78,7 +78,7 @@ impl Reporter {
     }
 
     fn gauge(&self, state: &State) {
-        let up = if state.up > 0 { 1.0 } else { 0.0 };
+        let up = if state.up == self.all { 1.0 } else { 0.0 };
         metrics::gauge!("linkspan_backend_up", "backend" => self.name.to_string()).set(up);
     }
 }

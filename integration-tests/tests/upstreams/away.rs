@@ -215,8 +215,12 @@ async fn each_change_of_a_back_end_is_one_line() {
             };
             soon("/readyz knows of the change", reached).await;
             let figure = format!("linkspan_backend_up{{backend=\"plant\"}} {up}");
-            let figures = get(http, "/metrics", &[]).await.body;
-            assert!(figures.contains(&figure), "{kind}: `{figure}` in {figures}");
+            let told = async {
+                while !get(http, "/metrics", &[]).await.body.contains(&figure) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            soon(&format!("{kind}: /metrics has `{figure}`"), told).await;
         };
         state(503, 0).await;
         for _ in 0..2 {

@@ -10,6 +10,7 @@
 //! - [`hub`]: the one place that every message passes; it asks [`routes`] which route an address has and [`patterns`]
 //!   what that route's pattern means, and keeps the [`retained`] messages, because every door may publish one; a
 //!   [`mover`] carries from one back end to another what routes and bindings part
+//! - [`ledger`]: small durable state and leases, in a file or in a PostgreSQL that instances share
 //! - [`broker`]: assembles all of it, reloads it, stops it
 //! - [`config`]: what the TOML file says; [`cli`]: what the command line does
 //!
@@ -23,6 +24,7 @@ pub mod config;
 pub mod doors;
 pub mod hub;
 pub mod identity;
+pub mod ledger;
 pub mod mover;
 pub mod patterns;
 pub mod protocol;

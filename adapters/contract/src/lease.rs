@@ -9,11 +9,12 @@ use async_trait::async_trait;
 /// A number that grows each time that a lease gets another holder: what was begun under an older one is over.
 pub type Fence = u64;
 
-/// Grants leases. Whoever holds one takes it again before it [`lasts`](Lease::lasts) no longer, and stops what it did
-/// under it when that is refused.
+/// Grants leases to one instance, from its start to its end. Whoever holds one takes it again before it
+/// [`lasts`](Lease::lasts) no longer, and stops what it did under it when that is refused or the number is another one.
 #[async_trait]
 pub trait Leases: Send + Sync {
-    /// Takes the lease of that name, or renews it.
+    /// Takes the lease of that name, or renews it. It keeps its number while the same run of the same instance renews it
+    /// in time. An instance that was started again need not wait for what it held before.
     ///
     /// # Errors
     /// Who has it, or why nobody could be asked.

@@ -27,7 +27,7 @@
 //! | [`destination`], [`source`], [`topology`] | where messages go, where they come from, what AMQP clients declare |
 //! | [`sink`], [`credit`], [`settlement`] | the way out: delivering, windows, accepting |
 //! | [`receipt`] | the way back: who has taken responsibility |
-//! | [`lease`] | what only one of several instances may do |
+//! | [`lease`], [`ledger`] | what only one of several instances may do, and what they remember together |
 //! | [`deliveries`] | the pull side, for HTTP and what else waits for one message at a time |
 //! | [`capabilities`], [`health`], [`events`], [`refusal`], [`client`], [`clock`] | what a back end can do, how it is, what it says, what it refuses, to whom, and when |
 
@@ -47,6 +47,7 @@ pub mod events;
 pub mod form;
 pub mod health;
 pub mod lease;
+pub mod ledger;
 pub mod message;
 pub mod neutral;
 pub mod properties;
@@ -72,6 +73,7 @@ pub use events::{LaneEvent, LaneEvents};
 pub use form::{Malformed, WireForm};
 pub use health::Health;
 pub use lease::{Fence, Lease, Leases, NotGranted, SoleInstance};
+pub use ledger::{Ledger, LedgerError};
 pub use message::{Flags, Message, Span, TargetId};
 pub use neutral::Neutral;
 pub use properties::Properties;

@@ -1,4 +1,4 @@
-//! Runs a command with a RabbitMQ and a Mosquitto in its environment, for all the processes of a test run.
+//! Runs a command with a RabbitMQ, a Mosquitto and a PostgreSQL in its environment, for all the processes of a test run.
 //!
 //!     cargo run --bin upstreams -- cargo nextest run
 //!
@@ -8,7 +8,7 @@
 
 use std::process::{Command, ExitCode};
 
-use linkspan_integration_tests::upstreams::{Mosquitto, RabbitMq, reap};
+use linkspan_integration_tests::upstreams::{Mosquitto, Postgres, RabbitMq, reap};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -18,10 +18,11 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     reap();
-    let (rabbitmq, mosquitto) = tokio::join!(RabbitMq::given_or_own(), Mosquitto::given_or_own());
+    let (rabbitmq, mosquitto, postgres) =
+        tokio::join!(RabbitMq::given_or_own(), Mosquitto::given_or_own(), Postgres::given_or_own());
     let mut command = Command::new(&program);
     command.args(arguments);
-    command.envs(rabbitmq.variables()).envs(mosquitto.variables());
+    command.envs(rabbitmq.variables()).envs(mosquitto.variables()).envs(postgres.variables());
     match command.status() {
         Ok(status) => ExitCode::from(status.code().and_then(|code| code.try_into().ok()).unwrap_or(1)),
         Err(error) => panic!("{}: {error}", program.display()),

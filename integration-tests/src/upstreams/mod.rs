@@ -1,14 +1,14 @@
 //! The brokers behind Linkspan, for tests: real ones, to be used, stopped, killed and frozen.
 //!
-//! [`RabbitMq::shared`] and [`Mosquitto::shared`] are brokers that a test leaves as they are, and where it uses names of
+//! [`RabbitMq::shared`], [`Mosquitto::shared`] and, for ledgers, [`Postgres::shared`] are servers that a test leaves as they are, and where it uses names of
 //! its own ([`unique`]). [`RabbitMq::own`] and [`Mosquitto::own`] are a test's alone, with which it does what it likes.
 //!
 //! A shared broker is taken from the first of these that there is, an own one from the second or third:
 //!
-//! 1. a URL in the environment: `LINKSPAN_TEST_RABBITMQ`, `LINKSPAN_TEST_MOSQUITTO` (`integration-tests/run` starts one
-//!    of each for a whole run, since a run is many processes);
-//! 2. Docker: the image in `LINKSPAN_TEST_RABBITMQ_IMAGE` or `LINKSPAN_TEST_MOSQUITTO_IMAGE`, or the stand-in that
-//!    `docker/stand-ins/build` builds, or the official image;
+//! 1. a URL in the environment: `LINKSPAN_TEST_RABBITMQ`, `LINKSPAN_TEST_MOSQUITTO`, `LINKSPAN_TEST_POSTGRES`
+//!    (`integration-tests/run` starts one of each for a whole run, since a run is many processes);
+//! 2. Docker: the image in `LINKSPAN_TEST_RABBITMQ_IMAGE`, `LINKSPAN_TEST_MOSQUITTO_IMAGE` or
+//!    `LINKSPAN_TEST_POSTGRES_IMAGE`, or the stand-in that `docker/stand-ins/build` builds, or the official image;
 //! 3. the broker's program on this machine.
 //!
 //! `LINKSPAN_TEST_BROKERS=docker` or `=path` leaves only that one of the last two. If none can be had, the test fails and
@@ -19,6 +19,7 @@ mod leash;
 mod mosquitto;
 mod place;
 mod port;
+mod postgres;
 mod rabbitmq;
 mod upstream;
 
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use mosquitto::Mosquitto;
 pub use place::reap;
 pub use port::Port;
+pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;
 
 /// A name that no other test and no other run uses, for queues, topics and client identifiers on shared brokers.

@@ -19,6 +19,7 @@ const KIND: Kind = Kind {
     url_variable: "LINKSPAN_TEST_MOSQUITTO",
     image_variable: "LINKSPAN_TEST_MOSQUITTO_IMAGE",
     program: "mosquitto",
+    package: "mosquitto",
 };
 
 const RUN: &str = "exec mosquitto -c mosquitto.conf";

@@ -22,13 +22,15 @@ pub(super) struct Kind {
     pub(super) image_variable: &'static str,
     /// Its program, and Debian's package of it.
     pub(super) program: &'static str,
+    pub(super) package: &'static str,
 }
 
 /// What containers of tests carry: the process that started them, and when that process was started.
 const LABEL: &str = "linkspan.test";
 
-/// Where programs are that a user's PATH may lack.
+/// Where programs are that a user's PATH may lack; and where Debian has those of PostgreSQL, by its versions.
 const ALSO: [&str; 2] = ["/usr/local/sbin", "/usr/sbin"];
+const BY_VERSION: &str = "/usr/lib/postgresql";
 
 /// Where a broker can run.
 #[derive(Debug)]
@@ -52,10 +54,10 @@ impl Place {
         found.unwrap_or_else(|why| {
             panic!(
                 "There is no {name} for this test:\n- {why}\nOne of these helps: start Docker, and where it reaches no \
-                 registry call docker/stand-ins/build; `apt-get install {program}`; and for tests that leave the \
+                 registry call docker/stand-ins/build; `apt-get install {package}`; and for tests that leave the \
                  broker as it is, its URL in {url}.",
                 name = kind.name,
-                program = kind.program,
+                package = kind.package,
                 url = kind.url_variable
             )
         })
@@ -131,7 +133,10 @@ fn path(kind: &Kind) -> Result<Place, String> {
 
 fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(ALSO.map(PathBuf::from));
+    let versions = std::fs::read_dir(BY_VERSION).into_iter().flatten().flatten();
+    let mut by_version: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    by_version.sort();
+    let folders = env::split_paths(&path).chain(ALSO.map(PathBuf::from)).chain(by_version);
     env::join_paths(folders).expect("they were split from a path")
 }
 

@@ -19,6 +19,7 @@ const KIND: Kind = Kind {
     url_variable: "LINKSPAN_TEST_RABBITMQ",
     image_variable: "LINKSPAN_TEST_RABBITMQ_IMAGE",
     program: "rabbitmq-server",
+    package: "rabbitmq-server",
 };
 
 /// Where its MQTT plugin listens when its URL is given.

@@ -1,0 +1,11 @@
+//! The suite of ledgers on both of ours, and what each must stand besides.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+mod embedded;
+mod postgres;

@@ -27,9 +27,9 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use linkspan_contract::{
     Backend, BackendError, Capabilities, Client, Clock, Connection, Delivered, DeliverySink, Ended, Health,
-    LaneEvent, LaneEvents, Receipt, ReceiptSink, SubscriptionKey, Support,
+    LaneEvent, LaneEvents, Receipt, ReceiptSink, SessionTerms, SubscriptionKey, Support, Syntax, Testament,
 };
-use linkspan_contract::{Batch, Pick};
+use linkspan_contract::{Batch, Destination, Pick};
 use parking_lot::Mutex;
 
 pub use self::routes_error::RoutesError;
@@ -38,6 +38,7 @@ pub use crate::routes::Filter;
 use crate::routes::Routes;
 use carriers::Carriers;
 use connection::HubConnection;
+use plan::Wanted;
 use reroute::{Owned, Unmade};
 
 /// Routes over back ends.
@@ -96,6 +97,25 @@ impl Hub {
     /// Whether a back end keeps retained messages itself.
     fn retains(&self, backend: &str) -> bool {
         self.backend(backend).is_ok_and(|it| it.capabilities().retained == Support::Native)
+    }
+
+    /// The session that a client gets at its home back end, if any. A will whose address lies elsewhere is not for it.
+    fn session_at(&self, home: &str, client: &Client) -> Option<Arc<SessionTerms>> {
+        let terms = client.session.as_ref()?;
+        if self.backend(home).ok()?.capabilities().sessions != Support::Native {
+            return None;
+        }
+        let routes = self.routes.load();
+        let lies_there = |will: &Testament| {
+            let topic = will.message.address().topic().into_owned();
+            let to = Destination::Address { path: &topic, syntax: Syntax::Topic, more: &[], queues: &[] };
+            let course = routes.vhost(&client.vhost).map(|table| Wanted::from(&to).course(table));
+            matches!(course, Some(Ok(course)) if *course.backend == *home)
+        };
+        if terms.will.as_ref().is_none_or(lies_there) {
+            return Some(Arc::clone(terms));
+        }
+        Some(Arc::new(SessionTerms { will: None, ..SessionTerms::clone(terms) }))
     }
 
     fn backend(&self, name: &str) -> Result<&Arc<dyn Backend>, BackendError> {
@@ -168,6 +188,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     durable: Support::Native,
     retained: Support::Emulated("the hub keeps them"),
     holds_publishers: Support::Native,
+    sessions: Support::Native,
 };
 
 #[async_trait]
@@ -192,8 +213,9 @@ impl Backend for Hub {
         if let Health::Away(why) = self.backend(&home)?.health().await {
             return Err(BackendError::Away { name: home.to_string(), why });
         }
-        let connection = HubConnection::new(me, client.clone(), sink);
-        connection.reach(&home).await?;
+        let session = self.session_at(&home, client);
+        let connection = HubConnection::new(me, Client { session: None, ..client.clone() }, sink);
+        connection.enter(&home, &Client { session, ..client.clone() }).await?;
         Ok(Box::new(connection))
     }
 

@@ -155,7 +155,7 @@ impl Mover {
             identifier: format!("linkspan.{}", self.name).into(),
             user: "linkspan".into(),
             vhost: Arc::clone(vhost),
-            keep_session: 0,
+            session: None,
         }
     }
 
@@ -342,7 +342,7 @@ mod tests {
             identifier: "c".into(),
             user: "guest".into(),
             vhost: "/".into(),
-            keep_session: 0,
+            session: None,
         };
         let mut connection = backend.connect(&client, deliveries.sink()).await.unwrap();
         let ears = Arc::new(Ears::default());

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Filter, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
+    ConnAck, Filter, Packet, PubAckReason, Publish, PublishProperties, SubscribeProperties,
+    SubscribeReasonCode, UnsubAckReason,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
 use tokio::sync::mpsc;
@@ -102,10 +103,26 @@ impl Mqtt5 {
         .await
     }
 
-    /// Unsubscribes and returns when that is done.
-    pub async fn unsubscribe(&mut self, filter: &str) {
+    /// Subscribes to one filter at QoS 1 with a subscription identifier.
+    pub async fn subscribe_identified(&mut self, filter: &str, identifier: usize) -> SubscribeReasonCode {
+        let properties = SubscribeProperties { id: Some(identifier), user_properties: Vec::new() };
+        let filter = Filter::new(filter, QoS::AtLeastOnce);
+        self.client.subscribe_many_with_properties([filter], properties).await.expect("the client lives");
+        self.await_packet("a SUBACK", |packet| match packet {
+            Packet::SubAck(ack) => Some(ack.return_codes[0]),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Unsubscribes and returns what the UNSUBACK says.
+    pub async fn unsubscribe(&mut self, filter: &str) -> UnsubAckReason {
         self.client.unsubscribe(filter).await.expect("the client lives");
-        self.await_packet("an UNSUBACK", |packet| matches!(packet, Packet::UnsubAck(_)).then_some(())).await;
+        self.await_packet("an UNSUBACK", |packet| match packet {
+            Packet::UnsubAck(ack) => Some(ack.reasons[0]),
+            _ => None,
+        })
+        .await
     }
 
     /// Publishes at QoS 1 and returns what the PUBACK says.

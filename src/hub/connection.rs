@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use linkspan_contract::{
-    BackendError, Client, Connection, DeliverySink, Ended, Lane, LaneEvents, ReceiptSink, SubscriptionKey,
+    BackendError, Client, Connection, DeliverySink, Ended, Lane, LaneEvents, ReceiptSink, SessionState,
+    SubscriptionKey,
 };
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard};
@@ -35,12 +36,12 @@ impl HubConnection {
         Self { scope: Arc::new(scope) }
     }
 
-    /// Connects to a back end, unless the client is connected to it already.
+    /// Connects to the home back end, where the client may have a session: elsewhere it has none.
     ///
     /// # Errors
     /// When it is away or denies access.
-    pub async fn reach(&self, backend: &Arc<str>) -> Result<(), BackendError> {
-        self.scope.with_connection(backend).await.map(drop)
+    pub async fn enter(&self, home: &Arc<str>, client: &Client) -> Result<(), BackendError> {
+        self.scope.connect(&mut *self.scope.connections.lock().await, home, client).await.map(drop)
     }
 }
 
@@ -54,13 +55,22 @@ impl Scope {
         if let Some(at) = connections.iter().position(|(name, _)| name == backend) {
             return Ok((connections, at));
         }
+        let at = self.connect(&mut connections, backend, &self.client).await?;
+        Ok((connections, at))
+    }
+
+    async fn connect(
+        &self,
+        connections: &mut Connections,
+        backend: &Arc<str>,
+        client: &Client,
+    ) -> Result<usize, BackendError> {
         let sink = Arc::clone(&self.sink.read());
-        let connection = self.hub.backend(backend)?.connect(&self.client, sink).await?;
+        let connection = self.hub.backend(backend)?.connect(client, sink).await?;
         // Most clients use one back end.
         connections.reserve_exact(1);
         connections.push((Arc::clone(backend), connection));
-        let at = connections.len().saturating_sub(1);
-        Ok((connections, at))
+        Ok(connections.len().saturating_sub(1))
     }
 
     /// A lane through `backend`.
@@ -115,6 +125,19 @@ impl Connection for HubConnection {
         let part = self.scope.part(&home, Arc::clone(&receipts), Arc::clone(&events)).await?;
         self.scope.hub.listen(&events);
         Ok(Box::new(HubLane::new(Arc::clone(&self.scope), part, receipts, events)))
+    }
+
+    fn session(&self) -> Option<SessionState> {
+        // The home back end's is the first.
+        self.scope.connections.try_lock().ok()?.first()?.1.session()
+    }
+
+    fn keep_session(&mut self, seconds: u32) {
+        if let Ok(mut connections) = self.scope.connections.try_lock()
+            && let Some((_, home)) = connections.first_mut()
+        {
+            home.keep_session(seconds);
+        }
     }
 
     async fn close(self: Box<Self>) {

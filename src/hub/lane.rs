@@ -199,6 +199,9 @@ impl Lane for HubLane {
         how: &Subscribe<'_>,
         credit: Option<Arc<Credit>>,
     ) -> Result<(), Refused> {
+        if *source == Source::Session {
+            return self.home()?.subscribe(source, key, how, credit).await;
+        }
         let routes = self.scope.hub.routes();
         let Some(table) = routes.vhost(&self.scope.client.vhost) else {
             return Err(Refused::AccessRefused("the vhost is gone".into()));
@@ -218,7 +221,13 @@ impl Lane for HubLane {
     }
 
     fn start(&mut self, key: SubscriptionKey) {
-        let Some(subscription) = self.subscriptions.get_mut(&key.subscription) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(&key.subscription) else {
+            // The one that is not the hub's: the session at the home back end.
+            if let Ok(home) = self.home() {
+                home.start(key);
+            }
+            return;
+        };
         subscription.started = true;
         let parts = subscription.parts();
         self.start_on(&parts, key);
@@ -238,6 +247,10 @@ impl Lane for HubLane {
             result = result.and(ended);
         }
         result
+    }
+
+    async fn unsubscribe_from(&mut self, source: &Source<'_>) -> Result<bool, Refused> {
+        self.home()?.unsubscribe_from(source).await
     }
 
     async fn fetch(

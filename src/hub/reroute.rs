@@ -404,7 +404,7 @@ impl Hub {
             identifier: "linkspan".into(),
             user: "linkspan".into(),
             vhost: Arc::clone(vhost),
-            keep_session: 0,
+            session: None,
         };
         let mut connection = backend.connect(&client, Arc::new(Nobody)).await?;
         let lane = connection.lane(Arc::new(Nobody), Arc::new(Nobody)).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{Credit, Refused, Settle, Source, Subscribe, SubscriptionKey, Value};
+use linkspan_contract::{Credit, Refused, Settle, Source, Subscribe, SubscriptionKey, Value, Wishes};
 
 use crate::patterns::{Place, Taking, taking};
 use crate::routes::{Route, RouteTable};
@@ -16,8 +16,9 @@ pub struct Subscription {
     no_local: bool,
     exclusive: bool,
     priority: i32,
-    arguments: Vec<(String, Value<'static>)>,
+    arguments: Box<[(String, Value<'static>)]>,
     ack_timeout: Option<u64>,
+    wishes: Option<Wishes>,
     credit: Option<Arc<Credit>>,
     /// The window of a work queue, inside the client's own.
     window: Option<Arc<Credit>>,
@@ -97,6 +98,9 @@ impl Subscription {
             Source::Filter(filter) => Asked::Filter(filter.into()),
             Source::Group { group, filter } => Asked::Group { group: group.into(), filter: filter.into() },
             Source::Queue(name) => Asked::Queue(name.into()),
+            Source::Session => {
+                return Err(Refused::NotImplemented("a session is its home back end's alone".into()));
+            }
         };
         let own = |(name, value): &(&str, Value<'_>)| ((*name).to_owned(), value.clone().into_owned());
         let taking = source.taking(table)?;
@@ -109,6 +113,7 @@ impl Subscription {
             priority: how.priority,
             arguments: how.arguments.iter().map(own).collect(),
             ack_timeout: how.ack_timeout,
+            wishes: how.wishes,
             credit,
             window: None,
             taking,
@@ -218,6 +223,7 @@ impl Subscription {
             priority: self.priority,
             arguments,
             ack_timeout: self.ack_timeout,
+            wishes: self.wishes,
         }
     }
 

@@ -107,7 +107,7 @@ impl Client1 {
             identifier: "test".into(),
             user: "guest".into(),
             vhost: "/".into(),
-            keep_session: 0,
+            session: None,
         };
         let deliveries = Deliveries::working(1 << 20, credit);
         let mut connection = hub.connect(&client, deliveries.sink()).await.unwrap();

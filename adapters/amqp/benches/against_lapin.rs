@@ -160,7 +160,7 @@ async fn through_the_back_end(url: &str, window: usize, count: u64) -> Figures {
         identifier: "bench".into(),
         user: "guest".into(),
         vhost: "/".into(),
-        keep_session: 0,
+        session: None,
     };
     let (out, taken) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
     let mut publisher = backend.connect(&client(1), out.clone()).await.expect("a client");

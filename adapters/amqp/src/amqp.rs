@@ -57,6 +57,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     holds_publishers: Support::Absent(
         "the broker stands between publishers and subscribers: reading from it is held, not publishing to it",
     ),
+    sessions: Support::Absent("a session ends with its connection"),
 };
 
 impl AmqpBackend {

@@ -86,7 +86,7 @@ impl AmqpLane {
                 origin: Arc::clone(outlet.origin()),
                 groups: Arc::clone(&scope.fleet.groups),
                 sink: scope.sink(),
-                keeps: scope.client.keep_session > 0,
+                keeps: scope.client.keeps_session(),
             }));
             scope.note(&consumers);
             consumers
@@ -279,6 +279,9 @@ impl Lane for AmqpLane {
             }
             Source::Group { group, filter } => self.join(group, filter, key, how, credit).await?,
             Source::Queue(queue) => self.consume(queue, false, key, how, credit).await?,
+            Source::Session => {
+                return Err(Refused::NotImplemented("sessions are not kept here".into()));
+            }
         }
         self.leave_filter(key).await
     }

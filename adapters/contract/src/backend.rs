@@ -16,6 +16,7 @@ use crate::health::Health;
 use crate::message::TargetId;
 use crate::receipt::{Published, ReceiptSink};
 use crate::refusal::{BackendError, Lost, Refused};
+use crate::session::SessionState;
 use crate::settlement::{DeliveryTag, Settled};
 use crate::sink::{DeliverySink, SubscriptionKey};
 use crate::source::{Source, Subscribe};
@@ -64,7 +65,17 @@ pub trait Connection: Send {
         events: Arc<dyn LaneEvents>,
     ) -> Result<Box<dyn Lane>, BackendError>;
 
-    /// Closes the scope and returns when what belonged to it is gone.
+    /// The session that the back end keeps for the client, when it does.
+    fn session(&self) -> Option<SessionState> {
+        None
+    }
+
+    /// From now on the session is to be kept for so many seconds after the connection's end (MQTT 5 §3.14.2.2.2).
+    fn keep_session(&mut self, seconds: u32) {
+        let _ = seconds;
+    }
+
+    /// Closes the scope in good order and returns when what belonged to it is gone: a session's will is not published.
     async fn close(self: Box<Self>);
 }
 
@@ -163,6 +174,16 @@ pub trait Lane: Send {
     /// # Errors
     /// When the broker says no.
     async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused>;
+
+    /// Ends a subscription that the client's session has at the broker from an earlier connection, and that has no key
+    /// here. False when there was none.
+    ///
+    /// # Errors
+    /// When the broker says no.
+    async fn unsubscribe_from(&mut self, source: &Source<'_>) -> Result<bool, Refused> {
+        let _ = source;
+        Ok(false)
+    }
 
     /// Takes one message of a queue (AMQP's `basic.get`), unsettled under `key` unless `settled`. One key serves all
     /// fetches of a lane.

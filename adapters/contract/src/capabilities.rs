@@ -52,4 +52,7 @@ pub struct Capabilities {
     /// A publisher to addresses is held while a subscriber's sink is above its mark. Where a broker stands between
     /// the two, what the back end reads from it is held instead.
     pub holds_publishers: Support,
+    /// A client's session is one at the broker, under the client's own identifier: subscriptions and what waits for them
+    /// outlive the connection there, and the broker publishes the will.
+    pub sessions: Support,
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::session::SessionTerms;
+
 /// A client's scope at a back end: what it declares exclusively lives and dies with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Client {
     /// Unique in this process; no-local and exclusiveness go by it.
     pub number: u64,
@@ -14,8 +16,15 @@ pub struct Client {
     pub user: Arc<str>,
     /// The namespace it works in.
     pub vhost: Arc<str>,
-    /// Seconds that its unsettled deliveries and subscriptions outlive the connection; 0: not at all.
-    pub keep_session: u32,
+    /// The session that it wants; none is one that ends with its connection.
+    pub session: Option<Arc<SessionTerms>>,
+}
+
+impl Client {
+    /// Whether its unsettled deliveries and subscriptions outlive its connection.
+    pub fn keeps_session(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.keep > 0)
+    }
 }
 
 /// A number for [`Client::number`] that no other client of this process has.

@@ -28,6 +28,8 @@ pub enum LaneEvent {
     Blocked(Arc<str>),
     /// It does again.
     Unblocked,
+    /// Another client has the session at the back end now (MQTT 5 0x8E): it is lost to this one.
+    TakenOver,
     /// Routes were changed: the lane's task should call [`Lane::refresh`](crate::Lane::refresh).
     Changed,
 }

@@ -29,7 +29,7 @@
 //! | [`receipt`] | the way back: who has taken responsibility |
 //! | [`lease`], [`ledger`] | what only one of several instances may do, and what they remember together |
 //! | [`deliveries`] | the pull side, for HTTP and what else waits for one message at a time |
-//! | [`capabilities`], [`health`], [`events`], [`refusal`], [`client`], [`clock`] | what a back end can do, how it is, what it says, what it refuses, to whom, and when |
+//! | [`capabilities`], [`health`], [`events`], [`refusal`], [`client`], [`session`], [`clock`] | what a back end can do, how it is, what it says, what it refuses, to whom, and when |
 
 pub mod address;
 pub mod backend;
@@ -53,6 +53,7 @@ pub mod neutral;
 pub mod properties;
 pub mod receipt;
 pub mod refusal;
+pub mod session;
 pub mod settlement;
 pub mod sink;
 pub mod source;
@@ -79,8 +80,9 @@ pub use neutral::Neutral;
 pub use properties::Properties;
 pub use receipt::{Outcome, Published, Receipt, ReceiptSink, Seq};
 pub use refusal::{BackendError, Lost, Refused, What};
+pub use session::{SessionState, SessionTerms, Testament};
 pub use settlement::{DeliveryTag, Settled, Settlement};
 pub use sink::{Delivered, DeliverySink, Ended, Pick, SubscriptionKey};
-pub use source::{Settle, Source, Subscribe};
+pub use source::{Replay, Settle, Source, Subscribe, Wishes};
 pub use topology::{Binding, ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec};
 pub use value::Value;

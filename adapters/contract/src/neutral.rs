@@ -4,6 +4,7 @@
 //! Properties: a field number, then its value; texts and lists carry a 32-bit length; all numbers big-endian.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::address::{Address, Syntax};
@@ -136,6 +137,10 @@ pub fn encode(properties: &Properties<'_>, out: &mut Vec<u8>) {
     if let Some(utf8) = properties.utf8_payload {
         out.extend([13, u8::from(utf8)]);
     }
+    for subscription in &properties.subscriptions {
+        out.push(15);
+        out.extend(subscription.get().to_be_bytes());
+    }
     for (name, value) in &properties.headers {
         out.push(14);
         put_bytes(name.as_bytes(), out);
@@ -218,6 +223,7 @@ fn decode(encoded: &[u8]) -> Option<Properties<'_>> {
             11 => properties.priority = Some(take::<1>(from)?[0]),
             12 => properties.timestamp = Some(u64::from_be_bytes(take(from)?)),
             13 => properties.utf8_payload = Some(take::<1>(from)?[0] != 0),
+            15 => properties.subscriptions.push(NonZeroU32::new(u32::from_be_bytes(take(from)?))?),
             14 => properties.headers.push((text(from)?, value(from, 0)?)),
             _ => return None,
         }
@@ -312,6 +318,7 @@ mod tests {
             cluster_id: Some("c".into()),
             expiration: Some("5000".into()),
             utf8_payload: Some(true),
+            subscriptions: vec![NonZeroU32::MIN],
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a publisher says about a message, in no protocol's encoding.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 
 use crate::value::{Value, owned_fields};
 
@@ -36,6 +37,8 @@ pub struct Properties<'a> {
     pub expiration: Option<Cow<'a, str>>,
     /// MQTT 5's payload format indicator: the payload is UTF-8 text.
     pub utf8_payload: Option<bool>,
+    /// By which of the client's subscriptions a broker that keeps its session delivers it (MQTT 5 §3.3.2.3.8).
+    pub subscriptions: Vec<NonZeroU32>,
 }
 
 impl<'a> Properties<'a> {
@@ -64,6 +67,7 @@ impl<'a> Properties<'a> {
             cluster_id: own(self.cluster_id),
             expiration: own(self.expiration),
             utf8_payload: self.utf8_payload,
+            subscriptions: self.subscriptions,
         }
     }
 }

@@ -133,6 +133,14 @@ pub enum BackendError {
         /// What it said.
         why: String,
     },
+    /// It takes no client of that identifier: the client's fault.
+    #[error("back end '{name}' does not take the client identifier: {why}")]
+    BadIdentifier {
+        /// Which.
+        name: String,
+        /// What it said.
+        why: String,
+    },
     /// There is no such vhost: the client's fault.
     #[error("vhost '{0}' not found")]
     UnknownVhost(String),

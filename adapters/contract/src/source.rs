@@ -1,5 +1,7 @@
 //! Where messages come from.
 
+use std::num::NonZeroU32;
+
 use crate::value::Value;
 
 /// What can be subscribed to.
@@ -16,6 +18,11 @@ pub enum Source<'a> {
     },
     /// A queue by name.
     Queue(&'a str),
+    /// All that the client's session at its home back end is given, by whatever filters it has there, those of earlier
+    /// connections among them: only where [`Connection::session`](crate::Connection::session) tells of one. QoS and
+    /// RETAIN are as the broker says, and so are the subscription identifiers, which stand in the properties. What is
+    /// subscribed to by filters there comes this way and no other.
+    Session,
 }
 
 /// Who settles what a subscription is given.
@@ -45,11 +52,43 @@ pub struct Subscribe<'a> {
     pub arguments: &'a [(&'a str, Value<'a>)],
     /// Milliseconds after which an unsettled delivery is released by itself.
     pub ack_timeout: Option<u64>,
+    /// What a back end that keeps the client's session has to know; others leave it to the door.
+    pub wishes: Option<Wishes>,
+}
+
+/// Options of a subscription that the keeper of the session sees to (MQTT 5 §3.8.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wishes {
+    /// Messages keep their RETAIN flag.
+    pub retain_as_published: bool,
+    /// Whether retained messages are sent.
+    pub replay: Replay,
+    /// Sent along with each message.
+    pub identifier: Option<NonZeroU32>,
+}
+
+/// Whether a subscription brings the retained messages that it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// Yes.
+    Always,
+    /// When there was no subscription of that filter before.
+    IfNew,
+    /// No.
+    Never,
 }
 
 impl Subscribe<'_> {
     /// A plain subscription that `settle` describes.
     pub const fn new(settle: Settle) -> Self {
-        Self { settle, no_local: false, exclusive: false, priority: 0, arguments: &[], ack_timeout: None }
+        Self {
+            settle,
+            no_local: false,
+            exclusive: false,
+            priority: 0,
+            arguments: &[],
+            ack_timeout: None,
+            wishes: None,
+        }
     }
 }

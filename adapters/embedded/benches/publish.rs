@@ -65,13 +65,8 @@ struct Peer {
 const KEY: SubscriptionKey = SubscriptionKey { subscription: 1, part: 0 };
 
 fn peer(runtime: &Runtime, backend: &Arc<Embedded>, number: u64) -> Peer {
-    let client = Client {
-        number,
-        identifier: "bench".into(),
-        user: "guest".into(),
-        vhost: "/".into(),
-        keep_session: 0,
-    };
+    let client =
+        Client { number, identifier: "bench".into(), user: "guest".into(), vhost: "/".into(), session: None };
     let sink = Arc::new(Null::default());
     let opened = async {
         let mut connection = backend.connect(&client, sink.clone()).await.expect("a client connects");

@@ -59,7 +59,7 @@ impl Connection for EmbeddedConnection {
     ) -> Result<Box<dyn Lane>, BackendError> {
         let session = Arc::new(Session::new(
             self.client.number,
-            self.client.keep_session > 0,
+            self.client.keeps_session(),
             Arc::clone(&self.sink),
             &self.vhost.house.options,
         ));

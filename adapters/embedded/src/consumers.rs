@@ -103,6 +103,7 @@ impl Consumers {
                     queue.join(consumer, &this.session, key).map(|()| queue)
                 })
             }),
+            Source::Session => Err(Refused::NotImplemented("sessions are not kept here".into())),
             Source::Queue(name) => self.subscribe_queue(key, now, touched, |this, number| {
                 let topology = this.vhost.look();
                 let queue = topology.queue(name).ok_or_else(|| Refused::NotFound {

@@ -70,6 +70,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     durable: Support::Absent("messages are kept in memory: they are lost when Linkspan stops"),
     retained: Support::Emulated("the hub keeps them"),
     holds_publishers: Support::Native,
+    sessions: Support::Absent("a session ends with its connection"),
 };
 
 impl Embedded {

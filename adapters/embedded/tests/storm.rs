@@ -89,7 +89,7 @@ fn client(
         identifier: "storm".into(),
         user: "guest".into(),
         vhost: "/".into(),
-        keep_session: 0,
+        session: None,
     };
     runtime.block_on(async {
         let mut connection = backend.connect(&client, sink.clone()).await.unwrap();

@@ -107,7 +107,7 @@ async fn through(url: &str, window: u64) -> f64 {
         identifier: "bench".into(),
         user: "bench".into(),
         vhost: "/".into(),
-        keep_session: 0,
+        session: None,
     };
     let (delivered, confirmed) = (Arc::new(Count::default()), Arc::new(Count::default()));
     let heard = Arc::new(Heard::default());

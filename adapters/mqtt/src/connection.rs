@@ -8,6 +8,7 @@ use linkspan_contract::{BackendError, Client, Connection, DeliverySink, Lane, La
 use crate::claim::Ears;
 use crate::house::House;
 use crate::lane::MqttLane;
+use crate::publisher::Publisher;
 
 /// One client: what it has here is a connection of the engine's.
 pub(crate) struct MqttConnection {
@@ -35,7 +36,10 @@ impl Connection for MqttConnection {
         events: Arc<dyn LaneEvents>,
     ) -> Result<Box<dyn Lane>, BackendError> {
         let inner = self.inner.lane(Arc::clone(&receipts), Arc::clone(&events)).await?;
-        Ok(Box::new(MqttLane::new(Arc::clone(&self.house), &self.client, inner, Ears::new(receipts, events))))
+        let ears = Ears::new(receipts, events);
+        let house = Arc::clone(&self.house);
+        let publisher = Publisher::shared(Arc::clone(&house), &self.client, Arc::clone(&ears));
+        Ok(Box::new(MqttLane::new(house, &self.client, inner, ears, publisher, None)))
     }
 
     async fn close(self: Box<Self>) {

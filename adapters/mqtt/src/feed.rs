@@ -203,7 +203,7 @@ impl ReceiptSink for Unsafe {
                 let found = self.numbers.lock().remove(&seq);
                 if let (Some((generation, packet_id)), Outcome::Accepted) = (found, &run.outcome) {
                     // What it breaks is noticed by who reads.
-                    let _ = self.session.acknowledge(generation, std::iter::once(packet_id));
+                    let _ = self.session.acknowledge(generation, std::iter::once((packet_id, false)));
                 }
             }
         }
@@ -217,7 +217,7 @@ impl Feeder {
             identifier: "linkspan".into(),
             user: "linkspan".into(),
             vhost: Arc::clone(&feed.vhost),
-            keep_session: 0,
+            session: None,
         };
         let unsafe_yet = Arc::new(Unsafe { session: Arc::clone(&feed.session), numbers: Mutex::default() });
         let mut connection = house.inner.connect(&client, Arc::new(Nobody)).await.ok()?;
@@ -288,7 +288,7 @@ impl Feeder {
     fn acknowledge(&self, number: Option<(u64, u16)>) {
         if let Some((generation, packet_id)) = number {
             // What it breaks is noticed by who reads.
-            let _ = self.feed.session.acknowledge(generation, std::iter::once(packet_id));
+            let _ = self.feed.session.acknowledge(generation, std::iter::once((packet_id, false)));
         }
     }
 }

@@ -11,10 +11,11 @@ use linkspan_contract::{Clock, Leases, Millis};
 use linkspan_embedded::{BindingWatch, Embedded};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::feed::Feeds;
 use crate::options::{MqttOptions, Place, VersionChoice};
+use crate::passage::farewell::Farewells;
 use crate::status::Status;
 use crate::upstream::connection::{Connection, Introduction, Sender};
 use crate::upstream::failure::Failure;
@@ -36,6 +37,10 @@ pub(crate) struct House {
     pub(crate) subscriber: Arc<Session>,
     pub(crate) feeds: Feeds,
     pub(crate) locals: Locals,
+    /// Clients that are passed through, and what is owed for those that have left.
+    pub(crate) farewells: Farewells,
+    /// Clients that are passed through, subscribe, and are cut off from the broker.
+    pub(crate) absent: watch::Sender<usize>,
     /// Who asks the broker for what it keeps: each has a connection for that long.
     pub(crate) asking: Semaphore,
     closed: AtomicBool,
@@ -70,6 +75,8 @@ impl House {
             subscriber,
             feeds: Feeds::default(),
             locals: Locals::default(),
+            farewells: Farewells::default(),
+            absent: watch::Sender::new(0),
             asking: Semaphore::new(ASKING),
             closed: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
@@ -113,6 +120,8 @@ pub(crate) fn introduction(dial: &Dial, options: &MqttOptions, identifier: Strin
         max_packet_size: options.max_packet_size,
         keep_alive: options.keep_alive,
         timeout: options.connect_timeout,
+        will: None,
+        begun: Vec::new(),
     }
 }
 
@@ -171,8 +180,9 @@ impl Dial {
     async fn open_as(how: &Introduction, version: Version) -> Result<(Connection, Sender, Welcome), Failure> {
         if version == Version::V311 && how.fresh && how.session_expiry > 0 {
             // What the broker remembers of a former life is forgotten only by a session that leaves nothing behind.
-            let forgetful = Introduction { session_expiry: 0, ..how.clone() };
-            drop(Connection::open(&forgetful, version).await?);
+            let forgetful = Introduction { session_expiry: 0, will: None, ..how.clone() };
+            let (connection, sender, _) = Connection::open(&forgetful, version).await?;
+            connection.leave(&sender).await;
             return Connection::open(&Introduction { fresh: false, ..how.clone() }, version).await;
         }
         Connection::open(how, version).await

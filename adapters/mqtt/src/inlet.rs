@@ -186,7 +186,7 @@ impl Mouth {
             identifier: "linkspan".into(),
             user: "linkspan".into(),
             vhost: Arc::clone(vhost),
-            keep_session: 0,
+            session: None,
         };
         let mut connection = house.inner.connect(&client, Arc::new(Nobody)).await.ok()?;
         let lane = connection.lane(Arc::new(Nobody), Arc::new(Nobody)).await.ok()?;

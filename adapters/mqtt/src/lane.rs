@@ -16,12 +16,14 @@ use crate::claim::Ears;
 use crate::exchanges;
 use crate::feed::{Feed, Hold};
 use crate::house::House;
+use crate::passage::passage::Passage;
 use crate::publisher::Publisher;
 use crate::retained;
 use crate::upstream::coordinator;
 use crate::upstream::filter;
 use crate::upstream::packet::Version;
 use crate::upstream::session::{Marks, Session};
+use crate::upstream::wish::Wish;
 
 /// One lane: addresses are the broker's, all else is the engine's.
 pub(crate) struct MqttLane {
@@ -32,6 +34,20 @@ pub(crate) struct MqttLane {
     ears: Arc<Ears>,
     /// What its subscriptions want of the broker.
     wants: HashMap<SubscriptionKey, Vec<Want>, RandomState>,
+    /// The client's own session, when it is passed through: what it subscribes to by filters is subscribed to there.
+    own: Option<Own>,
+}
+
+/// A lane's part of its client's own session.
+pub(crate) struct Own {
+    passage: Arc<Passage>,
+    filters: HashMap<SubscriptionKey, Arc<str>, RandomState>,
+}
+
+impl Own {
+    pub(crate) fn new(passage: Arc<Passage>) -> Self {
+        Self { passage, filters: HashMap::default() }
+    }
 }
 
 /// A filter that a subscription wants, from before it begins until it ends.
@@ -41,9 +57,15 @@ struct Want {
 }
 
 impl MqttLane {
-    pub(crate) fn new(house: Arc<House>, client: &Client, inner: Box<dyn Lane>, ears: Arc<Ears>) -> Self {
-        let publisher = Publisher::new(Arc::clone(&house), client, Arc::clone(&ears));
-        Self { house, client: client.clone(), inner, publisher, ears, wants: HashMap::default() }
+    pub(crate) fn new(
+        house: Arc<House>,
+        client: &Client,
+        inner: Box<dyn Lane>,
+        ears: Arc<Ears>,
+        publisher: Publisher,
+        own: Option<Own>,
+    ) -> Self {
+        Self { house, client: client.clone(), inner, publisher, ears, wants: HashMap::default(), own }
     }
 
     fn check_feed(&self, queue: &str) -> Result<(), Refused> {
@@ -57,6 +79,14 @@ fn release(house: &House, client: u64, wants: impl IntoIterator<Item = Want>) {
         if want.no_local {
             house.locals.remove(client, 1);
         }
+    }
+}
+
+/// What the broker calls a subscription.
+fn at_broker(source: &Source<'_>, filter: &str) -> Arc<str> {
+    match source {
+        Source::Group { group, .. } => format!("$share/{group}/{filter}").into(),
+        _ => filter.into(),
     }
 }
 
@@ -99,6 +129,9 @@ impl Lane for MqttLane {
     fn flush(&mut self) {
         self.publisher.flush();
         self.inner.flush();
+        if let Some(own) = &self.own {
+            own.passage.flush();
+        }
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
@@ -114,11 +147,17 @@ impl Lane for MqttLane {
     }
 
     fn settle(&mut self, runs: &[Settled]) {
+        if let Some(own) = &self.own {
+            own.passage.settle(runs);
+        }
         self.inner.settle(runs);
     }
 
     fn resume(&mut self) {
         self.inner.resume();
+        if let Some(own) = &self.own {
+            own.passage.give();
+        }
     }
 
     async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
@@ -137,8 +176,21 @@ impl Lane for MqttLane {
                 self.check_feed(queue)?;
                 return self.inner.subscribe(source, key, how, credit).await;
             }
+            Source::Session => {
+                let Some(own) = &self.own else {
+                    return Err(Refused::NotImplemented("the client has no session of its own".into()));
+                };
+                own.passage.take_under(key, credit);
+                return Ok(());
+            }
             Source::Filter(filter) | Source::Group { filter, .. } => filter,
         };
+        if let Some(own) = &mut self.own {
+            let filter = at_broker(source, filter);
+            own.passage.subscribe(&filter, Wish::of(how)).await?;
+            own.filters.insert(key, filter);
+            return Ok(());
+        }
         let want = bring(&self.house, &self.client, filter, how.no_local).await?;
         if let Err(why) = self.inner.subscribe(source, key, how, credit).await {
             release(&self.house, self.client.number, [want]);
@@ -149,6 +201,9 @@ impl Lane for MqttLane {
     }
 
     fn start(&mut self, key: SubscriptionKey) {
+        if self.own.as_ref().is_some_and(|own| own.passage.start(key)) {
+            return;
+        }
         self.inner.start(key);
         // What the key stood for before is over now.
         let before = match self.wants.get_mut(&key) {
@@ -165,7 +220,21 @@ impl Lane for MqttLane {
         self.inner.refresh().await;
     }
 
+    async fn unsubscribe_from(&mut self, source: &Source<'_>) -> Result<bool, Refused> {
+        match (&self.own, *source) {
+            (Some(own), Source::Filter(filter) | Source::Group { filter, .. }) => {
+                own.passage.unsubscribe(&at_broker(source, filter)).await
+            }
+            _ => Ok(false),
+        }
+    }
+
     async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
+        if let Some(own) = &mut self.own
+            && let Some(filter) = own.filters.remove(&key)
+        {
+            return own.passage.unsubscribe(&filter).await.map(drop);
+        }
         let result = self.inner.unsubscribe(key).await;
         let wants = self.wants.remove(&key).unwrap_or_default();
         release(&self.house, self.client.number, wants);
@@ -210,6 +279,10 @@ impl Lane for MqttLane {
     }
 
     async fn retained(&mut self, filter: &str) -> Result<Option<Vec<Retained>>, Refused> {
+        if self.own.is_some() {
+            // The broker sends them to the client's session by itself.
+            return Ok(Some(Vec::new()));
+        }
         retained::fetch(&self.house, filter).await.map(Some)
     }
 

@@ -10,6 +10,10 @@
 //! - A work route's queue is fed by one persistent member of `$share/<queue>/<match>`: a message is in the queue
 //!   before the broker is told that it may forget it.
 //!
+//! An MQTT client of a vhost whose home this is has **a session of its own** at the broker, under its own client
+//! identifier: retained messages, the will, what waits for it and shared subscriptions are the broker's. All others share
+//! Linkspan's sessions.
+//!
 //! Linkspan's own sessions are few: some that publish, one that subscribes, so that order is kept over all topics, and
 //! one for each work queue. Each is a rumqttc event loop per *connection*, never its own reconnection, which loses and
 //! misattributes; what is not acknowledged is kept here and sent again in its order.
@@ -20,6 +24,7 @@
 //! | --- | --- |
 //! | [`mqtt`], [`options`], [`house`], [`status`] | the back end, what is configured, what all share, how it is |
 //! | [`connection`], [`lane`], [`publisher`], [`target`], [`body`], [`claim`], [`exchanges`] | a client's scope, its ways through, where they lead, who is told, and what is refused |
+//! | [`passage`] | clients that are passed through, each with its own session at the broker |
 //! | [`inlet`], [`feed`] | what comes from the broker: for addresses, for work queues |
 //! | [`retained`], [`probe`] | what the broker keeps, and whether it is there at all |
 //! | [`translate`] | properties in MQTT's words |
@@ -35,6 +40,7 @@ mod inlet;
 mod lane;
 mod mqtt;
 mod options;
+mod passage;
 mod probe;
 mod publisher;
 mod retained;

@@ -14,6 +14,7 @@ use crate::connection::MqttConnection;
 use crate::exchanges;
 use crate::house::{Bindings, Dial, House};
 use crate::options::{MqttOptions, OptionsError};
+use crate::passage::connection::PassageConnection;
 use crate::upstream::coordinator;
 use crate::upstream::session::{Marks, Session};
 use crate::upstream::tls;
@@ -44,6 +45,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     holds_publishers: Support::Absent(
         "the broker stands between publishers and subscribers: reading from it is held, not publishing to it",
     ),
+    sessions: Support::Native,
 };
 
 impl MqttBackend {
@@ -92,6 +94,9 @@ impl Backend for MqttBackend {
         client: &Client,
         sink: Arc<dyn DeliverySink>,
     ) -> Result<Box<dyn Connection>, BackendError> {
+        if let Some(terms) = client.session.as_ref().filter(|terms| terms.at_broker) {
+            return Ok(Box::new(PassageConnection::open(&self.house, client, terms, sink).await?));
+        }
         let inner = self.house.inner.connect(client, sink).await?;
         Ok(Box::new(MqttConnection::new(Arc::clone(&self.house), client, inner)))
     }

@@ -23,8 +23,9 @@ pub(crate) struct Publisher {
     vhost: Arc<str>,
     session: Arc<Session>,
     ears: Arc<Ears>,
-    /// Says who published, at the broker; with a number behind it, so that no two messages are the same.
-    origin: String,
+    /// Says who published, at the broker, when many publish there as one; with a number behind it, so that no two messages
+    /// are the same.
+    origin: Option<String>,
     count: u64,
     targets: Slab<Target>,
     next: Seq,
@@ -46,14 +47,21 @@ struct Progress {
 }
 
 impl Publisher {
-    pub(crate) fn new(house: Arc<House>, client: &Client, ears: Arc<Ears>) -> Self {
+    /// One that publishes by a session that others use too.
+    pub(crate) fn shared(house: Arc<House>, client: &Client, ears: Arc<Ears>) -> Self {
         let count = house.publishers.len().max(1) as u64;
         let at = usize::try_from(client.number % count).unwrap_or_default();
-        let session = house.publishers.get(at).unwrap_or(&house.subscriber);
+        let session = Arc::clone(house.publishers.get(at).unwrap_or(&house.subscriber));
+        let origin = format!("{}/{}/{:x}", house.options.instance, client.number, house.number());
+        Self { origin: Some(origin), ..Self::by(session, house, client, ears) }
+    }
+
+    /// One that publishes by the client's own session.
+    pub(crate) fn by(session: Arc<Session>, house: Arc<House>, client: &Client, ears: Arc<Ears>) -> Self {
         Self {
-            session: Arc::clone(session),
+            session,
             vhost: Arc::clone(&client.vhost),
-            origin: format!("{}/{}/{:x}", house.options.instance, client.number, house.number()),
+            origin: None,
             count: 0,
             house,
             ears,
@@ -218,14 +226,17 @@ impl Publisher {
                 Some((_, Outcome::Accepted)) | None => kept = true,
             }
         }
-        let speaks_v5 = self.house.dial.version() != Some(Version::V311);
+        let version = self.house.dial.version().unwrap_or(Version::V5);
         self.count = self.count.wrapping_add(1);
-        let origin = speaks_v5.then(|| format!("{}.{:x}", self.origin, self.count));
+        let origin = self.origin.as_ref().filter(|_| version != Version::V311);
+        let origin = origin.map(|origin| format!("{origin}.{:x}", self.count));
         let made: Result<Vec<Outgoing>, Refused> = match refusal {
             Some(why) => Err(why),
             None => topics
                 .iter()
-                .map(|topic| translate::outgoing(batch, message, topic, origin.as_deref(), progress.now))
+                .map(|topic| {
+                    translate::outgoing(batch, message, topic, version, origin.as_deref(), progress.now)
+                })
                 .collect(),
         };
         let messages = match made {

@@ -142,7 +142,7 @@ impl Question {
                 let message = translate::kept(&message);
                 self.found.extend(message.map(|message| Retained { message, age: 0 }));
             }
-            Happened::Delivered(_) | Happened::Sent(_) | Happened::Released(_) | Happened::OutOfStep => {}
+            Happened::Delivered(_) | Happened::Sent(_) | Happened::Released(..) | Happened::OutOfStep => {}
         }
         Ok(())
     }
@@ -159,6 +159,8 @@ mod tests {
             payload: Bytes::from_static(b"x"),
             properties: None,
             packet_id: Some(1),
+            exactly_once: false,
+            repeated: false,
             retain,
         })
     }

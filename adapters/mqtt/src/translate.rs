@@ -5,6 +5,7 @@
 //! RETAIN: all properties, the expiry among them, are lost there.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use linkspan_contract::{
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
 use crate::body::in_memory;
-use crate::upstream::packet::{Incoming, Outgoing};
+use crate::upstream::packet::{Incoming, Outgoing, Version};
 
 /// Says which client of which Linkspan instance published a message; taken off again here.
 pub(crate) const ORIGIN: &str = "linkspan-origin";
@@ -43,7 +44,8 @@ const SHORT: usize = 255;
 /// Payloads longer than this are not copied into a batch.
 pub(crate) const APART_FROM: usize = 32 * 1024;
 
-/// A published message as a packet to `topic`. `origin` says who published it.
+/// A published message as a packet to `topic`: with its properties unless MQTT 3.1.1 is spoken. `origin` says who
+/// published it, where the broker has to tell that.
 ///
 /// # Errors
 /// When it cannot be one.
@@ -51,6 +53,7 @@ pub(crate) fn outgoing(
     batch: &Batch<'_>,
     message: &Message,
     topic: &Arc<str>,
+    version: Version,
     origin: Option<&str>,
     now: Millis,
 ) -> Result<Outgoing, Refused> {
@@ -60,9 +63,9 @@ pub(crate) fn outgoing(
             Refused::TooLarge("the payload is not in memory, and an MQTT packet has to be".into())
         })?,
     };
-    let properties = match origin {
-        None => None,
-        Some(origin) => Some(Box::new(properties_of(batch, message, origin)?)),
+    let properties = match version {
+        Version::V311 => None,
+        Version::V5 => Some(Box::new(properties_of(batch, message, origin)?)),
     };
     let expires = message.flags.has(Flags::EXPIRES).then(|| now.saturating_add(message.expiry.max(1)));
     Ok(Outgoing {
@@ -75,13 +78,17 @@ pub(crate) fn outgoing(
     })
 }
 
-fn properties_of(batch: &Batch<'_>, message: &Message, origin: &str) -> Result<PublishProperties, Refused> {
+fn properties_of(
+    batch: &Batch<'_>,
+    message: &Message,
+    origin: Option<&str>,
+) -> Result<PublishProperties, Refused> {
     let mut to = PublishProperties::default();
     if message.flags.has(Flags::PROPERTIES) {
         let from = batch.properties(message).map_err(|error| Refused::Precondition(error.to_string()))?;
         put(&from, &mut to);
     }
-    to.user_properties.push((ORIGIN.into(), origin.into()));
+    to.user_properties.extend(origin.map(|origin| (ORIGIN.into(), origin.into())));
     Ok(to)
 }
 
@@ -239,13 +246,32 @@ fn set<'a>(to: &mut Properties<'a>, name: &str, value: &'a str) -> bool {
 /// Appends a message that came to a batch in the making. A payload of [`APART_FROM`] bytes or more is left out: it goes
 /// beside the batch.
 pub(crate) fn append(message: &Incoming, target: TargetId, bytes: &mut Vec<u8>, messages: &mut Vec<Message>) {
+    put_down(message, target, |_| Vec::new(), bytes, messages);
+}
+
+/// Like [`append`], for the client whose own session a message came by: which of its subscriptions it came for is told.
+pub(crate) fn append_for_client(message: &Incoming, bytes: &mut Vec<u8>, messages: &mut Vec<Message>) {
+    let number = |id: &usize| u32::try_from(*id).ok().and_then(NonZeroU32::new);
+    let subscriptions =
+        |said: &PublishProperties| said.subscription_identifiers.iter().filter_map(number).collect();
+    put_down(message, TargetId::default(), subscriptions, bytes, messages);
+}
+
+fn put_down(
+    message: &Incoming,
+    target: TargetId,
+    subscriptions: impl FnOnce(&PublishProperties) -> Vec<NonZeroU32>,
+    bytes: &mut Vec<u8>,
+    messages: &mut Vec<Message>,
+) {
     let start = len(bytes);
     bytes.push(0);
     bytes.extend_from_slice(&message.topic);
     let address = Span::new(start, len(bytes) - start);
     let mut head = Message { target, address, ..Message::default() };
     if let Some(properties) = message.properties.as_deref() {
-        let said = neutral_of(properties);
+        let mut said = neutral_of(properties);
+        said.subscriptions = subscriptions(properties);
         head.flags |= Flags::HEADERS.when(!said.headers.is_empty());
         if let Some(priority) = said.priority {
             head.priority = priority;
@@ -292,12 +318,14 @@ mod tests {
         let payload = Body::Shared(Bytes::copy_from_slice(payload));
         let owned = Draft { exchange: None, topic: b"a/b", properties, payload, head }.build();
         let (batch, topic) = (owned.batch(), "a/b".into());
-        let sent = outgoing(&batch, &batch.messages[0], &topic, Some("here/1"), 0).unwrap();
+        let sent = outgoing(&batch, &batch.messages[0], &topic, Version::V5, Some("here/1"), 0).unwrap();
         let came = Incoming {
             topic: Bytes::copy_from_slice(topic.as_bytes()),
             payload: sent.payload.clone(),
             properties: sent.properties.clone(),
             packet_id: sent.acknowledged.then_some(1),
+            exactly_once: false,
+            repeated: false,
             retain: sent.retain,
         };
         assert_eq!(origin(&came), Some("here/1"));
@@ -326,6 +354,7 @@ mod tests {
             cluster_id: None,
             expiration: Some("5000".into()),
             utf8_payload: Some(true),
+            subscriptions: Vec::new(),
         };
         let head = Message { flags: Flags::DURABLE | Flags::RETAIN, ..Message::default() };
         let (sent, kept) = there_and_back(&properties, head, b"payload");
@@ -390,7 +419,8 @@ mod tests {
         }
         .build();
         let batch = owned.batch();
-        let sent = outgoing(&batch, &batch.messages[0], &"t".into(), None, 0).unwrap();
+        let sent =
+            outgoing(&batch, &batch.messages[0], &"t".into(), Version::V311, Some("here/1"), 0).unwrap();
         assert!(sent.properties.is_none());
     }
 }

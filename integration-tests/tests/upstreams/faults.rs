@@ -56,14 +56,15 @@ impl Lines {
     async fn traffic_through(&self, server: &Server) -> Traffic {
         let (mqtt, amqp) = (server.mqtt(), format!("amqp://guest:guest@{}/%2f", server.amqp()));
         let takers = vec![
-            Taker::mqtt("watcher", mqtt, &self.news).await,
+            // A broker that is their home knows clients by these names, whichever Linkspan they come by.
+            Taker::mqtt(&unique("watcher"), mqtt, &self.news).await,
             Taker::bound("archive", &amqp, &self.news, &self.archive).await,
             Taker::worker("worker", &amqp, &self.work, &self.queue).await,
         ];
         let senders = vec![
-            Sender::mqtt("mqtt-news", mqtt, &self.news),
+            Sender::mqtt(&unique("mqtt-news"), mqtt, &self.news),
             Sender::amqp("amqp-news", &amqp, &self.news),
-            Sender::mqtt("mqtt-work", mqtt, &self.work),
+            Sender::mqtt(&unique("mqtt-work"), mqtt, &self.work),
             Sender::amqp("amqp-work", &amqp, &self.work),
         ];
         Traffic::new("through Linkspan", senders, takers)

@@ -11,10 +11,12 @@
 mod away;
 mod back_ends;
 mod cable;
+mod clean_clients;
 mod faults;
 mod feeds;
 mod holder;
 mod mosquitto;
+mod pass_through;
 mod poison;
 mod rabbitmq;
 mod random;

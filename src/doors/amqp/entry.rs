@@ -74,7 +74,7 @@ impl Connection {
             identifier: Arc::clone(&self.name),
             user: Arc::clone(&identity.user),
             vhost: Arc::clone(&vhost),
-            keep_session: 0,
+            session: None,
         };
         let (backend, sink) = (Arc::clone(&self.door.backend), Arc::clone(&self.sink));
         self.waited =

@@ -58,6 +58,8 @@ impl Channels {
                 }
             }
             LaneEvent::Closed { code, text } => self.fail(at, Failure::quoted(code, &text))?,
+            // Only sessions can be, and no AMQP client has one.
+            LaneEvent::TakenOver => {}
             LaneEvent::Blocked(reason) => self.blocked(at, Some(&reason)),
             LaneEvent::Unblocked => self.blocked(at, None),
             LaneEvent::Changed => self.refresh(at)?,

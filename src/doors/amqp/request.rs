@@ -168,6 +168,7 @@ async fn consume(
         priority: priority(consume.arguments, queue, &origin.vhost)?,
         arguments: &arguments,
         ack_timeout: None,
+        wishes: None,
     };
     let source = Source::Queue(queue);
     lane.subscribe(&source, key, &how, credit).await.map_err(|why| refusal::refused(&why, &origin.vhost))?;

@@ -66,7 +66,7 @@ impl Publishers {
             identifier: format!("http-publisher-{number}").into(),
             user: "http".into(),
             vhost: Arc::clone(&self.vhost),
-            keep_session: 0,
+            session: None,
         };
         let ear = Arc::new(Ear::default());
         let mut connection = self.hub.connect(&client, Arc::clone(&ear) as Arc<dyn DeliverySink>).await?;

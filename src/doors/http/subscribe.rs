@@ -60,7 +60,7 @@ pub(super) async fn subscribe(
         identifier: format!("http-{number}").into(),
         user: identity.user,
         vhost: Arc::clone(&shared.vhost),
-        keep_session: 0,
+        session: None,
     };
     let deliveries = Deliveries::watching(WATCHER_MARK);
     let mut connection = shared.hub.connect(&client, deliveries.sink()).await?;
@@ -189,7 +189,10 @@ impl LaneEvents for Ear {
             // One that is on its way already does for this one too.
             LaneEvent::Changed => drop(self.changed.try_send(())),
             LaneEvent::Closed { .. } => self.over.notify_one(),
-            LaneEvent::Returned { .. } | LaneEvent::Blocked(_) | LaneEvent::Unblocked => {}
+            LaneEvent::Returned { .. }
+            | LaneEvent::TakenOver
+            | LaneEvent::Blocked(_)
+            | LaneEvent::Unblocked => {}
         }
     }
 }

@@ -89,7 +89,9 @@ impl From<BackendError> for Problem {
             BackendError::Away { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string())
             }
-            BackendError::Denied { .. } | BackendError::UnknownVhost(_) => {
+            BackendError::Denied { .. }
+            | BackendError::BadIdentifier { .. }
+            | BackendError::UnknownVhost(_) => {
                 Self::new(StatusCode::BAD_GATEWAY, "the broker behind refused", error.to_string())
             }
         }

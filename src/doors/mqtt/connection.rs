@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use linkspan_contract::{Client, DeliverySink, client_number};
+use linkspan_contract::{Client, DeliverySink, Refused, client_number};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use self::turn::{Live, Step};
@@ -215,26 +215,18 @@ async fn admit(
         identifier: Arc::clone(&agreement.identifier),
         user: identity.user,
         vhost: Arc::clone(&door.vhost),
-        keep_session: 0,
+        session: Some(Arc::new(agreement.terms())),
     };
     asked.get_or_init(|| connect.version);
     let mut connection = door.backend.connect(&client, Arc::clone(sink) as Arc<dyn DeliverySink>).await?;
     let lane = connection.lane(Arc::clone(mailbox) as _, Arc::clone(mailbox) as _).await?;
     let mut welcome = Vec::new();
-    agreement.welcome(&door.limits, &mut welcome).map_err(|error| {
+    agreement.welcome(&door.limits, connection.session(), &mut welcome).map_err(|error| {
         TurnedAway::new(ReasonCode::PacketTooLarge, format!("the client takes no CONNACK: {error}"))
     })?;
-    {
-        let mut guard = sink.outbound.lock();
-        let (deliveries, out) = guard.parts();
-        deliveries.receiver.version = agreement.version;
-        deliveries.receiver.maximum = agreement.maximum;
-        out.extend_from_slice(&welcome);
-        guard.appended();
-    }
-    sink.outbound.flush();
-    tracing::debug!(%peer, client = %agreement.identifier, user = %client.user, version = ?agreement.version, "client connected");
-    let session = Session::new(Parts {
+    let (version, maximum) = (agreement.version, agreement.maximum);
+    tracing::debug!(%peer, client = %agreement.identifier, user = %client.user, ?version, "client connected");
+    let mut session = Session::new(Parts {
         agreement,
         connection,
         lane,
@@ -243,6 +235,22 @@ async fn admit(
         retained: Arc::clone(&door.retained),
         counters: Arc::clone(&door.counters),
     });
+    if session.kept {
+        let refused = |why: Refused| TurnedAway::new(ReasonCode::ServerUnavailable, why.to_string());
+        session.take_up().await.map_err(refused)?;
+    }
+    {
+        let mut guard = sink.outbound.lock();
+        let (deliveries, out) = guard.parts();
+        deliveries.receiver.version = version;
+        deliveries.receiver.maximum = maximum;
+        out.extend_from_slice(&welcome);
+        guard.appended();
+    }
+    sink.outbound.flush();
+    if session.kept {
+        session.begin();
+    }
     Ok((session, claim))
 }
 
@@ -312,7 +320,7 @@ impl Live {
         if ending.leaves_will() {
             session.publish_will();
         }
-        let _ = timeout(TAKE_OVER, session.close()).await;
+        let _ = timeout(TAKE_OVER, session.close(ending.leaves_will())).await;
         drop((claim, successor));
         sink.outbound.finish(door.limits.farewell).await;
         if !matches!(ending, Ending::Gone(_)) {

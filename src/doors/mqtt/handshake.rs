@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
-use linkspan_contract::BackendError;
+use linkspan_contract::session::FOREVER;
+use linkspan_contract::{BackendError, SessionState, SessionTerms};
 
 use super::limits::Limits;
 use super::translate::connect_reason;
@@ -31,9 +32,11 @@ pub(super) struct Agreement {
     /// Seconds of its keep-alive; 0 for none.
     pub keep_alive: u16,
     /// Left behind.
-    pub will: Option<Testament>,
-    /// It asked for a session that outlives the connection.
-    session_wanted: bool,
+    pub will: Option<Box<Testament>>,
+    /// It wants no session from before.
+    fresh: bool,
+    /// Seconds that its session is to outlive the connection.
+    keep: u32,
     assigned: bool,
     keep_alive_changed: bool,
 }
@@ -72,9 +75,9 @@ impl Agreement {
             ));
         }
         let will = match &connect.will {
-            Some(will) => Some(Testament::new(will, connect.version).map_err(|error| {
+            Some(will) => Some(Box::new(Testament::new(will, connect.version).map_err(|error| {
                 TurnedAway::new(error.reason(), format!("the will cannot be kept: {error}"))
-            })?),
+            })?)),
             None => None,
         };
         let keep_alive = match (connect.version, connect.keep_alive, limits.keep_alive) {
@@ -91,19 +94,43 @@ impl Agreement {
             problem_information: asked.request_problem_information.unwrap_or(true),
             keep_alive,
             will,
-            session_wanted: asked.session_expiry_interval.unwrap_or(0) > 0,
+            fresh: connect.clean_start,
+            keep: match connect.version {
+                Version::V5 => asked.session_expiry_interval.unwrap_or(0),
+                // Clean session says both what is found and what is left (3.1.1 §3.1.2.4).
+                Version::V311 if connect.clean_start => 0,
+                Version::V311 => FOREVER,
+            },
             assigned,
             keep_alive_changed: keep_alive != connect.keep_alive,
         })
     }
 
-    /// The CONNACK that says so. There never is a session from before: it ends with its connection.
+    /// What a back end that keeps sessions is asked for.
+    pub(super) fn terms(&self) -> SessionTerms {
+        SessionTerms {
+            at_broker: true,
+            fresh: self.fresh,
+            keep: self.keep,
+            window: u16::try_from(self.window).unwrap_or(u16::MAX),
+            will: self.will.as_ref().and_then(|will| will.testament(self.version)),
+        }
+    }
+
+    /// The CONNACK that says so. Where the back end keeps no `session` there is none from before, and it ends with its
+    /// connection.
     ///
     /// # Errors
     /// When it is larger than the client takes.
-    pub(super) fn welcome(&self, limits: &Limits, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn welcome(
+        &self,
+        limits: &Limits,
+        session: Option<SessionState>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let kept = session.map_or(0, |session| session.keep);
         let properties = ConnackProperties {
-            session_expiry_interval: self.session_wanted.then_some(0),
+            session_expiry_interval: (kept != self.keep).then_some(kept),
             receive_maximum: Some(limits.receive_maximum).filter(|maximum| maximum.get() < u16::MAX),
             maximum_packet_size: NonZeroU32::new(limits.packet)
                 .filter(|maximum| maximum.get() < Framing::MAXIMUM_PACKET_SIZE),
@@ -115,13 +142,17 @@ impl Agreement {
             server_keep_alive: self.keep_alive_changed.then_some(self.keep_alive),
             ..ConnackProperties::default()
         };
-        let connack = Connack { session_present: false, reason: ReasonCode::Success, properties };
+        let connack = Connack {
+            session_present: session.is_some_and(|session| session.resumed),
+            reason: ReasonCode::Success,
+            properties,
+        };
         Packet::Connack(connack).encode_within(self.maximum, self.version, out)
     }
 
     /// Whether a DISCONNECT may give the session a time to live: not when the CONNECT gave it none (§3.14.2.2.2).
     pub(super) const fn may_keep_session(&self) -> bool {
-        self.session_wanted
+        self.keep > 0
     }
 }
 

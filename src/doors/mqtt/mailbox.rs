@@ -35,6 +35,8 @@ pub(super) struct Letters {
     pub successor: Option<Successor>,
     /// The lane is over, and why.
     pub closed: Option<Arc<str>>,
+    /// Another client has the session at the back end.
+    pub taken_over: bool,
     /// The lane's subscriptions have to be resolved again.
     pub changed: bool,
     /// Linkspan goes down.
@@ -58,8 +60,9 @@ impl Mailbox {
         if !inner.owner.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             inner.owner = Some(cx.waker().clone());
         }
-        let ends =
-            |letters: &Letters| letters.successor.is_some() || letters.closed.is_some() || letters.stop;
+        let ends = |letters: &Letters| {
+            letters.successor.is_some() || letters.closed.is_some() || letters.taken_over || letters.stop
+        };
         inner.letters.as_deref().is_some_and(ends)
     }
 
@@ -104,6 +107,7 @@ impl LaneEvents for Mailbox {
     fn event(&self, event: LaneEvent) {
         match event {
             LaneEvent::Closed { text, .. } => self.post(|letters| letters.closed = Some(text)),
+            LaneEvent::TakenOver => self.post(|letters| letters.taken_over = true),
             LaneEvent::Changed => self.post(|letters| letters.changed = true),
             // Nothing is published as mandatory, and a lane that is blocked says so when it is polled.
             LaneEvent::Returned { .. } | LaneEvent::Blocked(_) | LaneEvent::Unblocked => {}

@@ -257,7 +257,7 @@ pub(super) fn refuse_payload(asked: Option<(NonZeroU16, AckKind)>, work: &mut Wo
 }
 
 /// The message in the PUBLISH packet that begins at `start`.
-fn reread(packets: &[u8], start: usize, version: Version) -> Option<Message> {
+pub(super) fn reread(packets: &[u8], start: usize, version: Version) -> Option<Message> {
     let packet = packets.get(start..)?;
     let Framing::Complete(frame) = Framing::read(packet, Framing::MAXIMUM_PACKET_SIZE).ok()? else {
         return None;

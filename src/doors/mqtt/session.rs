@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub(super) subscriptions: Subscriptions,
     /// Something that was published to is above its mark.
     pub(super) congested: bool,
+    /// It is one at the back end, which sees to what outlives the connection.
+    pub(super) kept: bool,
     counters: Arc<Counters>,
 }
 
@@ -73,7 +75,11 @@ pub(super) enum Next {
 impl Session {
     /// A session that has just begun.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { agreement, connection, lane, sink, limits, retained, counters } = parts;
+        let Parts { mut agreement, connection, lane, sink, limits, retained, counters } = parts;
+        let session = connection.session();
+        if session.is_some_and(|session| session.will) {
+            agreement.will = None;
+        }
         let credit = Arc::new(Credit::new(agreement.window));
         Self {
             publishing: Publishing::default(),
@@ -85,6 +91,7 @@ impl Session {
             retained,
             credit,
             subscriptions: Subscriptions::default(),
+            kept: session.is_some(),
             congested: false,
             counters,
         }
@@ -169,13 +176,16 @@ impl Session {
         Ok(None)
     }
 
-    fn leave(&self, disconnect: &Disconnect<'_>) -> Ending {
+    fn leave(&mut self, disconnect: &Disconnect<'_>) -> Ending {
         let keeps = disconnect.session_expiry_interval.is_some_and(|seconds| seconds > 0);
         if keeps && !self.agreement.may_keep_session() {
             return Ending::violated(
                 ReasonCode::ProtocolError,
                 "a DISCONNECT that lets a session live on which the CONNECT did not (§3.14.2.2.2)",
             );
+        }
+        if let Some(seconds) = disconnect.session_expiry_interval {
+            self.connection.keep_session(seconds);
         }
         Ending::Left(disconnect.reason)
     }
@@ -270,11 +280,13 @@ impl Session {
         }
     }
 
-    /// Ends it: returns when what belonged to it is gone.
-    pub(super) async fn close(self) {
-        let Self { connection, lane, .. } = self;
+    /// Ends it: returns when what belonged to it is gone. With `will` a back end that keeps the session publishes the will.
+    pub(super) async fn close(self, will: bool) {
+        let Self { connection, lane, kept, .. } = self;
         drop(lane);
-        connection.close().await;
+        if !(kept && will) {
+            connection.close().await;
+        }
     }
 
     /// PUBREL: the client will not send the PUBLISH again.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use linkspan_contract::address::is_topic;
 use linkspan_contract::backend::Retained;
-use linkspan_contract::{Flags, Source, SubscriptionKey};
+use linkspan_contract::{Flags, Refused, Settle, Source, SubscriptionKey, Wishes};
 use smallvec::SmallVec;
 
 use super::deliveries::{Deliveries, Subscribed};
@@ -15,7 +15,7 @@ use super::filters::{Filters, Held};
 use super::selector::select;
 use super::session::Session;
 use super::translate::delivery::Terms;
-use super::translate::{settle, subscribe_reason};
+use super::translate::{replay_of, settle, subscribe_reason};
 use crate::doors::outbound::Guard;
 use crate::protocol::mqtt::{
     Packet, Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
@@ -109,6 +109,27 @@ const fn key(number: u32) -> SubscriptionKey {
 }
 
 impl Session {
+    /// Has what the back end's session is given delivered from [`Session::begin`] on.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) async fn take_up(&mut self) -> Result<(), Refused> {
+        let number = self.subscriptions.next;
+        let how = linkspan_contract::Subscribe::new(Settle::AsPublished);
+        let credit = Some(Arc::clone(&self.credit));
+        self.lane.subscribe(&Source::Session, key(number), &how, credit).await?;
+        self.subscriptions.next += 1;
+        let subscribed = Subscribed { number, identifier: None, retain_as_published: true };
+        self.sink.outbound.lock().state().subscribe(subscribed);
+        Ok(())
+    }
+
+    /// The client is welcomed: what its session was given meanwhile may follow.
+    pub(super) fn begin(&mut self) {
+        self.lane.start(key(0));
+        self.lane.flush();
+    }
+
     /// Carries a request out and answers it.
     ///
     /// # Errors
@@ -200,6 +221,7 @@ impl Session {
         let subscribed =
             |number| Subscribed { number, identifier, retain_as_published: options.retain_as_published };
         if let Some(held) = before
+            && !self.kept
             && held.qos == qos
             && held.no_local == options.no_local
         {
@@ -213,6 +235,11 @@ impl Session {
         let number = before.map_or(self.subscriptions.next, |held| held.number);
         let mut how = linkspan_contract::Subscribe::new(settle(qos));
         how.no_local = options.no_local;
+        how.wishes = self.kept.then(|| Wishes {
+            retain_as_published: options.retain_as_published,
+            replay: replay_of(options.retain_handling),
+            identifier,
+        });
         let credit = (qos != Qos::AtMostOnce).then(|| Arc::clone(&self.credit));
         self.lane.subscribe(&source, key(number), &how, credit).await.map_err(|refused| Failure {
             reason: subscribe_reason(&refused),
@@ -238,12 +265,25 @@ impl Session {
                     self.end_subscription(held.number).await;
                     ReasonCode::Success
                 }
+                None if self.kept => self.unsubscribe_unknown(filter).await,
                 None => ReasonCode::NoSubscriptionExisted,
             });
         }
         let user_properties = UserProperties::NONE;
         let unsuback = Unsuback { packet_id, reason_string: None, user_properties, reasons };
         self.answer(&Packet::Unsuback(unsuback), |_| {})
+    }
+
+    /// A filter that only the keeper of the session may know, from an earlier connection.
+    async fn unsubscribe_unknown(&mut self, filter: &str) -> ReasonCode {
+        let Ok(source) = select(filter, self.limits.filter_levels) else {
+            return ReasonCode::NoSubscriptionExisted;
+        };
+        match self.lane.unsubscribe_from(&source).await {
+            Ok(true) => ReasonCode::Success,
+            Ok(false) => ReasonCode::NoSubscriptionExisted,
+            Err(refused) => subscribe_reason(&refused),
+        }
     }
 
     /// What back ends keep that a new subscription matches.

@@ -16,11 +16,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use linkspan_contract::{
-    BackendError, Body, Ended, Flags, Message, Outcome, Refused, Settle, Settlement, Span, TargetId,
+    BackendError, Body, Ended, Flags, Message, Outcome, Refused, Replay, Settle, Settlement, Span, TargetId,
 };
 
 use super::receipts::Answer;
-use crate::protocol::mqtt::{PropertyIdentifier, PublishProperties, PublishSpans, Qos, ReasonCode};
+use crate::protocol::mqtt::{
+    PropertyIdentifier, PublishProperties, PublishSpans, Qos, ReasonCode, RetainHandling,
+};
 
 /// The user property that carries AMQP's priority.
 pub(super) const PRIORITY: &str = "amqp-priority";
@@ -168,6 +170,7 @@ pub(super) fn subscribe_reason(refused: &Refused) -> ReasonCode {
 pub(super) fn connect_reason(error: &BackendError) -> ReasonCode {
     match error {
         BackendError::Away { .. } => ReasonCode::ServerUnavailable,
+        BackendError::BadIdentifier { .. } => ReasonCode::ClientIdentifierNotValid,
         BackendError::Denied { .. } | BackendError::UnknownVhost(_) => ReasonCode::NotAuthorized,
     }
 }
@@ -202,6 +205,15 @@ pub(super) fn settle(qos: Qos) -> Settle {
     match qos {
         Qos::AtMostOnce => Settle::OnDelivery,
         Qos::AtLeastOnce | Qos::ExactlyOnce => Settle::AsPublished,
+    }
+}
+
+/// Which retained messages a keeper of sessions is to send.
+pub(super) fn replay_of(handling: RetainHandling) -> Replay {
+    match handling {
+        RetainHandling::Send => Replay::Always,
+        RetainHandling::SendIfNew => Replay::IfNew,
+        RetainHandling::DoNotSend => Replay::Never,
     }
 }
 

@@ -1,14 +1,20 @@
 //! The message that a client leaves behind (MQTT 5 §3.1.2.5).
 
-use crate::protocol::mqtt::{Error, Packet, Publish, PublishProperties, Version, Will};
-
 use std::num::NonZeroU16;
 
-/// A will, kept as the PUBLISH that it will be. Sessions end with their connection, so that a will delay interval never
-/// outlasts the session: it is published at once [MQTT-3.1.3-9].
+use linkspan_contract::OwnedBatch;
+
+use super::publishing::reread;
+use super::translate;
+use crate::protocol::mqtt::{Error, Packet, Publish, PublishProperties, Version, Will};
+
+/// A will, kept as the PUBLISH that it will be. Where the door publishes it, it does so at once: sessions end with their
+/// connection there, so that a will delay interval never outlasts the session [MQTT-3.1.3-9].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Testament {
     packet: Box<[u8]>,
+    /// Seconds.
+    delay: u32,
 }
 
 impl Testament {
@@ -28,7 +34,15 @@ impl Testament {
         };
         let mut packet = Vec::new();
         Packet::Publish(publish).encode(version, &mut packet)?;
-        Ok(Self { packet: packet.into() })
+        Ok(Self { packet: packet.into(), delay: will.properties.will_delay_interval.unwrap_or(0) })
+    }
+
+    /// What a back end is told that publishes it.
+    pub(super) fn testament(&self, version: Version) -> Option<linkspan_contract::Testament> {
+        let message = reread(&self.packet, 0, version)?;
+        let form = translate::form::of(version);
+        let batch = OwnedBatch::new(self.packet.clone(), Box::new([message]), None, form);
+        Some(linkspan_contract::Testament { message: batch.kept(0)?, delay: self.delay })
     }
 
     /// The PUBLISH.

@@ -170,6 +170,7 @@ fn read<'a>(from: &'a BasicProperties, letter: &Letter<'_>, head: &mut Message) 
         cluster_id: text(from.cluster_id()),
         expiration: text(from.expiration()),
         utf8_payload: None,
+        subscriptions: Vec::new(),
     };
     if let Some(expiry) = to.expiration.as_ref().and_then(|text| text.parse::<u64>().ok()) {
         head.flags |= Flags::EXPIRES;

@@ -26,7 +26,7 @@ impl Way {
             identifier: "linkspan".into(),
             user: "linkspan".into(),
             vhost: Arc::clone(&plan.vhost),
-            keep_session: 0,
+            session: None,
         };
         let mut connection = crate::now::at_once(plan.inner.connect(&client, Arc::new(Nobody)))?.ok()?;
         let lane = crate::now::at_once(connection.lane(Arc::new(Nobody), Arc::new(Nobody)))?.ok()?;

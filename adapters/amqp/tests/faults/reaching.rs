@@ -66,13 +66,8 @@ async fn a_client_is_told_at_once_that_the_broker_is_away_and_the_next_node_is_t
     let backend =
         AmqpBackend::open("rabbit", AmqpOptions { nodes: vec![nowhere.clone()], ..real.clone() }, clock);
     let backend = backend.expect("a back end opens without its broker");
-    let client = Client {
-        number: 1,
-        identifier: "c".into(),
-        user: "guest".into(),
-        vhost: "/".into(),
-        keep_session: 0,
-    };
+    let client =
+        Client { number: 1, identifier: "c".into(), user: "guest".into(), vhost: "/".into(), session: None };
     tokio::time::sleep(Duration::from_millis(300)).await;
     let Health::Away(why) = backend.health().await else { panic!("nobody is there") };
     assert!(why.contains("nothing listens"), "{why}");

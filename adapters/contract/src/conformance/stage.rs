@@ -21,6 +21,7 @@ use crate::events::{LaneEvent, LaneEvents};
 use crate::message::TargetId;
 use crate::receipt::{Outcome, Published, Receipt, ReceiptSink, Seq};
 use crate::refusal::Refused;
+use crate::session::SessionTerms;
 use crate::settlement::{DeliveryTag, Settled, Settlement};
 use crate::sink::SubscriptionKey;
 use crate::source::{Settle, Source, Subscribe};
@@ -105,12 +106,14 @@ impl<'f> Stage<'f> {
     /// A client whose session outlives its socket by so many seconds.
     pub async fn client_that_keeps(&self, keep_session: u32) -> Peer<'_> {
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        let terms =
+            SessionTerms { at_broker: false, fresh: true, keep: keep_session, window: 100, will: None };
         let client = Client {
             number,
             identifier: format!("client-{number}").into(),
             user: "guest".into(),
             vhost: "/".into(),
-            keep_session,
+            session: (keep_session > 0).then(|| Arc::new(terms)),
         };
         let recorder = Arc::new(Recorder::default());
         let mut connection =

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use linkspan_contract::Refused;
 use rumqttc::v5::mqttbytes::v5 as mqtt5;
 use rumqttc::v5::mqttbytes::v5::{Filter, PublishProperties, RetainForwardRule};
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport, v5};
 use rustls::ClientConfig;
 
 use crate::options::Place;
+use crate::upstream::event;
 use crate::upstream::failure::Failure;
-use crate::upstream::packet::{Ack, Happened, Incoming, Outgoing, Version, Welcome};
+use crate::upstream::packet::{Happened, Outgoing, Version, Welcome};
+use crate::upstream::will::Will;
+use crate::upstream::wish::Wish;
 
 /// How a session introduces itself.
 #[derive(Clone)]
@@ -32,6 +33,10 @@ pub(crate) struct Introduction {
     pub(crate) max_packet_size: u32,
     pub(crate) keep_alive: u16,
     pub(crate) timeout: Duration,
+    /// What the broker publishes when the connection ends without a good-bye.
+    pub(crate) will: Option<Arc<Will>>,
+    /// Packet identifiers of messages of QoS 2 that the broker may end and that began on an earlier connection.
+    pub(crate) begun: Vec<u16>,
 }
 
 /// A connection that is polled.
@@ -46,6 +51,9 @@ pub(crate) enum Sender {
     V5(v5::AsyncClient),
     V311(rumqttc::AsyncClient),
 }
+
+/// How long the broker may take to close after a good-bye.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The connection takes nothing more: it is over, or hopelessly behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +93,9 @@ impl Connection {
         if let Some(tls) = &how.tls {
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
         }
+        if let Some(will) = &how.will {
+            options.set_last_will(will.v5());
+        }
         options.set_network_options(network(how));
         let (client, mut events) = v5::AsyncClient::new(options, capacity(how));
         let timeout = how.timeout.as_secs();
@@ -105,10 +116,19 @@ impl Connection {
             resumed: answer.session_present,
             receive_maximum: said.and_then(|said| said.receive_max).unwrap_or(u16::MAX),
             max_packet_size: said.and_then(|said| said.max_packet_size),
+            session_expiry: said.and_then(|said| said.session_expiry_interval).unwrap_or(how.session_expiry),
             identifies: has(said.and_then(|said| said.subscription_identifiers_available)),
             retains: has(said.and_then(|said| said.retain_available)),
             shares: has(said.and_then(|said| said.shared_subscription_available)),
         };
+        for packet_id in how.begun.iter().copied().filter(|_| answer.session_present) {
+            let qos = v5::mqttbytes::QoS::ExactlyOnce;
+            let begun = mqtt5::Publish { pkid: packet_id, qos, ..mqtt5::Publish::default() };
+            if events.state.handle_incoming_packet(v5::Incoming::Publish(begun)).is_ok() {
+                // It did not come now.
+                events.state.events.pop_back();
+            }
+        }
         let identifier = how.identifier.clone();
         Ok((Self::V5 { events: Box::new(events), identifier, keep_alive }, Sender::V5(client), welcome))
     }
@@ -130,6 +150,9 @@ impl Connection {
         if let Some(tls) = &how.tls {
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
         }
+        if let Some(will) = &how.will {
+            options.set_last_will(will.v311());
+        }
         let (client, mut events) = rumqttc::AsyncClient::new(options, capacity(how));
         events.set_network_options(network(how));
         let timeout = how.timeout.as_secs();
@@ -142,10 +165,19 @@ impl Connection {
             resumed: answer.session_present,
             receive_maximum: u16::MAX,
             max_packet_size: None,
+            session_expiry: if how.fresh { 0 } else { u32::MAX },
             identifies: false,
             retains: true,
             shares: true,
         };
+        for packet_id in how.begun.iter().copied().filter(|_| answer.session_present) {
+            let mut begun = rumqttc::Publish::new("", rumqttc::QoS::ExactlyOnce, Vec::new());
+            begun.pkid = packet_id;
+            if events.state.handle_incoming_packet(rumqttc::Packet::Publish(begun)).is_ok() {
+                // It did not come now.
+                events.state.events.pop_back();
+            }
+        }
         Ok((Self::V311 { events: Box::new(events), keep_alive }, Sender::V311(client), welcome))
     }
 
@@ -163,7 +195,8 @@ impl Connection {
                     Ok(Err(error)) => (None, Err(Failure::of_v5(error, false, 0, identifier))),
                     Err(_) => (None, Err(stuck())),
                 };
-                happened.extend(first.into_iter().chain(events.state.events.drain(..)).filter_map(of_v5));
+                happened
+                    .extend(first.into_iter().chain(events.state.events.drain(..)).filter_map(event::of_v5));
                 end
             }
             Self::V311 { events, keep_alive } => {
@@ -173,7 +206,9 @@ impl Connection {
                     Ok(Err(error)) => (None, Err(Failure::of_v311(error, false, 0))),
                     Err(_) => (None, Err(stuck())),
                 };
-                happened.extend(first.into_iter().chain(events.state.events.drain(..)).filter_map(of_v311));
+                happened.extend(
+                    first.into_iter().chain(events.state.events.drain(..)).filter_map(event::of_v311),
+                );
                 end
             }
         }
@@ -190,6 +225,15 @@ impl Connection {
         match tokio::time::timeout(wait, self.poll(happened)).await {
             Ok(result) => result.map(|()| true),
             Err(_) => Ok(false),
+        }
+    }
+
+    /// Says good-bye, and waits for a while until the broker has closed.
+    pub(crate) async fn leave(mut self, sender: &Sender) {
+        if sender.disconnect().is_ok() {
+            let ending = async { while self.poll(&mut Vec::new()).await.is_ok() {} };
+            // What it says to that does not matter, nor whether it says anything.
+            let _ = tokio::time::timeout(FAREWELL, ending).await;
         }
     }
 }
@@ -246,6 +290,22 @@ impl Sender {
         }
     }
 
+    /// Subscribes as a client wishes.
+    ///
+    /// # Errors
+    /// When the connection takes nothing more.
+    pub(crate) fn subscribe_as(&self, filter: &str, wish: &Wish, identifies: bool) -> Result<(), Full> {
+        match self {
+            Self::V5(client) => {
+                let id = wish.identifier.filter(|_| identifies);
+                let id = id.and_then(|id| usize::try_from(id.get()).ok());
+                let properties = mqtt5::SubscribeProperties { id, user_properties: Vec::new() };
+                client.try_subscribe_many_with_properties([wish.v5(filter)], properties).map_err(|_| Full)
+            }
+            Self::V311(client) => client.try_subscribe(filter, wish.v311()).map_err(|_| Full),
+        }
+    }
+
     pub(crate) fn unsubscribe(&self, filter: &str) -> Result<(), Full> {
         match self {
             Self::V5(client) => client.try_unsubscribe(filter).map_err(|_| Full),
@@ -253,19 +313,22 @@ impl Sender {
         }
     }
 
-    /// Acknowledges a message of QoS 1.
-    pub(crate) fn acknowledge(&self, packet_id: u16) -> Result<(), Full> {
+    /// Acknowledges a message of QoS 1, or the first time one of QoS 2.
+    pub(crate) fn acknowledge(&self, packet_id: u16, exactly_once: bool) -> Result<(), Full> {
         match self {
             Self::V5(client) => {
+                use v5::mqttbytes::QoS;
                 let of = mqtt5::Publish {
                     pkid: packet_id,
-                    qos: v5::mqttbytes::QoS::AtLeastOnce,
+                    qos: if exactly_once { QoS::ExactlyOnce } else { QoS::AtLeastOnce },
                     ..mqtt5::Publish::default()
                 };
                 client.try_ack(&of).map_err(|_| Full)
             }
             Self::V311(client) => {
-                let mut of = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
+                use rumqttc::QoS;
+                let qos = if exactly_once { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+                let mut of = rumqttc::Publish::new("", qos, Vec::new());
                 of.pkid = packet_id;
                 client.try_ack(&of).map_err(|_| Full)
             }
@@ -304,85 +367,4 @@ fn stuck() -> Failure {
 
 fn unexpected(what: &dyn std::fmt::Debug) -> Failure {
     Failure::Foreign { asked: "MQTT", why: format!("it began with {what:?}") }
-}
-
-fn of_v5(event: v5::Event) -> Option<Happened> {
-    use v5::Incoming as In;
-    Some(match event {
-        v5::Event::Outgoing(out) => return of_outgoing(&out),
-        v5::Event::Incoming(In::Publish(publish)) => Happened::Delivered(Incoming {
-            packet_id: (publish.pkid != 0).then_some(publish.pkid),
-            topic: publish.topic,
-            payload: publish.payload,
-            properties: publish.properties.map(Box::new),
-            retain: publish.retain,
-        }),
-        v5::Event::Incoming(In::PubAck(ack)) => Happened::Acked(ack.pkid, of_reason(&ack)),
-        v5::Event::Incoming(In::SubAck(answer)) => {
-            use mqtt5::SubscribeReasonCode as Code;
-            let said = answer.properties.and_then(|said| said.reason_string);
-            let granted = match answer.return_codes.first() {
-                Some(Code::Success(_)) => Ok(()),
-                Some(Code::NotAuthorized) => Err(Refused::AccessRefused(worded("not authorized", said))),
-                Some(code) => Err(Refused::Precondition(worded(&format!("{code:?}"), said))),
-                None => Err(Refused::Precondition(worded("an empty answer", said))),
-            };
-            Happened::Granted(answer.pkid, granted)
-        }
-        v5::Event::Incoming(In::UnsubAck(answer)) => Happened::Released(answer.pkid),
-        v5::Event::Incoming(_) => return None,
-    })
-}
-
-fn of_reason(ack: &mqtt5::PubAck) -> Ack {
-    use mqtt5::PubAckReason as Reason;
-    let said = || ack.properties.as_ref().and_then(|said| said.reason_string.clone());
-    match ack.reason {
-        Reason::Success => Ack::Taken,
-        Reason::NoMatchingSubscribers => Ack::Nobody,
-        Reason::NotAuthorized => Ack::Refused(Refused::AccessRefused(worded("not authorized", said()))),
-        Reason::QuotaExceeded => Ack::Refused(Refused::Full(worded("quota exceeded", said()))),
-        other => Ack::Refused(Refused::Precondition(worded(&format!("{other:?}"), said()))),
-    }
-}
-
-fn worded(code: &str, said: Option<String>) -> String {
-    match said {
-        Some(said) => format!("the broker refused it: {code} ({said})"),
-        None => format!("the broker refused it: {code}"),
-    }
-}
-
-fn of_v311(event: rumqttc::Event) -> Option<Happened> {
-    use rumqttc::Packet as In;
-    Some(match event {
-        rumqttc::Event::Outgoing(out) => return of_outgoing(&out),
-        rumqttc::Event::Incoming(In::Publish(publish)) => Happened::Delivered(Incoming {
-            packet_id: (publish.pkid != 0).then_some(publish.pkid),
-            topic: Bytes::from(publish.topic),
-            payload: publish.payload,
-            properties: None,
-            retain: publish.retain,
-        }),
-        rumqttc::Event::Incoming(In::PubAck(ack)) => Happened::Acked(ack.pkid, Ack::Taken),
-        rumqttc::Event::Incoming(In::SubAck(answer)) => {
-            let granted = match answer.return_codes.first() {
-                Some(rumqttc::SubscribeReasonCode::Success(_)) => Ok(()),
-                _ => Err(Refused::AccessRefused("the broker refused the subscription".into())),
-            };
-            Happened::Granted(answer.pkid, granted)
-        }
-        rumqttc::Event::Incoming(In::UnsubAck(answer)) => Happened::Released(answer.pkid),
-        rumqttc::Event::Incoming(_) => return None,
-    })
-}
-
-fn of_outgoing(out: &rumqttc::Outgoing) -> Option<Happened> {
-    use rumqttc::Outgoing as Out;
-    Some(match *out {
-        Out::Publish(packet_id) => Happened::Sent(packet_id),
-        Out::Subscribe(packet_id) | Out::Unsubscribe(packet_id) => Happened::Asked(packet_id),
-        Out::AwaitAck(_) => Happened::OutOfStep,
-        _ => return None,
-    })
 }

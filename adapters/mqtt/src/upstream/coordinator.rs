@@ -130,6 +130,11 @@ pub(crate) async fn stop(house: &House, tasks: Vec<JoinHandle<()>>) {
         }
     }
     house.feeds.all().iter().for_each(|feed| feed.abort());
+    // Clients have left by now: the broker is not to keep what they did not want it to.
+    if tokio::time::timeout(FAREWELL, house.farewells.all_said()).await.is_err() {
+        let owed = house.farewells.owed();
+        tracing::warn!(backend = %house.name, owed, "the broker was not told that these clients have left; it keeps their sessions for a while");
+    }
 }
 
 /// Is the queue's member as long as its lease is ours.
@@ -250,7 +255,7 @@ fn comes_again(feed: &Feed, generation: u64) -> bool {
 }
 
 /// A broker that has forgotten everything would drop what is published before somebody is subscribed again.
-async fn wait_for_subscriptions(house: &House) {
+pub(crate) async fn wait_for_subscriptions(house: &House) {
     let all = async {
         house.subscriber.answered().await;
         for feed in house.feeds.all() {
@@ -258,6 +263,8 @@ async fn wait_for_subscriptions(house: &House) {
                 feed.session.answered().await;
             }
         }
+        // It lives as long as the house.
+        let _ = house.absent.subscribe().wait_for(|absent| *absent == 0).await;
     };
     if tokio::time::timeout(SUBSCRIBED, all).await.is_err() {
         tracing::debug!(backend = %house.name, "publishing begins before all is subscribed to");
@@ -300,10 +307,11 @@ impl Coordinator {
                 Forgets::FormerLives => is_first,
                 Forgets::Nothing => false,
             };
-            let mut snubbed = None;
+            let (mut snubbed, mut begun) = (None, None);
             let why = match self.house.dial.open(&self.how).await {
                 Ok((connection, sender, welcome)) => {
                     is_first = false;
+                    begun = Some(self.house.status.epoch());
                     if self.forgets == Forgets::Always {
                         wait_for_subscriptions(&self.house).await;
                     }
@@ -353,8 +361,12 @@ impl Coordinator {
                 }
             }
             tokio::time::sleep(wait).await;
-            // It alone is thrown out, time and again: not every broker says that somebody else came. Whether the others
-            // were, too, is known only now.
+            // Whether the others lost their connections, too, is known only now.
+            let own = if matches!(self.outlet, Outlet::Shared(..)) { 2 } else { 0 };
+            if begun.is_some_and(|begun| self.house.status.epoch() == begun + own) {
+                self.session.lost_alone();
+            }
+            // It alone is thrown out, time and again: not every broker says that somebody else came.
             snubs = if snubbed == Some(self.house.status.epoch()) { snubs + 1 } else { 0 };
             if snubs >= SNUBS {
                 return Some(Failure::TakenOver(self.how.identifier.clone()));

@@ -14,10 +14,9 @@ use hashbrown::HashMap;
 use linkspan_contract::Refused;
 use linkspan_contract::address::{Level, Pattern};
 
+use crate::upstream::copies::{Content, Copies};
 use crate::upstream::filter;
-
-/// A subscription's number, and its identifier at the broker: 1 to 268,435,455.
-pub(crate) type Id = u32;
+use crate::upstream::subscription::{Id, State, Subscription};
 
 /// What is to be said to the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +42,11 @@ pub(crate) struct Cover {
     /// Filters that overlap are told apart.
     identifies: bool,
     wanted: HashMap<Arc<str>, Wanted, RandomState>,
-    upstream: BTreeMap<Id, Upstream>,
+    upstream: BTreeMap<Id, Subscription>,
     next: Id,
     /// What was given up last: messages for it may still be under way.
     retired: VecDeque<Id>,
-    recent: VecDeque<Recent>,
+    copies: Copies,
 }
 
 #[derive(Debug)]
@@ -59,51 +58,8 @@ struct Wanted {
     by: Option<Id>,
 }
 
-#[derive(Debug)]
-struct Upstream {
-    filter: Arc<str>,
-    pattern: Pattern,
-    state: State,
-    /// It goes as soon as others are acknowledged: nobody relies on it any more.
-    replaced: bool,
-    /// A message came by it.
-    seen: bool,
-    /// Older ones that may match what this one matches, and younger ones.
-    elders: Vec<Id>,
-    juniors: Vec<Id>,
-    /// What is given up when this one is acknowledged.
-    replaces: Vec<Id>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Asked,
-    Active,
-    Leaving,
-    /// The broker has given it up, and may have messages for it under way.
-    Retired,
-}
-
-/// What tells one message from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Content {
-    pub(crate) hash: u64,
-    /// No other message has the same.
-    pub(crate) is_unique: bool,
-}
-
-/// A message that came, and the other filters by which it may come again.
-#[derive(Debug)]
-struct Recent {
-    hash: u64,
-    others: Vec<Id>,
-}
-
 /// Filters that were given up and are remembered.
 const RETIRED: usize = 64;
-
-/// How far back a copy is looked for.
-const RECENT: usize = 64;
 
 /// The largest identifier (MQTT 5 §3.8.2.1.2).
 const LARGEST: Id = 268_435_455;
@@ -116,7 +72,7 @@ impl Cover {
             upstream: BTreeMap::new(),
             next: 0,
             retired: VecDeque::new(),
-            recent: VecDeque::new(),
+            copies: Copies::default(),
         }
     }
 
@@ -151,12 +107,12 @@ impl Cover {
         if let Some(why) = &wanted.refused {
             return Standing::Refused(why.clone());
         }
-        let known = wanted.by.and_then(|by| self.upstream.get(&by)).filter(|up| stays(up));
+        let known = wanted.by.and_then(|by| self.upstream.get(&by)).filter(|up| up.stays());
         if let Some(known) = known {
             return if known.state == State::Active { Standing::Ready } else { Standing::Asked };
         }
         let brings =
-            |up: &Upstream| up.state != State::Leaving && filter::covers(&up.pattern, &wanted.pattern);
+            |up: &Subscription| up.state != State::Leaving && filter::covers(&up.pattern, &wanted.pattern);
         let mut all = self.upstream.iter().filter(|(_, up)| brings(up));
         let active = all.clone().find(|(_, up)| up.state == State::Active);
         wanted.by = active.or_else(|| all.next()).map(|(id, _)| *id);
@@ -184,7 +140,7 @@ impl Cover {
         self.identifies = identifies;
         self.upstream.clear();
         self.retired.clear();
-        self.recent.clear();
+        self.copies.clear();
         let mut filters: Vec<Arc<str>> = self.wanted.keys().cloned().collect();
         // Wider ones first: they cover others.
         filters
@@ -248,16 +204,14 @@ impl Cover {
             return true;
         }
         let Content { hash, is_unique } = content();
-        if let Some(again) = self.recent.iter_mut().find(|it| it.hash == hash && it.others.contains(&id)) {
-            again.others.retain(|other| !ids.contains(&(*other as usize)));
-            self.recent.retain(|it| !it.others.is_empty());
+        if self.copies.came_before(hash, id, ids) {
             return false;
         }
         let matching = |other: &Id| {
             let other = self.upstream.get(other)?;
             other.pattern.matches(topic).then_some(other)
         };
-        let acts = |up: &Upstream| matches!(up.state, State::Active | State::Leaving);
+        let acts = |up: &Subscription| matches!(up.state, State::Active | State::Leaving);
         if up.elders.iter().filter_map(matching).any(acts) {
             return false;
         }
@@ -267,15 +221,7 @@ impl Cover {
         };
         let others: Vec<Id> =
             up.elders.iter().chain(&up.juniors).filter(|it| may_come(it)).copied().collect();
-        // Copies for one filter come in order: what came for it earlier and is still looked for never was there.
-        for recent in &mut self.recent {
-            recent.others.retain(|other| *other != id);
-        }
-        self.recent.retain(|it| !it.others.is_empty());
-        if !others.is_empty() {
-            self.recent.truncate(RECENT - 1);
-            self.recent.push_front(Recent { hash, others });
-        }
+        self.copies.note(hash, id, others);
         true
     }
 
@@ -293,7 +239,7 @@ impl Cover {
             while let Some((id, up)) = self
                 .upstream
                 .iter()
-                .find(|(id, up)| !replaces.contains(*id) && stays(up) && filter::meet(&up.pattern, &pattern))
+                .find(|(id, up)| !replaces.contains(*id) && up.stays() && filter::meet(&up.pattern, &pattern))
             {
                 pattern = filter::joined(&up.pattern, &pattern);
                 replaces.push(*id);
@@ -311,7 +257,7 @@ impl Cover {
 
     /// Keeps a filter that was about to go: a broker has one entry for each, which its end would end.
     fn revives(&mut self, filter: &str) -> Option<Id> {
-        let same = |up: &Upstream| {
+        let same = |up: &Subscription| {
             up.replaced && matches!(up.state, State::Asked | State::Active) && *up.filter == *filter
         };
         let (id, up) = self.upstream.iter_mut().find(|(_, up)| same(up))?;
@@ -330,7 +276,7 @@ impl Cover {
         }
         let id = self.next;
         let filter: Arc<str> = filter::text(&pattern).into();
-        let meets = |up: &Upstream| filter::meet(&up.pattern, &pattern);
+        let meets = |up: &Subscription| filter::meet(&up.pattern, &pattern);
         let elders: Vec<Id> = self.upstream.iter().filter(|(_, up)| meets(up)).map(|(id, _)| *id).collect();
         for elder in &elders {
             if let Some(elder) = self.upstream.get_mut(elder) {
@@ -338,7 +284,7 @@ impl Cover {
             }
         }
         let step = Step::Subscribe { id, filter: Arc::clone(&filter) };
-        let up = Upstream {
+        let up = Subscription {
             filter,
             pattern,
             state: State::Asked,
@@ -354,7 +300,7 @@ impl Cover {
 
     /// A filter that served one that is not wanted any more goes, unless others need it.
     fn give_up(&mut self, id: Id) -> Vec<Step> {
-        let Some(up) = self.upstream.get(&id).filter(|up| stays(up)) else { return Vec::new() };
+        let Some(up) = self.upstream.get(&id).filter(|up| up.stays()) else { return Vec::new() };
         let is_literal = up.pattern.levels.iter().all(|level| matches!(level, Level::Literal(_)));
         let needs =
             |wanted: &Wanted| wanted.refused.is_none() && filter::covers(&up.pattern, &wanted.pattern);
@@ -418,7 +364,7 @@ impl Cover {
     }
 
     fn is_covered(&self, pattern: &Pattern, but: Option<Id>) -> bool {
-        let mut others = self.upstream.iter().filter(|(id, up)| Some(**id) != but && stays(up));
+        let mut others = self.upstream.iter().filter(|(id, up)| Some(**id) != but && up.stays());
         others.any(|(_, up)| filter::covers(&up.pattern, pattern))
     }
 
@@ -451,7 +397,7 @@ impl Cover {
         steps
     }
 
-    fn forget(&mut self, id: Id) -> Option<Upstream> {
+    fn forget(&mut self, id: Id) -> Option<Subscription> {
         let gone = self.upstream.remove(&id)?;
         for elder in &gone.elders {
             if let Some(elder) = self.upstream.get_mut(elder) {
@@ -465,11 +411,6 @@ impl Cover {
         }
         Some(gone)
     }
-}
-
-/// True when others may rely on it.
-fn stays(up: &Upstream) -> bool {
-    matches!(up.state, State::Asked | State::Active) && !up.replaced
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ pub enum Failure {
     /// The user or password is wrong, or this client is not allowed.
     #[error("it refuses the connection: {0}")]
     Denied(String),
+    /// It takes no client of that identifier.
+    #[error("it does not take the client identifier: {0}")]
+    BadIdentifier(String),
     /// The certificates do not fit.
     #[error("TLS: {0}")]
     Tls(String),
@@ -31,6 +34,10 @@ pub enum Failure {
     /// Another client came with the same client identifier.
     #[error("another client of the broker took over the client identifier '{0}'")]
     TakenOver(String),
+    /// A message of QoS 2 whose beginning another connection has seen is ended by the broker: what is used here to speak
+    /// MQTT takes that for a violation unless it is told before.
+    #[error("the broker ends a message that is not known, packet identifier {0}")]
+    Unsolicited(u16),
     /// The broker closed the connection and did not say why.
     #[error("the broker closed the connection without a reason")]
     Closed,
@@ -82,6 +89,7 @@ impl Failure {
                 Self::Foreign { asked: ASKED, why: "it closed the connection instead of an answer".into() }
             }
             E::MqttState(S::ConnectionAborted) => Self::Closed,
+            E::MqttState(S::Unsolicited(packet_id)) => Self::Unsolicited(packet_id),
             E::MqttState(S::Io(error)) => Self::of_io(&error),
             E::MqttState(S::Deserialization(error)) if before_welcome => {
                 Self::Foreign { asked: ASKED, why: format!("its answer is none: {error}") }
@@ -104,6 +112,10 @@ impl Failure {
                 match code {
                     C::BadUserNamePassword => Self::Denied("bad user name or password".into()),
                     C::NotAuthorized => Self::Denied("not authorized".into()),
+                    C::BadClientId => Self::BadIdentifier("bad client id".into()),
+                    C::ServiceUnavailable => {
+                        Self::Unreachable("it lets nobody in now: service unavailable".into())
+                    }
                     C::RefusedProtocolVersion => {
                         Self::Foreign { asked: ASKED, why: "it refused this version".into() }
                     }
@@ -117,6 +129,7 @@ impl Failure {
                 Self::Foreign { asked: ASKED, why: "it closed the connection instead of an answer".into() }
             }
             E::MqttState(S::ConnectionAborted) => Self::Closed,
+            E::MqttState(S::Unsolicited(packet_id)) => Self::Unsolicited(packet_id),
             E::MqttState(S::Io(error)) => Self::of_io(&error),
             E::MqttState(S::Deserialization(error)) if before_welcome => {
                 Self::Foreign { asked: ASKED, why: format!("its answer is none: {error}") }
@@ -133,6 +146,10 @@ impl Failure {
             C::NotAuthorized => Self::Denied("not authorized".into()),
             C::UnsupportedProtocolVersion | C::RefusedProtocolVersion => {
                 Self::Foreign { asked, why: "it refused this version".into() }
+            }
+            C::ClientIdentifierNotValid | C::BadClientId => Self::BadIdentifier(spaced(&format!("{code:?}"))),
+            C::ServerUnavailable | C::ServiceUnavailable | C::ServerBusy => {
+                Self::Unreachable(format!("it lets nobody in now: {}", spaced(&format!("{code:?}"))))
             }
             other => Self::Denied(spaced(&format!("{other:?}"))),
         }

@@ -15,7 +15,7 @@ pub(crate) struct Entry<C> {
     pub(crate) message: Outgoing,
     /// Who is told what becomes of it.
     pub(crate) claim: C,
-    /// Connections that ended while it alone was on its way.
+    /// Connections that alone ended while it alone was on its way.
     strikes: u8,
 }
 
@@ -34,6 +34,8 @@ pub(crate) struct Outbox<C> {
     open: usize,
     /// Connections in a row that ended without a single acknowledgement.
     losses: u32,
+    /// The last connection ended while the first of those that wait was alone on its way.
+    suspects: bool,
 }
 
 /// Numbers and messages are out of step: the connection has to be given up.
@@ -57,6 +59,7 @@ impl<C> Outbox<C> {
             window: 0,
             open: 0,
             losses: 0,
+            suspects: false,
         }
     }
 
@@ -137,18 +140,15 @@ impl<C> Outbox<C> {
     }
 
     /// The connection is gone: what is not acknowledged waits again, in its order, in front of the rest; QoS 0 may have
-    /// gone with it and is yielded. So is a message that ends each connection: the broker does not take it.
+    /// gone with it and is yielded.
     pub(crate) fn lost(&mut self) -> Vec<(Entry<C>, Ack)> {
-        let alone = self.sends_one_by_one() && self.sent.len() == 1;
+        self.suspects = self.sends_one_by_one() && self.sent.len() == 1;
         if self.open > 0 {
             self.losses = self.losses.saturating_add(1);
         }
         self.open = 0;
         self.window = 0;
         let mut back: Vec<Entry<C>> = self.sent.drain().map(|(_, entry)| entry).collect();
-        for entry in &mut back {
-            entry.strikes = entry.strikes.saturating_add(u8::from(alone));
-        }
         let mut over = Vec::new();
         for entry in self.handed.drain(..) {
             if entry.message.acknowledged {
@@ -160,17 +160,23 @@ impl<C> Outbox<C> {
         }
         back.sort_unstable_by_key(|entry| entry.order);
         for entry in back.into_iter().rev() {
-            if entry.strikes >= STRIKES {
-                self.bytes = self.bytes.saturating_sub(entry.message.size());
-                self.losses = 0;
-                let why = "the broker closes the connection whenever it is sent this message".into();
-                let why = linkspan_contract::Refused::Precondition(why);
-                over.push((entry, Ack::Refused(why)));
-            } else {
-                self.waiting.push_front(entry);
-            }
+            self.waiting.push_front(entry);
         }
         over
+    }
+
+    /// It was this session's connection alone that was lost: a message that was alone on its way may be why. Yields it when
+    /// it has ended so many: the broker does not take it.
+    pub(crate) fn lost_alone(&mut self) -> Option<(Entry<C>, Ack)> {
+        let first = self.waiting.front_mut().filter(|_| std::mem::take(&mut self.suspects))?;
+        first.strikes = first.strikes.saturating_add(1);
+        if first.strikes < STRIKES {
+            return None;
+        }
+        self.losses = 0;
+        let why = "the broker closes the connection whenever it is sent this message".into();
+        let why = linkspan_contract::Refused::Precondition(why);
+        self.drop_next().map(|entry| (entry, Ack::Refused(why)))
     }
 
     /// Takes out what need not be kept while the broker is away: QoS 0.
@@ -295,7 +301,8 @@ mod tests {
                 taken.push(outbox.acked(id).unwrap().claim);
             }
             if !ids.is_empty() || outbox.peek().is_none() {
-                refused.extend(outbox.lost().into_iter().map(|(entry, _)| entry.claim));
+                let over = outbox.lost().into_iter().chain(outbox.lost_alone());
+                refused.extend(over.map(|(entry, _)| entry.claim));
             }
         }
         assert_eq!((refused, taken), (vec![2], vec![0, 1, 3]));

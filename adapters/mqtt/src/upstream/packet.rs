@@ -57,6 +57,10 @@ pub(crate) struct Incoming {
     pub(crate) properties: Option<Box<PublishProperties>>,
     /// QoS 1 or 2; to be acknowledged under this number.
     pub(crate) packet_id: Option<u16>,
+    /// QoS 2.
+    pub(crate) exactly_once: bool,
+    /// It may have been sent before.
+    pub(crate) repeated: bool,
     pub(crate) retain: bool,
 }
 
@@ -83,8 +87,8 @@ pub(crate) enum Happened {
     Acked(u16, Ack),
     /// The answer to a SUBSCRIBE of one filter.
     Granted(u16, Result<(), Refused>),
-    /// The answer to an UNSUBSCRIBE.
-    Released(u16),
+    /// The answer to an UNSUBSCRIBE, and whether there was such a subscription.
+    Released(u16, bool),
     Delivered(Incoming),
 }
 
@@ -99,6 +103,8 @@ pub struct Welcome {
     pub receive_maximum: u16,
     /// Bytes of the largest packet that it takes, when it said so.
     pub max_packet_size: Option<u32>,
+    /// Seconds for which it keeps the session.
+    pub session_expiry: u32,
     /// It tells by which subscription a message comes.
     pub identifies: bool,
     /// It keeps retained messages.

@@ -1,19 +1,17 @@
 //! A session at the broker: what it has to say, over as many connections as it takes, and what became of it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use linkspan_contract::{Millis, Refused};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::claim::{Claim, Words};
-use crate::translate;
 use crate::upstream::connection::Sender;
-use crate::upstream::cover::{Content, Cover, Standing, Step};
+use crate::upstream::copies::Content;
+use crate::upstream::cover::{Cover, Standing, Step};
+use crate::upstream::link::{Broken, Link};
 use crate::upstream::outbox::{OutOfStep, Outbox};
 use crate::upstream::packet::{Ack, Happened, Incoming, Outgoing, Version, Welcome};
 
@@ -49,19 +47,6 @@ struct State {
     tried: bool,
     closing: bool,
 }
-
-/// The connection that there is.
-struct Link {
-    sender: Sender,
-    welcome: Welcome,
-    /// What was asked and has no packet identifier yet, and what has one.
-    asked: VecDeque<Step>,
-    numbered: HashMap<u16, Step, RandomState>,
-}
-
-/// The connection cannot be used any longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken;
 
 impl Session {
     pub(crate) fn new(backend: Arc<str>, share: Option<Arc<str>>, marks: Marks) -> Arc<Self> {
@@ -114,16 +99,22 @@ impl Session {
         Poll::Pending
     }
 
-    /// A connection begins.
+    /// A connection begins, and what waits goes out.
     pub(crate) fn connected(&self, sender: Sender, welcome: Welcome, now: Millis) -> u64 {
-        let mut refused = Vec::new();
+        let generation = self.linked(sender, welcome);
+        self.speak(now);
+        generation
+    }
+
+    /// A connection begins. What waits goes out with [`Session::speak`].
+    pub(crate) fn linked(&self, sender: Sender, welcome: Welcome) -> u64 {
         let mut state = self.state.lock();
         state.generation += 1;
         state.tried = true;
         let generation = state.generation;
         // What a shared session is resumed with carries identifiers of a former life.
         let welcome = Welcome { identifies: welcome.identifies && self.share.is_none(), ..welcome };
-        state.link = Some(Link { sender, welcome, asked: VecDeque::new(), numbered: HashMap::default() });
+        state.link = Some(Link::new(sender, welcome));
         let mut steps = state.cover.connected(welcome.resumed, welcome.identifies);
         if welcome.resumed && self.share.is_some() {
             // Mosquitto resumes a session after its own restart and may have forgotten that it is a group's member. Asking
@@ -131,12 +122,21 @@ impl Session {
             steps.extend(state.cover.again());
         }
         state.ask(steps, self.share.as_deref());
-        state.outbox.connected(self.marks.window.min(welcome.receive_maximum.into()));
+        drop(state);
+        self.changed.notify_waiters();
+        generation
+    }
+
+    /// What waits goes out, when there is a connection.
+    pub(crate) fn speak(&self, now: Millis) {
+        let mut refused = Vec::new();
+        let mut state = self.state.lock();
+        let Some(link) = &state.link else { return };
+        let window = self.marks.window.min(link.welcome.receive_maximum.into());
+        state.outbox.connected(window);
         state.pump(now, &mut refused);
         drop(state);
         self.tell(refused);
-        self.changed.notify_waiters();
-        generation
     }
 
     /// The connection is gone, or cannot be had.
@@ -158,6 +158,12 @@ impl Session {
         self.changed.notify_waiters();
     }
 
+    /// It is known by now that no other session's connection was lost with the last one.
+    pub(crate) fn lost_alone(&self) {
+        let over = self.state.lock().outbox.lost_alone();
+        self.tell(over.into_iter().map(|(entry, ack)| (entry.claim, ack)).collect());
+    }
+
     /// Carries out what happened on the connection. What was delivered and counts is put into `delivered`.
     pub(crate) fn apply(
         &self,
@@ -174,7 +180,7 @@ impl Session {
             let mut state = self.state.lock();
             let state = &mut *state;
             for one in happened.drain(..) {
-                changed |= matches!(one, Happened::Granted(..) | Happened::Released(_));
+                changed |= matches!(one, Happened::Granted(..) | Happened::Released(..));
                 if result.is_ok() || matches!(one, Happened::Delivered(_) | Happened::Acked(..)) {
                     result = state.apply(one, self, delivered, words).and(result);
                 }
@@ -199,19 +205,20 @@ impl Session {
         words.say();
     }
 
-    /// Acknowledges messages that came on the connection of that generation; a later one knows nothing of them.
+    /// Acknowledges messages that came on the connection of that generation, by packet identifier and whether they came
+    /// at QoS 2; a later connection knows nothing of them.
     pub(crate) fn acknowledge(
         &self,
         generation: u64,
-        packet_ids: impl Iterator<Item = u16>,
+        packet_ids: impl Iterator<Item = (u16, bool)>,
     ) -> Result<(), Broken> {
         let state = self.state.lock();
         let Some(link) = state.link.as_ref().filter(|_| state.generation == generation) else {
             metrics::counter!("linkspan_backend_stale_acks_total").increment(1);
             return Ok(());
         };
-        for packet_id in packet_ids {
-            link.sender.acknowledge(packet_id).map_err(|_| Broken)?;
+        for (packet_id, exactly_once) in packet_ids {
+            link.sender.acknowledge(packet_id, exactly_once).map_err(|_| Broken)?;
         }
         Ok(())
     }
@@ -266,12 +273,32 @@ impl Session {
 
     fn is_answered(&self) -> bool {
         let state = self.state.lock();
-        state.closing || (state.link.is_some() && state.cover.is_answered())
+        // What is asked for once more on a resumed session is granted already, as far as the cover knows.
+        let answered = state.link.as_ref().is_some_and(Link::is_answered);
+        state.closing || (answered && state.cover.is_answered())
     }
 
     /// What the broker said when it let us in, while there is a connection.
     pub(crate) fn welcome(&self) -> Option<Welcome> {
         self.state.lock().link.as_ref().map(|link| link.welcome)
+    }
+
+    /// Waits until there is a connection that is later than `generation`.
+    pub(crate) async fn linked_after(&self, generation: u64) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.is_linked_after(generation) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn is_linked_after(&self, generation: u64) -> bool {
+        let state = self.state.lock();
+        state.link.is_some() && state.generation > generation
     }
 
     /// The number of the connection that there is, or was last.
@@ -289,14 +316,15 @@ impl Session {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.settled_all() {
+            if self.is_drained() {
                 return;
             }
             changed.await;
         }
     }
 
-    fn settled_all(&self) -> bool {
+    /// True when all that was taken is acknowledged, or the connection is gone.
+    pub(crate) fn is_drained(&self) -> bool {
         let state = self.state.lock();
         state.link.is_none() || state.outbox.is_empty()
     }
@@ -342,14 +370,10 @@ impl State {
                     session.changed.notify_waiters();
                 }
             }
-            Happened::Asked(packet_id) => {
-                let link = self.link.as_mut().ok_or(Broken)?;
-                let step = link.asked.pop_front().ok_or(Broken)?;
-                link.numbered.insert(packet_id, step);
-            }
+            Happened::Asked(packet_id) => self.link.as_mut().ok_or(Broken)?.numbered(packet_id)?,
             Happened::Granted(packet_id, answer) => {
-                let link = self.link.as_mut().ok_or(Broken)?;
-                let Some(Step::Subscribe { id, filter }) = link.numbered.remove(&packet_id) else {
+                let Step::Subscribe { id, filter } = self.link.as_mut().ok_or(Broken)?.answered(packet_id)?
+                else {
                     return Err(Broken);
                 };
                 if let Err(why) = &answer {
@@ -358,9 +382,9 @@ impl State {
                 let steps = self.cover.subscribed(id, answer);
                 self.ask(steps, session.share.as_deref());
             }
-            Happened::Released(packet_id) => {
-                let link = self.link.as_mut().ok_or(Broken)?;
-                let Some(Step::Unsubscribe { id, .. }) = link.numbered.remove(&packet_id) else {
+            Happened::Released(packet_id, _) => {
+                let Step::Unsubscribe { id, .. } = self.link.as_mut().ok_or(Broken)?.answered(packet_id)?
+                else {
                     return Err(Broken);
                 };
                 self.cover.unsubscribed(id);
@@ -372,7 +396,7 @@ impl State {
                     return Ok(());
                 }
                 let ids = message.properties.as_deref().map_or(&[][..], |it| &it.subscription_identifiers);
-                if self.cover.counts(&message.topic, ids, || content(&message)) {
+                if self.cover.counts(&message.topic, ids, || Content::of(&message)) {
                     delivered.push(message);
                 }
             }
@@ -382,22 +406,8 @@ impl State {
 
     /// Says what is to be said about filters, when there is somebody to say it to.
     fn ask(&mut self, steps: Vec<Step>, share: Option<&str>) {
-        let Some(link) = &mut self.link else { return };
-        for step in steps {
-            let named = |filter: &str| match share {
-                Some(share) => format!("$share/{share}/{filter}"),
-                None => filter.into(),
-            };
-            let said = match &step {
-                Step::Subscribe { id, filter } => {
-                    link.sender.subscribe(&named(filter), link.welcome.identifies.then_some(*id), false)
-                }
-                Step::Unsubscribe { filter, .. } => link.sender.unsubscribe(&named(filter)),
-            };
-            // What a connection does not take it takes no more of; the next one is asked everything again.
-            if said.is_ok() {
-                link.asked.push_back(step);
-            }
+        if let Some(link) = &mut self.link {
+            steps.into_iter().for_each(|step| link.ask(step, share));
         }
     }
 
@@ -425,18 +435,6 @@ impl State {
             }
         }
     }
-}
-
-/// What tells one message from another, mostly.
-fn content(message: &Incoming) -> Content {
-    use std::hash::{BuildHasher, Hash, Hasher};
-    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    (&message.topic, &message.payload, message.retain, message.packet_id.is_some()).hash(&mut hasher);
-    if let Some(properties) = &message.properties {
-        (&properties.user_properties, &properties.correlation_data, &properties.response_topic)
-            .hash(&mut hasher);
-    }
-    Content { hash: hasher.finish(), is_unique: translate::origin(message).is_some() }
 }
 
 fn dropped(reason: &'static str) {

@@ -99,7 +99,7 @@ impl Peer {
             identifier: format!("client-{number}").into(),
             user: "guest".into(),
             vhost: "/".into(),
-            keep_session: 0,
+            session: None,
         };
         let (recorder, heard) = (Arc::new(Recorder::default()), Arc::new(Heard::default()));
         let mut connection = backend.connect(&client, recorder.clone()).await.expect("a client connects");

@@ -11,6 +11,7 @@ mod connecting;
 mod feeding;
 mod older;
 mod overlapping;
+mod passing;
 mod poison;
 mod reconnection;
 mod retained;

@@ -144,7 +144,7 @@ async fn a_back_end_that_is_closed_leaves_nothing_unacknowledged() {
                     identifier: "x".into(),
                     user: "x".into(),
                     vhost: "/".into(),
-                    keep_session: 0
+                    session: None,
                 },
                 std::sync::Arc::new(Recorder::default())
             )

@@ -56,6 +56,11 @@ impl Packet {
         self.body[7] & 2 != 0
     }
 
+    /// Whether these bytes, a property for one, are in it.
+    pub fn has(&self, bytes: &[u8]) -> bool {
+        self.body.windows(bytes.len()).any(|found| found == bytes)
+    }
+
     /// Topic, packet identifier and rest of a PUBLISH of QoS 1.
     pub fn published(&self) -> (String, u16, Vec<u8>) {
         let len = usize::from(self.body[0]) * 256 + usize::from(self.body[1]);
@@ -108,6 +113,11 @@ impl Line {
     pub async fn write(&mut self, bytes: &[u8]) {
         // Who is gone takes nothing.
         let _ = self.0.write_all(bytes).await;
+    }
+
+    /// CONNACK of MQTT 3.1.1.
+    pub async fn welcome_older(&mut self, resumed: bool) {
+        self.write(&[0x20, 2, u8::from(resumed), 0]).await;
     }
 
     /// CONNACK of MQTT 5 with these properties.

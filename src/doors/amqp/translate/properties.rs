@@ -45,6 +45,7 @@ pub(in super::super) fn neutral(encoded: &[u8]) -> Result<Properties<'_>, Malfor
         cluster_id: text(from.cluster_id),
         expiration: text(from.expiration),
         utf8_payload: None,
+        subscriptions: Vec::new(),
     };
     if properties.headers.iter().any(|(name, _)| name.starts_with("x-")) {
         take_back(&mut properties);

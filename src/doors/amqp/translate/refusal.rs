@@ -71,7 +71,9 @@ pub(in super::super) fn unopened(error: &BackendError) -> Failure {
         BackendError::UnknownVhost(vhost) => {
             Failure::new(ReplyCode::NotAllowed, &format!("vhost {vhost} not found"))
         }
-        BackendError::Denied { .. } => Failure::new(ReplyCode::NotAllowed, &error.to_string()),
+        BackendError::Denied { .. } | BackendError::BadIdentifier { .. } => {
+            Failure::new(ReplyCode::NotAllowed, &error.to_string())
+        }
         BackendError::Away { .. } => Failure::new(ReplyCode::ConnectionForced, &error.to_string()),
     }
 }

@@ -173,7 +173,7 @@ impl Live {
 
     /// Deals with what other tasks have said.
     fn heed(&mut self, letters: Letters) -> Result<(), Ending> {
-        let Letters { receipts, discards, ended, successor, closed, changed, stop } = letters;
+        let Letters { receipts, discards, ended, successor, closed, taken_over, changed, stop } = letters;
         if !receipts.is_empty() {
             Work::with(|work| self.session.receipts(&receipts, work))?;
         }
@@ -183,6 +183,9 @@ impl Live {
         self.changed |= changed;
         if let Some(ending) = ended.and_then(Ending::unsubscribed) {
             return Err(ending);
+        }
+        if taken_over {
+            return Err(Ending::TakenOver);
         }
         if let Some(text) = closed {
             return Err(Ending::Lost(text));

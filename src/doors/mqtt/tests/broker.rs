@@ -211,6 +211,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     durable: Support::Native,
     retained: Support::Emulated("the hub keeps them"),
     holds_publishers: Support::Native,
+    sessions: Support::Absent("a session ends with its connection"),
 };
 
 #[async_trait]
@@ -389,6 +390,7 @@ impl Lane for Way {
             return Ok(());
         }
         let filter = match source {
+            Source::Session => panic!("no session was offered"),
             Source::Filter(filter) | Source::Group { filter, .. } | Source::Queue(filter) => filter,
         };
         state.subscriptions.push(Subscription {

@@ -16,7 +16,8 @@ async fn a_client_of_3_1_1_is_welcomed_without_a_session_mqtt_3_2_2_3() {
     house.v311("a").await.ping().await;
     let client = &house.broker.clients()[0];
     assert_eq!((&*client.identifier, &*client.user, &*client.vhost), ("a", "anonymous", "/"));
-    assert_eq!(client.keep_session, 0);
+    let session = client.session.as_ref().unwrap();
+    assert_eq!((session.fresh, session.keep, session.will.is_some()), (true, 0, false));
 }
 
 #[tokio::test]

@@ -217,3 +217,11 @@ async fn a_farewell_is_not_lost_behind_what_the_client_still_sends() {
     five.send(&bytes).await;
     five.disconnected(0x81).await;
 }
+
+#[tokio::test]
+async fn a_session_that_another_client_has_at_the_back_end_is_said_to_be_taken_over() {
+    let house = House::new();
+    let mut client = house.v5("a").await;
+    house.broker.event(&LaneEvent::TakenOver);
+    client.disconnected(0x8E).await;
+}

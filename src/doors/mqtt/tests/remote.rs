@@ -142,3 +142,14 @@ async fn a_subscription_that_takes_long_is_given_up_when_the_client_goes_or_has_
     house.stopper.stop();
     second.disconnected(0x8B).await;
 }
+
+#[tokio::test]
+async fn a_client_identifier_that_the_back_end_does_not_take_is_refused_as_one() {
+    let house = House::new();
+    let (name, why) = ("mosquitto".into(), "no such prefix".into());
+    house.broker.refuse_clients(BackendError::BadIdentifier { name, why });
+    let mut client = house.client().await;
+    client.send(&connect_with(4, 0b10, 0, &[], &[b"a"])).await;
+    client.expect(&[0x20, 2, 0, 2]).await;
+    client.closed().await;
+}

@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use linkspan_contract::{Properties, Value, address};
 
 use super::PRIORITY;
-use crate::protocol::mqtt::{Error, PayloadFormat, PublishProperties, UserProperties};
+use crate::protocol::mqtt::{
+    Error, PayloadFormat, PublishProperties, SubscriptionIdentifiers, UserProperties,
+};
 
 const MESSAGE_ID: &str = "amqp-message-id";
 const TIMESTAMP: &str = "amqp-timestamp";
@@ -94,6 +96,9 @@ pub(super) fn append(from: &Properties<'_>, list: &mut Vec<u8>) -> Result<(), Er
         ..PublishProperties::default()
     };
     properties.append(list)?;
+    for subscription in &from.subscriptions {
+        SubscriptionIdentifiers::append(list, *subscription)?;
+    }
     for (name, value) in [
         (MESSAGE_ID, &from.message_id),
         (APP_ID, &from.app_id),

@@ -7,7 +7,10 @@
 mod carriers;
 mod connection;
 mod copies;
+mod dead_letters;
+mod estate;
 mod lane;
+mod own_lane;
 mod part;
 mod plan;
 mod publishing;
@@ -18,6 +21,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod ways;
+mod work_queue;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,10 +30,8 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use linkspan_contract::{
-    Backend, BackendError, Capabilities, Client, Clock, Connection, Delivered, DeliverySink, Ended, Health,
-    LaneEvent, LaneEvents, Receipt, ReceiptSink, SubscriptionKey, Support,
+    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Health, LaneEvents, Support,
 };
-use linkspan_contract::{Batch, Pick};
 use parking_lot::Mutex;
 
 pub use self::routes_error::RoutesError;
@@ -38,7 +40,8 @@ pub use crate::routes::Filter;
 use crate::routes::Routes;
 use carriers::Carriers;
 use connection::HubConnection;
-use reroute::{Owned, Unmade};
+use estate::Left;
+use work_queue::{Owned, Unmade};
 
 /// Routes over back ends.
 pub struct Hub {
@@ -52,7 +55,7 @@ pub struct Hub {
     /// Queues of routes whose back end was away.
     unmade: Mutex<Vec<Unmade>>,
     /// Queues that lost their route while they held messages, and their heirs.
-    draining: Mutex<Vec<(Owned, Owned)>>,
+    draining: Mutex<Vec<(Left, Owned)>>,
     /// Held by who makes and unmakes queues of routes.
     making: tokio::sync::Mutex<()>,
     me: Weak<Hub>,
@@ -212,29 +215,4 @@ impl Backend for Hub {
             backend.close().await;
         }
     }
-}
-
-/// The client behind the hub's own lanes: it is never given anything.
-struct Nobody;
-
-impl DeliverySink for Nobody {
-    fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {
-        Delivered::Closed
-    }
-
-    fn flush(&self) {}
-
-    fn poll_drained(&self, _: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        std::task::Poll::Ready(())
-    }
-
-    fn ended(&self, _: SubscriptionKey, _: Ended) {}
-}
-
-impl ReceiptSink for Nobody {
-    fn receipts(&self, _: &[Receipt]) {}
-}
-
-impl LaneEvents for Nobody {
-    fn event(&self, _: LaneEvent) {}
 }

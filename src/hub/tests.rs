@@ -3,8 +3,9 @@ use std::num::NonZeroU16;
 use linkspan_contract::deliveries::Next;
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Body, Credit, Deliveries, Delivery, Destination, Flags, Lane, Message, Outcome, Properties, Published,
-    QueueSpec, Refused, Settle, Settlement, Source, Subscribe, Syntax, SystemClock,
+    Batch, Body, Credit, Deliveries, Delivery, Destination, Flags, Lane, LaneEvent, Message, Outcome,
+    Properties, Published, QueueSpec, Receipt, ReceiptSink, Refused, Settle, Settlement, Source, Subscribe,
+    SubscriptionKey, Syntax, SystemClock,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 

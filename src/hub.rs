@@ -40,8 +40,8 @@ pub use crate::routes::Filter;
 use crate::routes::Routes;
 use carriers::Carriers;
 use connection::HubConnection;
-use estate::Left;
-use work_queue::{Owned, Unmade};
+use estate::Draining;
+use work_queue::Unmade;
 
 /// Routes over back ends.
 pub struct Hub {
@@ -55,7 +55,7 @@ pub struct Hub {
     /// Queues of routes whose back end was away.
     unmade: Mutex<Vec<Unmade>>,
     /// Queues that lost their route while they held messages, and their heirs.
-    draining: Mutex<Vec<(Left, Owned)>>,
+    draining: Mutex<Vec<Draining>>,
     /// Held by who makes and unmakes queues of routes.
     making: tokio::sync::Mutex<()>,
     me: Weak<Hub>,
@@ -93,6 +93,7 @@ impl Hub {
             me: Weak::clone(me),
         });
         hub.reroute(routes).await?;
+        hub.carry_dead_letters_left().await;
         Ok(hub)
     }
 

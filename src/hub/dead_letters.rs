@@ -7,6 +7,7 @@ use linkspan_contract::address::{Syntax, respelled};
 
 use super::Hub;
 use super::carriers::Errand;
+use super::estate::Left;
 use super::work_queue::{Owned, work_queues};
 use crate::mover::{Mover, Station, To, Until};
 use crate::routes::{Pattern, Route, Routes};
@@ -47,32 +48,54 @@ impl Hub {
     /// Has dead letters of the routes in force carried to their addresses, where their back end cannot. Those that are
     /// left of routes that are gone still come to theirs.
     pub(super) fn carry_dead_letters(&self) {
-        let Some(hub) = self.me.upgrade() else { return };
         let routes = self.routes.load_full();
         for owned in work_queues(&routes) {
-            let carried = matches!(dead_letters(&routes, &owned.route), Some(DeadLetters::Carried));
-            let (true, Some(topic)) = (carried, &owned.route.dead_letter) else { continue };
-            let Owned { route, queue } = &owned;
-            let Ok(backend) = self.backend(&route.backend) else { continue };
-            let from = Station {
-                backend: Arc::clone(backend),
-                vhost: Arc::clone(&route.vhost),
-                queue: dead_letter_queue(queue).into(),
-            };
-            let errand = Errand::DeadLetters {
-                vhost: Arc::clone(&route.vhost),
-                backend: Arc::clone(&route.backend),
-                queue: Arc::clone(queue),
-            };
-            let mover = Mover {
-                name: format!("dead letters of {queue} on {} to {topic}", route.backend).into(),
-                from,
-                bound_by: None,
-                unbound: Vec::new(),
-                to: To::Address { hub: Arc::clone(&hub) as Arc<dyn Backend>, topic: topic.as_ref().into() },
-                until: Until::Ever,
-            };
-            self.carriers.start(errand, mover);
+            if matches!(dead_letters(&routes, &owned.route), Some(DeadLetters::Carried)) {
+                self.carry_from(&dead_letters_of(&owned, &owned.route.backend), &owned, Until::Ever);
+            }
         }
     }
+
+    /// Has those carried that queues of routes left on other back ends in an earlier life of this server.
+    pub(super) async fn carry_dead_letters_left(&self) {
+        let routes = self.routes.load_full();
+        for owned in work_queues(&routes).iter().filter(|owned| owned.route.dead_letter.is_some()) {
+            for backend in self.backends.keys().filter(|backend| **backend != owned.route.backend) {
+                let from = dead_letters_of(owned, backend);
+                if self.may_hold(&from).await {
+                    self.carry_from(&from, owned, Until::Empty);
+                }
+            }
+        }
+    }
+
+    fn carry_from(&self, from: &Left, owned: &Owned, until: Until) {
+        let (Some(hub), Some(topic)) = (self.me.upgrade(), &owned.route.dead_letter) else { return };
+        let Left { vhost, backend: name, queue, .. } = from;
+        let Ok(backend) = self.backend(name) else { return };
+        let errand = Errand::DeadLetters {
+            vhost: Arc::clone(vhost),
+            backend: Arc::clone(name),
+            queue: Arc::clone(&owned.queue),
+        };
+        let mover = Mover {
+            name: format!("dead letters of {} on {name} to {topic}", owned.queue).into(),
+            from: Station {
+                backend: Arc::clone(backend),
+                vhost: Arc::clone(vhost),
+                queue: Arc::clone(queue),
+            },
+            bound_by: None,
+            unbound: Arc::default(),
+            to: To::Address { hub: hub as Arc<dyn Backend>, topic: topic.as_ref().into() },
+            until,
+        };
+        self.carriers.start(errand, mover);
+    }
+}
+
+/// The queue of dead letters of `owned` on a back end.
+fn dead_letters_of(owned: &Owned, backend: &Arc<str>) -> Left {
+    let queue = dead_letter_queue(&owned.queue).into();
+    Left { backend: Arc::clone(backend), queue, ..Left::from(owned) }
 }

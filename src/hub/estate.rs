@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use linkspan_contract::{QueueCounts, QueueSpec, Refused};
+use linkspan_contract::{Health, QueueCounts, QueueSpec, Refused};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Hub;
@@ -25,11 +25,21 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A queue without a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
-    vhost: Arc<str>,
-    backend: Arc<str>,
-    queue: Arc<str>,
+    /// The namespace.
+    pub vhost: Arc<str>,
+    /// The back end.
+    pub backend: Arc<str>,
+    /// The queue.
+    pub queue: Arc<str>,
     /// The match of the route that it had.
-    filter: Arc<str>,
+    pub filter: Arc<str>,
+}
+
+impl Left {
+    /// Whether both are the same queue, whatever route it had.
+    fn is(&self, other: &Self) -> bool {
+        self.vhost == other.vhost && self.backend == other.backend && self.queue == other.queue
+    }
 }
 
 impl From<&Owned> for Left {
@@ -44,35 +54,51 @@ impl From<&Owned> for Left {
     }
 }
 
+/// A queue that is emptied into its heir.
+#[derive(Debug, Clone)]
+pub struct Draining {
+    from: Left,
+    heir: Owned,
+    /// It was looked for because of its name: whether there is one is not known while its back end is away.
+    sought: bool,
+}
+
 /// What a reload does with queues that lose their route by it.
 #[derive(Debug, Default)]
 pub struct Estate {
     /// They are empty, and are deleted.
     pub lost: Vec<Left>,
     /// They are emptied into their heirs.
-    pub moved: Vec<(Left, Owned)>,
+    pub moved: Vec<Draining>,
     /// They seem empty, and stay: their back end does not tell whether workers have messages of them in hand.
     pub kept: Vec<Left>,
 }
 
 impl Hub {
-    /// What is to become of the queues that `old` has and `new` has not, and of those that are being emptied.
+    /// What is to become of the queues that `old` has and `new` has not, of those that are being emptied, and of those
+    /// that an earlier life of this server left behind.
     ///
     /// # Errors
     /// When one holds messages and has no heir.
     pub(super) async fn estate(&self, old: &Routes, new: &Routes) -> Result<Estate, RoutesError> {
         let mut estate = Estate::default();
-        let draining: Vec<Left> = self.draining.lock().iter().map(|(from, _)| from.clone()).collect();
-        for left in work_queues(old).iter().map(Left::from).chain(draining) {
-            let owner = new.vhost(&left.vhost).and_then(|table| table.owner(&left.queue));
-            if owner.is_some_and(|owner| owner.backend == left.backend) {
+        let lost = work_queues(old);
+        let lost = lost.iter().map(|owned| (Left::from(owned), false));
+        let draining = self.draining.lock().clone();
+        for (left, sought) in lost.chain(draining.into_iter().map(|it| (it.from, it.sought))) {
+            if is_owned(new, &left) {
                 continue;
             }
-            let Some(counts) = self.counts(&left).await? else { continue };
+            let counts = match self.counts(&left).await {
+                Ok(Some(counts)) => counts,
+                Ok(None) => continue,
+                Err(error) if sought && error.is_away() => continue,
+                Err(error) => return Err(error),
+            };
             if counts.messages == 0 && counts.unsettled == Some(0) {
                 estate.lost.push(left);
             } else if let Some(heir) = heir_of(new, &left) {
-                estate.moved.push((left, heir));
+                estate.moved.push(Draining { from: left, heir, sought });
             } else if counts.messages == 0 && counts.unsettled.is_none() {
                 estate.kept.push(left);
             } else {
@@ -84,7 +110,40 @@ impl Hub {
                 });
             }
         }
+        self.seek(new, &mut estate).await;
         Ok(estate)
+    }
+
+    /// Looks for what routes that say `drain` have left on other back ends: queues of the same name. After a restart that is
+    /// all that is known of them.
+    async fn seek(&self, new: &Routes, estate: &mut Estate) {
+        for heir in work_queues(new).into_iter().filter(|heir| heir.route.drain) {
+            for backend in self.backends.keys().filter(|backend| **backend != heir.route.backend) {
+                let from = Left { backend: Arc::clone(backend), ..Left::from(&heir) };
+                let is_known =
+                    estate.lost.iter().chain(estate.moved.iter().map(|it| &it.from)).any(|it| it.is(&from));
+                if is_known || is_owned(new, &from) {
+                    continue;
+                }
+                if self.may_hold(&from).await {
+                    estate.moved.push(Draining { from, heir: heir.clone(), sought: true });
+                }
+            }
+        }
+    }
+
+    /// Whether a queue holds something, as far as its back end tells. What is away may: when it is back the mover sees.
+    pub(super) async fn may_hold(&self, left: &Left) -> bool {
+        match timeout(GRACE, self.counts(left)).await {
+            Ok(Ok(Some(counts))) => counts.messages > 0 || counts.unsettled != Some(0),
+            Ok(Ok(None)) => false,
+            Ok(Err(error)) if !error.is_away() => {
+                let Left { queue, backend, .. } = left;
+                tracing::debug!(%queue, %backend, %error, "what a route left there is not known");
+                false
+            }
+            Ok(Err(_)) | Err(_) => true,
+        }
     }
 
     /// What a queue holds; none when it does not exist.
@@ -103,19 +162,31 @@ impl Hub {
         }
     }
 
-    /// Carries what waits in queues that move, so that it comes before what is new.
-    pub(super) async fn carry_first(&self, moved: &[(Left, Owned)]) {
-        for (from, heir) in moved {
+    /// Carries what waits in queues that move, so that it comes before what is new. What cannot be reached is not waited
+    /// for.
+    pub(super) async fn carry_first(&self, moved: &[Draining]) {
+        for Draining { from, heir, .. } in moved {
             self.end_feed(from).await;
-            if let Some(mover) = self.drain(from, heir, Until::Empty) {
+            let counts = timeout(GRACE, self.counts(from)).await;
+            if matches!(counts, Ok(Ok(Some(_))))
+                && self.is_up(&heir.route.backend).await
+                && let Some(mover) = self.drain(from, heir, Until::Empty)
+            {
                 mover.run().await;
             }
         }
     }
 
+    async fn is_up(&self, backend: &str) -> bool {
+        match self.backend(backend) {
+            Ok(backend) => backend.health().await == Health::Up,
+            Err(_) => false,
+        }
+    }
+
     /// Empties the queues that were moved, each into its heir.
     pub(super) fn go_on_draining(&self) {
-        for (from, heir) in self.draining.lock().iter() {
+        for Draining { from, heir, .. } in self.draining.lock().iter() {
             let Left { vhost, backend, queue, .. } = from.clone();
             if let Some(mover) = self.drain(from, heir, Until::Drained) {
                 self.carriers.start(Errand::Drain { vhost, backend, queue }, mover);
@@ -133,7 +204,7 @@ impl Hub {
             name: format!("drain {} of {}", from.queue, from.backend).into(),
             from: station(&from.vhost, &from.backend, &from.queue)?,
             bound_by: None,
-            unbound: Vec::new(),
+            unbound: Arc::default(),
             to: To::Queue(station(&heir.route.vhost, &heir.route.backend, &heir.queue)?),
             until,
         })
@@ -189,6 +260,12 @@ impl Hub {
             tracing::warn!(queue = %left.queue, backend = %left.backend, why, "a queue that lost its route is still fed");
         }
     }
+}
+
+/// Whether a route has that queue: back ends may have one name space for all vhosts.
+fn is_owned(routes: &Routes, left: &Left) -> bool {
+    let owner = |vhost: &str| routes.vhost(vhost).and_then(|table| table.owner(&left.queue));
+    routes.iter().filter_map(|table| owner(table.vhost())).any(|owner| owner.backend == left.backend)
 }
 
 /// The queue that takes over what a queue without a route holds: one of the same name on another back end, or the only

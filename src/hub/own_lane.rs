@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use linkspan_contract::{
     Batch, Client, Connection, Delivered, DeliverySink, Ended, Lane, LaneEvent, LaneEvents, Pick, QueueSpec,
     Receipt, ReceiptSink, Refused, SubscriptionKey,
 };
+use tokio::time::timeout;
 
 use super::Hub;
 use super::routes_error::RoutesError;
+
+/// How long a back end may take to say whether a queue is there.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A lane of the hub's own, and the scope that it lives in.
 pub struct OwnLane {
@@ -24,13 +29,11 @@ impl Hub {
         let routes = self.routes();
         let Some(home) = routes.vhost(vhost).map(|table| table.home()) else { return true };
         let spec = QueueSpec { passive: true, ..QueueSpec::new(queue) };
-        match self.lane_on(home, vhost).await {
-            Ok(mut own) => matches!(
-                own.lane.declare_queue(&spec).await,
-                Err(Refused::NotFound { .. } | Refused::Upstream { code: 404, .. })
-            ),
-            Err(_) => false,
-        }
+        let asked = async { self.lane_on(home, vhost).await.ok()?.lane.declare_queue(&spec).await.err() };
+        matches!(
+            timeout(PATIENCE, asked).await,
+            Ok(Some(Refused::NotFound { .. } | Refused::Upstream { code: 404, .. }))
+        )
     }
 
     /// A lane of the hub's own on a back end.

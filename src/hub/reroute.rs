@@ -91,7 +91,10 @@ impl Hub {
     /// Gives back ends a moment to be reached, all of them the same one; those that routes cannot do without have to be.
     async fn wait_for_back_ends(&self, routes: &Routes) -> Result<(), RoutesError> {
         let (soon, late) = (Instant::now() + GRACE, Instant::now() + FIRST);
-        for name in routes.iter().map(|table| table.home()) {
+        // What a route that says `drain` has left may be on any of them.
+        let drains = routes.iter().any(|table| table.iter().any(|route| route.drain));
+        let others = self.backends.keys().filter(|_| drains);
+        for name in routes.iter().map(|table| table.home()).chain(others) {
             self.await_health(name, soon).await?;
         }
         for route in routes.iter().flat_map(|table| table.iter()) {

@@ -19,6 +19,7 @@ mod mosquitto;
 mod poison;
 mod rabbitmq;
 mod random;
+mod restarts;
 mod retained;
 mod three_back_ends;
 mod traffic;

@@ -7,7 +7,10 @@
 mod carriers;
 mod connection;
 mod copies;
+mod dead_letters;
+mod estate;
 mod lane;
+mod own_lane;
 mod part;
 mod plan;
 mod publishing;
@@ -18,6 +21,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod ways;
+mod work_queue;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,10 +30,9 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use linkspan_contract::{
-    Backend, BackendError, Capabilities, Client, Clock, Connection, Delivered, DeliverySink, Ended, Health,
-    LaneEvent, LaneEvents, Receipt, ReceiptSink, SessionTerms, SubscriptionKey, Support, Syntax, Testament,
+    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Destination, Health, LaneEvents,
+    SessionTerms, Support, Syntax, Testament,
 };
-use linkspan_contract::{Batch, Destination, Pick};
 use parking_lot::Mutex;
 
 pub use self::routes_error::RoutesError;
@@ -38,8 +41,9 @@ pub use crate::routes::Filter;
 use crate::routes::Routes;
 use carriers::Carriers;
 use connection::HubConnection;
+use estate::Draining;
 use plan::Wanted;
-use reroute::{Owned, Unmade};
+use work_queue::Unmade;
 
 /// Routes over back ends.
 pub struct Hub {
@@ -53,7 +57,7 @@ pub struct Hub {
     /// Queues of routes whose back end was away.
     unmade: Mutex<Vec<Unmade>>,
     /// Queues that lost their route while they held messages, and their heirs.
-    draining: Mutex<Vec<(Owned, Owned)>>,
+    draining: Mutex<Vec<Draining>>,
     /// Held by who makes and unmakes queues of routes.
     making: tokio::sync::Mutex<()>,
     me: Weak<Hub>,
@@ -91,6 +95,7 @@ impl Hub {
             me: Weak::clone(me),
         });
         hub.reroute(routes).await?;
+        hub.carry_dead_letters_left().await;
         Ok(hub)
     }
 
@@ -234,29 +239,4 @@ impl Backend for Hub {
             backend.close().await;
         }
     }
-}
-
-/// The client behind the hub's own lanes: it is never given anything.
-struct Nobody;
-
-impl DeliverySink for Nobody {
-    fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {
-        Delivered::Closed
-    }
-
-    fn flush(&self) {}
-
-    fn poll_drained(&self, _: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        std::task::Poll::Ready(())
-    }
-
-    fn ended(&self, _: SubscriptionKey, _: Ended) {}
-}
-
-impl ReceiptSink for Nobody {
-    fn receipts(&self, _: &[Receipt]) {}
-}
-
-impl LaneEvents for Nobody {
-    fn event(&self, _: LaneEvent) {}
 }

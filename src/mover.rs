@@ -11,8 +11,9 @@ use linkspan_contract::deliveries::Next;
 use linkspan_contract::topology::BindingEnd;
 use linkspan_contract::{
     Backend, BackendError, Binding, Client, Credit, Deliveries, Ended, Lane, Lost, QueueSpec, Refused,
-    Settle, Source, Subscribe, SubscriptionKey, client_number,
+    Settle, Source, Subscribe, SubscriptionKey, Value, client_number,
 };
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long nothing comes before it is looked whether the queue is empty.
 const QUIET: Duration = Duration::from_millis(100);
+
+/// Milliseconds for which a queue that a mover has made for itself outlives its last mover, with what is in it: a week.
+const KEPT: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// A queue of a back end.
 #[derive(Clone)]
@@ -82,8 +86,8 @@ pub struct Mover {
     pub from: Station,
     /// It makes that queue itself, bound to the address space by these keys.
     pub bound_by: Option<Vec<Arc<str>>>,
-    /// Keys that bound it before.
-    pub unbound: Vec<Arc<str>>,
+    /// Keys that bound it before, until they are unbound.
+    pub unbound: Arc<Mutex<Vec<Arc<str>>>>,
     /// Where it carries to.
     pub to: To,
     /// When it is done.
@@ -170,10 +174,12 @@ impl Mover {
 
     /// Takes the place of one that took from the same queue.
     pub fn succeed(&mut self, before: &Self) {
-        let bound = self.bound_by.iter().flatten().collect::<Vec<_>>();
-        let all = before.bound_by.iter().flatten().chain(&before.unbound);
-        let over: Vec<_> = all.filter(|key| !bound.contains(key)).cloned().collect();
-        self.unbound.extend(over);
+        let unbound = before.unbound.lock().clone();
+        let mut over: Vec<_> = before.bound_by.iter().flatten().cloned().chain(unbound).collect();
+        over.retain(|key| !self.bound_by.iter().flatten().any(|bound| bound == key));
+        over.sort_unstable();
+        over.dedup();
+        self.unbound = Arc::new(Mutex::new(over));
     }
 
     async fn carry(&self) -> Result<(), Stopped> {
@@ -255,14 +261,24 @@ impl Mover {
     async fn make_source(&self, lane: &mut dyn Lane) -> Result<(), Stopped> {
         let Some(keys) = &self.bound_by else { return Ok(()) };
         let queue = &self.from.queue;
-        lane.declare_queue(&QueueSpec { durable: true, ..QueueSpec::new(queue) }).await?;
+        let arguments = [("x-expires", Value::I64(KEPT))];
+        match lane
+            .declare_queue(&QueueSpec { durable: true, arguments: &arguments, ..QueueSpec::new(queue) })
+            .await
+        {
+            // It was made otherwise, and serves all the same.
+            Ok(_) | Err(Refused::Inequivalent { .. } | Refused::Upstream { code: 406, .. }) => {}
+            Err(refused) => return Err(refused.into()),
+        }
         let to = BindingEnd::Queue(queue);
         for key in keys {
             lane.bind(&Binding { source: "amq.topic", to, key: key.as_bytes(), arguments: &[] }).await?;
         }
-        for key in &self.unbound {
+        let unbound = self.unbound.lock().clone();
+        for key in &unbound {
             lane.unbind(&Binding { source: "amq.topic", to, key: key.as_bytes(), arguments: &[] }).await?;
         }
+        self.unbound.lock().clear();
         Ok(())
     }
 
@@ -324,7 +340,7 @@ fn is_missing(refused: &Refused) -> bool {
 #[cfg(test)]
 mod tests {
     use linkspan_contract::neutral::Draft;
-    use linkspan_contract::{Body, Connection, Destination, Flags, Message, Properties, SystemClock, Value};
+    use linkspan_contract::{Body, Connection, Destination, Flags, Message, Properties, SystemClock};
     use linkspan_embedded::{Embedded, EmbeddedOptions};
 
     use super::*;
@@ -402,7 +418,7 @@ mod tests {
     }
 
     fn mover(from: Station, to: To, until: Until) -> Mover {
-        Mover { name: "test".into(), from, bound_by: None, unbound: Vec::new(), to, until }
+        Mover { name: "test".into(), from, bound_by: None, unbound: Arc::default(), to, until }
     }
 
     #[tokio::test]
@@ -420,6 +436,9 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(5), bound).await.expect("it makes its queue");
+        let arguments = [("x-expires", Value::I64(KEPT))];
+        let spec = QueueSpec { durable: true, arguments: &arguments, ..QueueSpec::new("copies") };
+        here.lane.declare_queue(&spec).await.expect("it does not stay for ever when nobody comes");
         here.publish("copies", 0..2);
         assert_eq!(there.take(Source::Queue("r"), 2).await.len(), 2);
         there.lane.delete_queue("r", false, false).await.unwrap();

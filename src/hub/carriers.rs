@@ -49,6 +49,8 @@ pub struct Carriers {
     running: Mutex<HashMap<Errand, (Mover, Running)>>,
     /// The keys by which clients have bound queues to the address space.
     pub bindings: Mutex<HashMap<Client, BTreeSet<Box<[u8]>>>>,
+    /// Queues that may be gone since their client is, and how often they are still looked for.
+    pub suspects: Mutex<HashMap<Client, u8>>,
     /// So many queues had bindings when those that are gone were last forgotten.
     pub live: AtomicUsize,
 }
@@ -57,8 +59,7 @@ impl Carriers {
     /// Starts a mover, unless the same one is at work; another one for that errand makes place. False when it was at work.
     pub fn start(&self, errand: Errand, mut mover: Mover) -> bool {
         let mut running = self.running.lock();
-        running.retain(|_, (_, it)| !it.is_done());
-        if let Some((other, _)) = running.get(&errand) {
+        if let Some((other, _)) = running.get(&errand).filter(|(_, it)| !it.is_done()) {
             if other.does_the_same_as(&mover) {
                 return false;
             }
@@ -68,9 +69,26 @@ impl Carriers {
         true
     }
 
+    /// Forgets those that are done: what they were for.
+    pub fn take_done(&self) -> Vec<Errand> {
+        self.running.lock().extract_if(|_, (_, it)| it.is_done()).map(|(errand, _)| errand).collect()
+    }
+
     /// Ends those whose errand `is_over` says so of, and gives them back.
     pub fn end(&self, is_over: impl Fn(&Errand) -> bool) -> Vec<(Errand, Mover)> {
         let ended: Vec<_> = self.running.lock().extract_if(|errand, _| is_over(errand)).collect();
         ended.into_iter().map(|(errand, (mover, _))| (errand, mover)).collect()
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.running.lock().len()
+    }
+
+    /// How many keys they have still to unbind.
+    #[cfg(test)]
+    pub fn unbound(&self) -> usize {
+        self.running.lock().values().map(|(mover, _)| mover.unbound.lock().len()).sum()
     }
 }

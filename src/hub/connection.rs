@@ -1,5 +1,6 @@
 //! A client's scope at the hub: its connections to the back ends that it has come to use.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,7 +8,7 @@ use linkspan_contract::{
     BackendError, Client, Connection, DeliverySink, Ended, Lane, LaneEvents, ReceiptSink, SessionState,
     SubscriptionKey,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex as SyncMutex, RwLock};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::Hub;
@@ -27,12 +28,21 @@ pub struct Scope {
     pub client: Client,
     sink: RwLock<Arc<dyn DeliverySink>>,
     connections: Mutex<Connections>,
+    /// The queues that the client has bound to the address space; most have none.
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
+    bound: SyncMutex<Option<Box<BTreeSet<Arc<str>>>>>,
 }
 
 impl HubConnection {
     /// A scope that uses no back end yet.
     pub fn new(hub: Arc<Hub>, client: Client, sink: Arc<dyn DeliverySink>) -> Self {
-        let scope = Scope { hub, client, sink: RwLock::new(sink), connections: Mutex::default() };
+        let scope = Scope {
+            hub,
+            client,
+            sink: RwLock::new(sink),
+            connections: Mutex::default(),
+            bound: SyncMutex::default(),
+        };
         Self { scope: Arc::new(scope) }
     }
 
@@ -95,10 +105,27 @@ impl Scope {
         Ok(Part { backend: Arc::clone(backend), lane, way: 0, next: 0, numbers })
     }
 
+    /// The client has bound a queue to the address space.
+    pub fn has_bound(&self, queue: &str) {
+        let mut bound = self.bound.lock();
+        let bound = bound.get_or_insert_default();
+        if !bound.contains(queue) {
+            bound.insert(queue.into());
+        }
+    }
+
     /// Tells the client that a subscription has ended.
     pub fn ended(&self, key: SubscriptionKey, why: Ended) {
         let sink = Arc::clone(&self.sink.read());
         sink.ended(key, why);
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        if let Some(bound) = self.bound.get_mut().take() {
+            self.hub.suspect(&self.client.vhost, *bound);
+        }
     }
 }
 

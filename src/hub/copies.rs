@@ -25,6 +25,9 @@ const ADDRESS_SPACE: &str = "amq.topic";
 /// Fewer queues are not looked through for those that are gone.
 const MANY: usize = 1000;
 
+/// How often it is looked for a queue whose client has gone: a back end may take its time to delete it.
+const LOOKS: u8 = 3;
+
 /// How long a binding may wait for another back end.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -91,10 +94,10 @@ fn copy_queue(vhost: &str, queue: &str) -> Arc<str> {
 
 impl Hub {
     /// A client has made a binding: what it matches on other back ends comes, too. One that is away is reached when it
-    /// is back.
-    pub(super) async fn bound(&self, bound: &Bound<'_>) {
+    /// is back. False when there are none.
+    pub(super) async fn bound(&self, bound: &Bound<'_>) -> bool {
         if self.backends.len() < 2 {
-            return;
+            return false;
         }
         let client = (Arc::clone(bound.vhost), Arc::from(bound.queue));
         self.carriers.bindings.lock().entry(client).or_default().insert(bound.key.into());
@@ -105,14 +108,20 @@ impl Hub {
                 tracing::debug!(mover = %mover.name, "its queue is made later");
             }
         }
+        true
     }
 
     /// A client has undone a binding.
     pub(super) fn unbound(&self, bound: &Bound<'_>) {
         let client = (Arc::clone(bound.vhost), Arc::from(bound.queue));
-        if let Some(keys) = self.carriers.bindings.lock().get_mut(&client) {
+        let mut bindings = self.carriers.bindings.lock();
+        if let Some(keys) = bindings.get_mut(&client) {
             keys.remove(bound.key);
+            if keys.is_empty() {
+                bindings.remove(&client);
+            }
         }
+        drop(bindings);
         self.copy(bound.vhost, bound.queue);
     }
 
@@ -130,9 +139,37 @@ impl Hub {
         }
     }
 
-    /// Forgets queues that are gone without a word, when there have come many: exclusive ones go with their client, others
-    /// with their last consumer.
+    /// The client that made bindings of these queues is gone, and they may be gone with it.
+    pub(super) fn suspect(&self, vhost: &Arc<str>, queues: impl IntoIterator<Item = Arc<str>>) {
+        let queues = queues.into_iter().map(|queue| ((Arc::clone(vhost), queue), LOOKS));
+        self.carriers.suspects.lock().extend(queues);
+    }
+
+    /// Forgets queues that are gone without a word: exclusive ones go with their client, others with their last consumer or
+    /// when nobody used them. They are looked for when their client has gone, when a mover found its messages to have no
+    /// queue, and, all of them, when there have come many: to look for a queue keeps one alive that expires.
     pub(super) async fn forget_queues(&self) {
+        for errand in self.carriers.take_done() {
+            let Errand::Copies { vhost, queue, .. } = errand else { continue };
+            if self.is_gone(&vhost, &queue).await {
+                self.queue_is_gone(&vhost, &queue);
+            } else {
+                // It has come again.
+                self.copy(&vhost, &queue);
+            }
+        }
+        let suspects = std::mem::take(&mut *self.carriers.suspects.lock());
+        for (client, looks) in suspects {
+            let (vhost, queue) = &client;
+            if !self.carriers.bindings.lock().contains_key(&client) {
+                continue;
+            }
+            if self.is_gone(vhost, queue).await {
+                self.queue_is_gone(vhost, queue);
+            } else if looks > 1 {
+                self.carriers.suspects.lock().entry(client).or_insert(looks - 1);
+            }
+        }
         let before = self.carriers.live.load(Ordering::Relaxed);
         let clients: Vec<_> = {
             let bindings = self.carriers.bindings.lock();
@@ -175,7 +212,7 @@ impl Hub {
                 name: format!("copies for {queue} of {vhost} from {backend}").into(),
                 from: station(far, copy_queue(vhost, queue)),
                 bound_by: Some(keys.into_iter().collect()),
-                unbound: Vec::new(),
+                unbound: Arc::default(),
                 to: To::Queue(station(home, queue.into())),
                 until: Until::NobodyWants,
             };
@@ -197,7 +234,8 @@ impl Hub {
             _ => false,
         });
         for (errand, mover) in ended {
-            let mut last = Mover { bound_by: Some(Vec::new()), unbound: Vec::new(), until, ..mover.clone() };
+            let mut last =
+                Mover { bound_by: Some(Vec::new()), unbound: Arc::default(), until, ..mover.clone() };
             last.succeed(&mover);
             self.carriers.start(errand, last);
         }

@@ -320,8 +320,10 @@ impl Lane for HubLane {
 
     async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
         self.home()?.bind(binding).await?;
-        if let Some(bound) = Bound::of(&self.scope.client.vhost, binding) {
-            self.scope.hub.bound(&bound).await;
+        if let Some(bound) = Bound::of(&self.scope.client.vhost, binding)
+            && self.scope.hub.bound(&bound).await
+        {
+            self.scope.has_bound(bound.queue);
         }
         Ok(())
     }

@@ -3,13 +3,16 @@ use std::num::NonZeroU16;
 use linkspan_contract::deliveries::Next;
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Body, Credit, Deliveries, Delivery, Destination, Flags, Lane, Message, Outcome, Properties, Published,
-    QueueSpec, Refused, Settle, Settlement, Source, Subscribe, Syntax, SystemClock,
+    Batch, Body, Credit, Deliveries, Delivery, Destination, Flags, Lane, LaneEvent, Message, Outcome,
+    Properties, Published, QueueSpec, Receipt, ReceiptSink, Refused, Settle, Settlement, Source, Subscribe,
+    SubscriptionKey, Syntax, SystemClock,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 
 use super::*;
 use crate::routes::{Filter, Pattern, Route};
+
+mod left;
 
 fn route(filter: &str, backend: &str, queues: &[&str]) -> Arc<Route> {
     let pattern = if queues.is_empty() { Pattern::PublishSubscribe } else { Pattern::CompetingConsumers };
@@ -102,6 +105,15 @@ struct Client1 {
 
 impl Client1 {
     async fn connect(hub: &Hub, number: u64, credit: Option<Arc<Credit>>) -> Self {
+        Self::connected(hub, number, credit).await
+    }
+
+    /// A client of a back end itself.
+    async fn at(backend: &dyn Backend, number: u64) -> Self {
+        Self::connected(backend, number, None).await
+    }
+
+    async fn connected(backend: &dyn Backend, number: u64, credit: Option<Arc<Credit>>) -> Self {
         let client = Client {
             number,
             identifier: "test".into(),
@@ -110,7 +122,7 @@ impl Client1 {
             session: None,
         };
         let deliveries = Deliveries::working(1 << 20, credit);
-        let mut connection = hub.connect(&client, deliveries.sink()).await.unwrap();
+        let mut connection = backend.connect(&client, deliveries.sink()).await.unwrap();
         let ear = Arc::new(Ear::default());
         let lane = connection.lane(Arc::clone(&ear) as _, Arc::clone(&ear) as _).await.unwrap();
         Self { deliveries, lane, _connection: connection, ear, next_key: 0 }
@@ -503,13 +515,23 @@ async fn a_consumer_that_is_replaced_stays_within_the_window_of_its_route() {
     assert_eq!(worker.topics(3).await.len(), 3);
 }
 
+fn binding<'a>(queue: &'a str, key: &'a str) -> linkspan_contract::Binding<'a> {
+    let to = linkspan_contract::topology::BindingEnd::Queue(queue);
+    linkspan_contract::Binding { source: "amq.topic", to, key: key.as_bytes(), arguments: &[] }
+}
+
 impl Client1 {
     async fn bind(&mut self, queue: &str, key: &str) {
         self.lane.declare_queue(&QueueSpec { durable: true, ..QueueSpec::new(queue) }).await.unwrap();
-        let to = linkspan_contract::topology::BindingEnd::Queue(queue);
-        let binding =
-            linkspan_contract::Binding { source: "amq.topic", to, key: key.as_bytes(), arguments: &[] };
-        self.lane.bind(&binding).await.unwrap();
+        self.bind_to(queue, key).await;
+    }
+
+    async fn bind_to(&mut self, queue: &str, key: &str) {
+        self.lane.bind(&binding(queue, key)).await.unwrap();
+    }
+
+    async fn unbind_from(&mut self, queue: &str, key: &str) {
+        self.lane.unbind(&binding(queue, key)).await.unwrap();
     }
 
     async fn waits(&mut self, queue: &str, messages: u64) {

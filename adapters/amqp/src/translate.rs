@@ -1,5 +1,6 @@
 //! Between the contract's words and lapin's: the firewall of what goes out, what comes in, and what the broker refuses.
 
+mod death;
 mod incoming;
 mod outgoing;
 mod refusal;

@@ -33,14 +33,23 @@ impl Feeds {
         self.all.lock().get(&(Arc::clone(vhost), queue.into())).cloned()
     }
 
-    /// The feed of a queue; made when there is none.
+    /// The feed of a queue; made when there is none. One that is about to end goes on: there must not be two members
+    /// with the same client identifier.
     pub(crate) fn open(&self, vhost: &Arc<str>, queue: &str, make: impl FnOnce() -> Arc<Feed>) -> Arc<Feed> {
         let mut all = self.all.lock();
-        Arc::clone(all.entry((Arc::clone(vhost), queue.into())).or_insert_with(make))
+        let feed = Arc::clone(all.entry((Arc::clone(vhost), queue.into())).or_insert_with(make));
+        feed.state.lock().turns += 1;
+        feed
     }
 
-    pub(crate) fn remove(&self, vhost: &Arc<str>, queue: &str) {
-        self.all.lock().remove(&(Arc::clone(vhost), queue.into()));
+    /// Removes a feed that was to end with that turn; false when it goes on.
+    pub(crate) fn remove(&self, feed: &Feed, turn: u64) -> bool {
+        let mut all = self.all.lock();
+        let ends = feed.state.lock().turns == turn;
+        if ends {
+            all.remove(&(Arc::clone(&feed.vhost), Arc::clone(&feed.queue)));
+        }
+        ends
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Feed>> {
@@ -58,6 +67,10 @@ pub(crate) struct Feed {
 
 struct State {
     filters: Vec<Arc<str>>,
+    /// What the broker had for these when they were given up belongs into the queue, too.
+    former: Vec<Arc<str>>,
+    /// Counts how often it was begun and ended.
+    turns: u64,
     /// What these match and does not belong into the queue.
     except: Vec<Pattern>,
     hold: Hold,
@@ -82,19 +95,27 @@ enum Belongs {
     Here,
     /// To another route, which gets it otherwise.
     Elsewhere,
-    /// It was sent for a filter that was given up.
+    /// It was sent for a filter of a former life.
     Nowhere,
 }
 
 impl Feed {
     pub(crate) fn new(vhost: Arc<str>, queue: Arc<str>, session: Arc<Session>) -> Arc<Self> {
-        let state = State { filters: Vec::new(), except: Vec::new(), hold: Hold::Asking, task: None };
+        let state = State {
+            filters: Vec::new(),
+            former: Vec::new(),
+            turns: 0,
+            except: Vec::new(),
+            hold: Hold::Asking,
+            task: None,
+        };
         Arc::new(Self { vhost, queue, session, state: Mutex::new(state) })
     }
 
     /// From now on these filters and no others, but for what `except` matches.
     pub(crate) fn set_filters(&self, filters: &[&str], except: &[&str]) {
         let mut state = self.state.lock();
+        let state = &mut *state;
         state.except = except.iter().map(|filter| Pattern::from_filter(filter)).collect();
         for filter in filters {
             if !state.filters.iter().any(|known| **known == **filter) {
@@ -102,13 +123,20 @@ impl Feed {
                 state.filters.push((*filter).into());
             }
         }
-        state.filters.retain(|known| {
-            let stays = filters.contains(&&**known);
-            if !stays {
-                self.session.release(known);
+        for over in state.filters.extract_if(.., |known| !filters.contains(&&**known)) {
+            self.session.release(&over);
+            if !state.former.contains(&over) {
+                state.former.push(over);
             }
-            stays
-        });
+        }
+    }
+
+    /// It is about to end: nothing more is subscribed to for it. The turn with which it does.
+    pub(crate) fn ends(&self) -> u64 {
+        self.set_filters(&[], &[]);
+        let mut state = self.state.lock();
+        state.turns += 1;
+        state.turns
     }
 
     /// Where a message of that topic belongs.
@@ -116,7 +144,8 @@ impl Feed {
         let state = self.state.lock();
         if state.except.iter().any(|filter| filter.matches(topic)) {
             Belongs::Elsewhere
-        } else if state.filters.iter().any(|filter| Pattern::from_filter(filter).matches(topic)) {
+        } else if state.filters.iter().chain(&state.former).any(|it| Pattern::from_filter(it).matches(topic))
+        {
             Belongs::Here
         } else {
             Belongs::Nowhere

@@ -255,9 +255,7 @@ impl Lane for MqttLane {
         let vhost = &self.client.vhost;
         if filters.is_empty() {
             if let Some(feed) = self.house.feeds.of(vhost, queue) {
-                feed.set_filters(&[], &[]);
-                self.house.feeds.remove(vhost, queue);
-                coordinator::end_feed(feed);
+                coordinator::end_feed(&self.house, feed).await;
             }
             return Ok(());
         }

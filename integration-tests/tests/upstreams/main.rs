@@ -12,6 +12,7 @@ mod away;
 mod back_ends;
 mod cable;
 mod clean_clients;
+mod dead_letters;
 mod faults;
 mod feeds;
 mod holder;
@@ -20,6 +21,8 @@ mod pass_through;
 mod poison;
 mod rabbitmq;
 mod random;
+mod restarts;
+mod retained;
 mod three_back_ends;
 mod traffic;
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 use futures_lite::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
-    QueueDeclareOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Confirmation};
 use linkspan_integration_tests::amqp::{Amqp, text};
 use linkspan_integration_tests::http::get;
 use linkspan_integration_tests::mqtt5::Mqtt5;
+use linkspan_integration_tests::server::config;
 use linkspan_integration_tests::upstreams::unique;
 use linkspan_integration_tests::{Cable, Mosquitto, RabbitMq, Server, soon, within};
 use rumqttc::v5::mqttbytes::QoS;
@@ -261,6 +262,65 @@ async fn dead_letters_of_rabbitmq_reach_an_address_on_mosquitto_though_the_link_
         }
     };
     soon("what has arrived is settled", settled).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_moves_a_queue_to_another_back_end_when_it_is_empty_or_may_be_drained() {
+    let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    let jobs = unique("jobs");
+    let on = |backend: &str, more: &str| {
+        format!("{}{}{more}", all(rabbitmq, mosquitto, "local"), work(&jobs, &jobs, backend))
+    };
+    let server = Server::start(&on("local", "")).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    let mut worker = Mqtt5::connect(server.mqtt(), "worker").await;
+    for (from, to) in
+        [("local", "rabbit"), ("rabbit", "mosquitto"), ("mosquitto", "local"), ("local", "mosquitto")]
+    {
+        for n in 0..5 {
+            client.publish_as("amq.topic", &jobs, &format!("{from} {n}"), persistent()).await;
+        }
+        let fed = async {
+            while client.counts(&jobs).await.0 < 5 {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the queue has them", fed).await;
+        let refused = server.broker().reload(config(&on(to, ""))).await.expect_err("five would be stranded");
+        let refused = refused.to_string();
+        assert!(refused.contains(&jobs) && refused.contains("5 messages"), "{refused}");
+
+        let drained = server.broker().reload(config(&on(to, "drain = true\n"))).await;
+        drained.unwrap_or_else(|error| panic!("from {from} to {to}: {error}"));
+        client.publish_as("amq.topic", &jobs, "new", persistent()).await;
+        let expected: Vec<String> = (0..5).map(|n| format!("{from} {n}")).chain(["new".to_owned()]).collect();
+        let mut came = Vec::new();
+        let all = async {
+            while came.len() < expected.len() {
+                came.extend(client.get(&jobs).await);
+            }
+        };
+        soon("what was drained, and then what is new", all).await;
+        assert_eq!(came, expected, "from {from} to {to}");
+
+        // empty, it moves without that, and those who work there go with it
+        server.broker().reload(config(&on(from, ""))).await.unwrap();
+        assert_eq!(worker.subscribe(&jobs).await, SubscribeReasonCode::Success(QoS::AtLeastOnce));
+        server.broker().reload(config(&on(to, ""))).await.unwrap();
+        client.publish_as("amq.topic", &jobs, "moved", persistent()).await;
+        assert_eq!(worker.next_text().await, "moved", "from {from} to {to}");
+        worker.unsubscribe(&jobs).await;
+    }
+    // RabbitMQ does not tell what workers have in hand: what was emptied there stays, for people to delete
+    let at_rabbitmq = Amqp::connect(rabbitmq.address()).await;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let stays = at_rabbitmq.channel.queue_declare(jobs.as_str().into(), options, FieldTable::default()).await;
+    let stays = stays.expect("the queue that lost its route stays at RabbitMQ");
+    assert_eq!(stays.message_count(), 0, "all of it has moved");
+    let options = QueueDeleteOptions { if_unused: true, if_empty: true, ..QueueDeleteOptions::default() };
+    let deleted = at_rabbitmq.channel.queue_delete(jobs.as_str().into(), options).await;
+    assert_eq!(deleted.expect("nobody uses it"), 0);
     server.stop().await;
 }
 

@@ -7,6 +7,7 @@ use linkspan_contract::{Batch, DeliveryTag, Message, Pick, Settled, Settlement, 
 
 use super::inflight::Inflight;
 use super::metric::Tally;
+use super::overtaking::Overtaking;
 use super::translate::delivery::{Receiver, Terms};
 use super::translate::{settlement, undeliverable};
 use crate::protocol::mqtt::{ReasonCode, Version};
@@ -34,6 +35,8 @@ pub(super) struct Deliveries {
     pub detached: bool,
     /// Most idle clients have none.
     inflight: Option<Box<Inflight>>,
+    /// Only while retained messages of a back end are on their way to it.
+    overtaking: Option<Box<Overtaking>>,
     subscriptions: Vec<Subscribed>,
     discarded: Vec<Settled>,
 }
@@ -59,6 +62,7 @@ impl Default for Deliveries {
             receiver: Receiver { version: Version::V311, maximum: u32::MAX },
             detached: false,
             inflight: None,
+            overtaking: None,
             subscriptions: Vec::new(),
             discarded: Vec::new(),
         }
@@ -100,6 +104,16 @@ impl Deliveries {
             [one] if one.number == number => Some(*one),
             all => all.get(self.place(number).ok()?).copied(),
         }
+    }
+
+    /// What is noted of retained messages that are on their way.
+    pub(super) fn overtaking(&mut self) -> &mut Overtaking {
+        self.overtaking.get_or_insert_default()
+    }
+
+    /// Forgets it when there are none.
+    pub(super) fn end_overtaking(&mut self) {
+        self.overtaking.take_if(|overtaking| overtaking.is_idle());
     }
 
     /// What the client has acknowledged, as runs to be settled; says how many deliveries that are.
@@ -206,6 +220,11 @@ impl Deliveries {
             self.discard(pick, pick.first, messages.len());
             return None;
         };
+        if let Some(overtaking) = &mut self.overtaking {
+            for message in messages {
+                overtaking.give(subscribed.number, &batch.address(message).topic());
+            }
+        }
         let terms = Terms {
             acknowledged: !pick.settled,
             retain_as_published: subscribed.retain_as_published,

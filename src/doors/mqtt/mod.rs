@@ -30,6 +30,7 @@ mod large;
 mod limits;
 mod mailbox;
 mod metric;
+mod overtaking;
 mod publishing;
 mod receipts;
 mod registry;

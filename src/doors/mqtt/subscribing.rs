@@ -176,6 +176,10 @@ impl Session {
         })?;
         for one in made {
             // The client may have its SUBACK by now: what is published from then on is its.
+            if one.replay {
+                // Before it starts: what it is given from then on is newer than what is asked for.
+                self.sink.outbound.lock().state().overtaking().ask(one.subscribed.number);
+            }
             if one.start {
                 self.lane.start(key(one.subscribed.number));
             }
@@ -309,6 +313,16 @@ impl Session {
         let (number, qos) = (made.subscribed.number, made.qos);
         // What a subscription that was replaced had still to send is among what this one sends.
         self.subscriptions.forget_waiting(number);
+        let overtaking = guard.state().overtaking();
+        overtaking.forget(number);
+        let before = elsewhere.len();
+        let elsewhere: Vec<Retained> =
+            elsewhere.into_iter().filter(|it| !overtaking.is_late(&it.message.address().topic())).collect();
+        overtaking.answered();
+        let late = before.saturating_sub(elsewhere.len());
+        if late > 0 {
+            metrics::counter!("linkspan_retained_overtaken_total").increment(late as u64);
+        }
         let mut found = self
             .retained
             .matching(&made.filter)
@@ -320,8 +334,16 @@ impl Session {
             while found.next_if(|waiting| self.replay_one(&mut guard, waiting)).is_some() {}
         }
         if found.peek().is_some() {
-            self.subscriptions.waiting.get_or_insert_default().extend(found);
+            let waiting = self.subscriptions.waiting.get_or_insert_default();
+            for one in found {
+                if one.elsewhere {
+                    let topic = one.retained.message.address().topic();
+                    guard.state().overtaking().wait(number, &topic);
+                }
+                waiting.push_back(one);
+            }
         }
+        guard.state().end_overtaking();
     }
 
     /// Sends retained messages that had to wait, each as it is now, as far as the client has room.
@@ -330,7 +352,13 @@ impl Session {
         let sink = Arc::clone(&self.sink);
         while let Some(mut waiting) = queue.pop_front() {
             let mut guard = sink.outbound.lock();
-            if !waiting.elsewhere {
+            if waiting.elsewhere {
+                let topic = waiting.retained.message.address().topic();
+                if !guard.state().overtaking().is_newest(waiting.number, &topic) {
+                    metrics::counter!("linkspan_retained_overtaken_total").increment(1);
+                    continue;
+                }
+            } else {
                 let address = waiting.retained.message.address().topic().into_owned();
                 let now = std::str::from_utf8(&address)
                     .ok()
@@ -344,7 +372,12 @@ impl Session {
                 self.subscriptions.waiting = Some(queue);
                 return;
             }
+            if waiting.elsewhere {
+                let topic = waiting.retained.message.address().topic();
+                guard.state().overtaking().sent(waiting.number, &topic);
+            }
         }
+        self.sink.outbound.lock().state().end_overtaking();
     }
 
     /// Sends one retained message; false when the client has no room.

@@ -212,9 +212,13 @@ fn read_headers<'a>(
             header::PAYLOAD_FORMAT => to.utf8_payload = value.as_i64().map(|format| format != 0),
             header::RETAIN => head.flags |= Flags::RETAIN.when(value.as_bool() == Some(true)),
             _ => {
-                let plain = name.strip_prefix(header::ESCAPE).filter(|_| letter.unescape).unwrap_or(name);
-                let original = name.strip_prefix(header::ESCAPE).unwrap_or(name);
-                if list.is_empty() || !list.iter().any(|(listed, _)| listed == original) {
+                let escaped = name.strip_prefix(header::ESCAPE);
+                // One that is guarded and stands here as it is was written by the broker, whatever the list has.
+                let is_listed = |(listed, _): &(Cow<'_, str>, _)| {
+                    if header::is_guarded(listed) { escaped == Some(&**listed) } else { listed == name }
+                };
+                if !list.iter().any(is_listed) {
+                    let plain = escaped.filter(|_| letter.unescape).unwrap_or(name);
                     to.headers.push((Cow::Borrowed(plain), value));
                 }
             }
@@ -313,6 +317,35 @@ mod tests {
         let (_, native) = back(sent, false);
         let names: Vec<_> = native.headers.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, ["z", "mqtt.CC", "mqtt.CC", "a"]);
+    }
+
+    #[test]
+    fn what_a_dead_letter_tells_of_its_death_passes_and_what_is_forged_does_not() {
+        let text = |text: &'static str| Value::Text(text.into());
+        let death = |queue| Value::Array(vec![Value::Table(vec![("queue".into(), text(queue))])]);
+        let carried = vec![
+            ("z".into(), text("1")),
+            ("x-death".into(), text("forged")),
+            ("x-death".into(), death("jobs")),
+            ("x-first-death-queue".into(), text("jobs")),
+            ("x-last-death-queue".into(), text("forged")),
+        ];
+        let properties = Properties { headers: carried, ..Properties::default() };
+        let sent = there(&properties, Message::default()).unwrap();
+        let headers = sent.headers().as_ref().unwrap().inner();
+        assert!(matches!(headers.get("x-death"), Some(AMQPValue::FieldArray(_))), "{headers:?}");
+        assert!(headers.contains_key("x-first-death-queue"));
+        assert!(!headers.contains_key("x-last-death-queue"));
+        let (_, native) = back(sent.clone(), false);
+        let mut names: Vec<_> = native.headers.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        let forged = ["mqtt.x-death", "mqtt.x-last-death-queue"];
+        assert_eq!(names, [&forged[..], &["x-death", "x-first-death-queue", "z"]].concat());
+        assert_eq!(native.header("x-death"), Some(&death("jobs")));
+        // carried once more
+        let (_, told) = back(sent, true);
+        let again = there(&told, Message::default()).unwrap();
+        assert_eq!(back(again, false).1.header("x-death"), Some(&death("jobs")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use linkspan_contract::{Batch, Flags, Message, Millis, Properties, Refused, Value};
 
+use super::death::is_of_death;
 use super::header;
 use super::table::{name_of, outward};
 
@@ -186,8 +187,11 @@ fn short(text: &str) -> Result<ShortString, Refused> {
 }
 
 fn fields(from: &Properties<'_>, native: bool, to: &mut FieldTable) -> Result<(), Refused> {
+    let passes = |name: &str, value: &Value<'_>| {
+        native || !header::is_guarded(name) || is_of_death(name, value, &from.headers)
+    };
     for (name, value) in &from.headers {
-        if native || !header::is_guarded(name) {
+        if passes(name, value) {
             to.insert(name_of(name)?, outward(value)?);
         } else {
             to.insert(name_of(&format!("{}{name}", header::ESCAPE))?, outward(value)?);
@@ -197,6 +201,10 @@ fn fields(from: &Properties<'_>, native: bool, to: &mut FieldTable) -> Result<()
     if !native && changes() {
         let mut list = Vec::with_capacity(from.headers.len() * 2);
         for (name, value) in &from.headers {
+            if header::is_guarded(name) && passes(name, value) {
+                // What tells of a death is not the publisher's.
+                continue;
+            }
             list.push(outward(&Value::Text((&**name).into()))?);
             list.push(outward(value)?);
         }

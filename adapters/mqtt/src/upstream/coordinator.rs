@@ -99,13 +99,21 @@ pub(crate) fn start_feed(house: &Arc<House>, feed: &Arc<Feed>) {
     feed.is_carried_by(task);
 }
 
-/// Ends a feed when what is said about its filters has been said.
-pub(crate) fn end_feed(feed: Arc<Feed>) {
+/// Ends a feed: at once nothing more is subscribed to for it, and after a while, in which what the broker had for it still
+/// comes, it is no member any more. Returns when the broker has answered, or does not.
+pub(crate) async fn end_feed(house: &Arc<House>, feed: Arc<Feed>) {
+    let turn = feed.ends();
+    let (house, session) = (Arc::clone(house), Arc::clone(&feed.session));
     tokio::spawn(async move {
         tokio::time::sleep(LAST_WORD).await;
-        feed.session.close();
-        feed.abort();
+        if house.feeds.remove(&feed, turn) {
+            feed.session.close();
+            feed.abort();
+        }
     });
+    if tokio::time::timeout(LAST_WORD, session.heard()).await.is_err() {
+        tracing::debug!(backend = %session.backend, "the broker does not answer an UNSUBSCRIBE");
+    }
 }
 
 /// Waits until what was taken is acknowledged, and says good-bye.

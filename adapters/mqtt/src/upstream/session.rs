@@ -278,6 +278,24 @@ impl Session {
         state.closing || (answered && state.cover.is_answered())
     }
 
+    /// Waits until the broker has answered all that it was asked about filters, or is away.
+    pub(crate) async fn heard(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.has_heard() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn has_heard(&self) -> bool {
+        let state = self.state.lock();
+        state.link.as_ref().is_none_or(Link::is_answered)
+    }
+
     /// What the broker said when it let us in, while there is a connection.
     pub(crate) fn welcome(&self) -> Option<Welcome> {
         self.state.lock().link.as_ref().map(|link| link.welcome)

@@ -18,6 +18,8 @@ struct Shared {
     retained: Arc<Retained>,
     /// Requests are not answered for now.
     stalled: tokio::sync::watch::Sender<bool>,
+    /// Questions for retained messages are not answered for now.
+    silent: tokio::sync::watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -39,6 +41,7 @@ struct State {
     congested: bool,
     wakers: Vec<std::task::Waker>,
     refreshed: usize,
+    kept: Vec<backend::Retained>,
 }
 
 /// A published message.
@@ -88,7 +91,12 @@ impl Subscription {
 impl Broker {
     pub(super) fn new() -> Self {
         let retained = Arc::new(Retained::new(1000, Arc::new(SystemClock)));
-        Self(Arc::new(Shared { retained, stalled: Default::default(), state: Mutex::default() }))
+        Self(Arc::new(Shared {
+            retained,
+            stalled: Default::default(),
+            silent: Default::default(),
+            state: Mutex::default(),
+        }))
     }
 
     pub(super) fn retained(&self) -> Arc<Retained> {
@@ -166,6 +174,31 @@ impl Broker {
     /// From now on requests are not answered, or those that wait are.
     pub(super) fn stall(&self, stalled: bool) {
         self.0.stalled.send_replace(stalled);
+    }
+
+    /// It keeps retained messages of its own, of these topics and payloads.
+    pub(super) fn keep(&self, kept: &[(&str, &str)]) {
+        self.0.state.lock().kept = kept
+            .iter()
+            .map(|(topic, payload)| {
+                let head = Message { flags: Flags::RETAIN | Flags::DURABLE, ..Message::default() };
+                let properties = Properties::default();
+                let payload = Body::Shared((*payload).to_owned().into());
+                let topic = topic.as_bytes();
+                let draft = neutral::Draft { exchange: None, topic, properties: &properties, payload, head };
+                backend::Retained { message: Kept { batch: draft.build(), at: 0 }, age: 0 }
+            })
+            .collect();
+    }
+
+    /// From now on it does not say what it keeps, or says it to those who wait.
+    pub(super) fn silence(&self, silent: bool) {
+        self.0.silent.send_replace(silent);
+    }
+
+    /// How many wait to be told what it keeps.
+    pub(super) fn asking(&self) -> usize {
+        self.0.silent.receiver_count()
     }
 
     /// How many requests wait to be answered.
@@ -368,6 +401,12 @@ impl Lane for Way {
 
     async fn body(&mut self, _target: TargetId, _size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
         Err(Refused::NotImplemented("body".into()))
+    }
+
+    async fn retained(&mut self, _filter: &str) -> Result<Option<Vec<backend::Retained>>, Refused> {
+        let mut silent = self.shared.silent.subscribe();
+        silent.wait_for(|silent| !silent).await.unwrap();
+        Ok(Some(self.shared.state.lock().kept.clone()))
     }
 
     async fn subscribe(

@@ -153,3 +153,37 @@ async fn a_client_identifier_that_the_back_end_does_not_take_is_refused_as_one()
     client.expect(&[0x20, 2, 0, 2]).await;
     client.closed().await;
 }
+
+#[tokio::test]
+async fn what_a_back_end_keeps_does_not_follow_what_is_newer_mqtt_4_6_0_6() {
+    let house = House::new();
+    house.broker.keep(&[("r/1", "old"), ("r/2", "kept")]);
+    house.broker.silence(true);
+    let mut client = house.v311("a").await;
+    let mut publisher = house.v311("p").await;
+    client.send(&subscribe("r/#", 0)).await;
+    until("the back end is asked", || house.broker.asking() == 1).await;
+    publisher.send(&publish(0x30, "r/1", None, b"new")).await;
+    client.expect(&[0x90, 3, 0, 1, 0]).await;
+    client.expect(&publish(0x30, "r/1", None, b"new")).await;
+    house.broker.silence(false);
+    client.expect(&publish(0x31, "r/2", None, b"kept")).await;
+    client.ping().await;
+}
+
+#[tokio::test]
+async fn what_a_back_end_keeps_and_has_to_wait_is_not_sent_when_something_newer_was() {
+    let house = House::new();
+    house.broker.keep(&[("r/1", "one"), ("r/2", "old"), ("r/3", "three")]);
+    let mut client = house.client().await;
+    client.send(&connect_with(5, 2, 0, &[0x21, 0, 1], &[b"a"])).await;
+    client.packet().await;
+    let mut publisher = house.v311("p").await;
+    client.subscribe5("r/#", 1, &[]).await;
+    client.expect(&publish5(0x33, "r/1", Some(1), &[], b"one")).await;
+    publisher.send(&publish(0x30, "r/2", None, b"new")).await;
+    client.expect(&publish5(0x30, "r/2", None, &[], b"new")).await;
+    client.send(&[0x40, 2, 0, 1]).await;
+    client.expect(&publish5(0x33, "r/3", Some(2), &[], b"three")).await;
+    client.ping().await;
+}

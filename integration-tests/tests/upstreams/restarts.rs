@@ -1,0 +1,143 @@
+//! What goes on after Linkspan was started anew, although it remembers nothing: what follows from the configuration.
+
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::options::{BasicGetOptions, BasicNackOptions};
+use linkspan_integration_tests::amqp::Amqp;
+use linkspan_integration_tests::mqtt5::Mqtt5;
+use linkspan_integration_tests::upstreams::unique;
+use linkspan_integration_tests::{Cable, Mosquitto, RabbitMq, Server, soon};
+
+use crate::back_ends::{LOCAL, all, home_is, mosquitto_at, news, rabbit_at, work};
+
+fn persistent() -> BasicProperties {
+    BasicProperties::default().with_delivery_mode(2)
+}
+
+async fn drained(client: &Amqp, queue: &str, count: usize) -> Vec<String> {
+    let mut came = Vec::new();
+    let all = async {
+        while came.len() < count {
+            match client.get(queue).await {
+                Some(one) => came.push(one),
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    soon("all that waits", all).await;
+    came
+}
+
+async fn leave(rabbitmq: &RabbitMq, mosquitto: &Mosquitto, jobs: &str) {
+    let configuration = format!("{}{}", all(rabbitmq, mosquitto, "local"), work(jobs, jobs, "rabbit"));
+    let server = Server::start(&configuration).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    for n in 0..5 {
+        client.publish_as("amq.topic", jobs, &n.to_string(), persistent()).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_moved_is_emptied_into_its_heir_also_when_linkspan_was_stopped_in_between() {
+    let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    for to in ["local", "mosquitto"] {
+        let jobs = unique("jobs");
+        leave(rabbitmq, mosquitto, &jobs).await;
+        let configuration =
+            format!("{}{}drain = true\n", all(rabbitmq, mosquitto, "local"), work(&jobs, &jobs, to));
+        let server = Server::start(&configuration).await;
+        let client = Amqp::confirming(server.amqp()).await;
+        client.publish_as("amq.topic", &jobs, "new", persistent()).await;
+        assert_eq!(drained(&client, &jobs, 6).await, ["0", "1", "2", "3", "4", "new"], "to {to}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_at_the_start_is_looked_at_when_it_is_back() {
+    let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    let jobs = unique("jobs");
+    leave(rabbitmq, mosquitto, &jobs).await;
+    let cable = Cable::to(rabbitmq.address()).await;
+    cable.cut().await;
+    let configuration = format!(
+        "{LOCAL}{}{}{}drain = true\n",
+        rabbit_at(&rabbitmq.url_by(cable.address())),
+        home_is("local"),
+        work(&jobs, &jobs, "local"),
+    );
+    let server = Server::start(&configuration).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    client.publish_as("amq.topic", &jobs, "new", persistent()).await;
+    assert_eq!(drained(&client, &jobs, 1).await, ["new"]);
+    cable.heal().await;
+    assert_eq!(drained(&client, &jobs, 5).await, ["0", "1", "2", "3", "4"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_that_were_not_carried_yet_come_to_their_address_also_when_the_queue_has_moved() {
+    let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    let (jobs, failed) = (unique("jobs"), unique("failed"));
+    let cable = Cable::to(mosquitto.address()).await;
+    let on = |backend: &str, mosquitto: &str| {
+        let backends =
+            format!("{LOCAL}{}{}{}", rabbit_at(rabbitmq.url()), mosquitto_at(mosquitto), home_is("local"));
+        let jobs = work(&jobs, &jobs, backend);
+        format!("{backends}{jobs}dead-letter = \"{failed}\"\n{}", news(&failed, "mosquitto"))
+    };
+    let server = Server::start(&on("rabbit", &format!("mqtt://{}", cable.address()))).await;
+    cable.cut().await;
+    let client = Amqp::confirming(server.amqp()).await;
+    for n in 0..3 {
+        client.publish_as("amq.topic", &jobs, &n.to_string(), persistent()).await;
+    }
+    for _ in 0..3 {
+        let job = client.channel.basic_get(jobs.as_str().into(), BasicGetOptions::default()).await.unwrap();
+        let nack = BasicNackOptions { requeue: false, multiple: false };
+        job.expect("a job").delivery.nack(nack).await.unwrap();
+    }
+    let at_rabbitmq = Amqp::connect(rabbitmq.address()).await;
+    server.stop().await;
+    let dead = format!("linkspan.dead.{jobs}");
+    let waits = async {
+        while at_rabbitmq.counts(&dead).await.0 < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("they wait at RabbitMQ", waits).await;
+    let mut watcher = Mqtt5::connect(mosquitto.address(), &unique("watcher")).await;
+    watcher.subscribe(&failed).await;
+    let server = Server::start(&on("local", mosquitto.url())).await;
+    for n in 0..3 {
+        assert_eq!(watcher.next_text().await, n.to_string());
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_for_a_binding_wait_at_rabbitmq_until_the_client_binds_again() {
+    let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    let (sensors, readings) = (unique("sensors"), unique("readings"));
+    let configuration =
+        format!("{}{}", all(rabbitmq, mosquitto, "local"), news(&format!("{sensors}/#"), "rabbit"));
+    let bind = async |server: &Server| {
+        let client = Amqp::connect(server.amqp()).await;
+        client.queue(&readings).await;
+        client.bind(&readings, "amq.topic", &format!("{sensors}.#")).await;
+        client
+    };
+    let server = Server::start(&configuration).await;
+    bind(&server).await;
+    server.stop().await;
+    let at_rabbitmq = Amqp::confirming(rabbitmq.address()).await;
+    for n in 0..3 {
+        at_rabbitmq.publish_as("amq.topic", &format!("{sensors}.7"), &n.to_string(), persistent()).await;
+    }
+    let server = Server::start(&configuration).await;
+    let client = bind(&server).await;
+    assert_eq!(drained(&client, &readings, 3).await, ["0", "1", "2"]);
+    server.stop().await;
+}

@@ -1,0 +1,78 @@
+//! Lanes of the hub's own: it makes queues, asks for them and deletes them.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use linkspan_contract::{
+    Batch, Client, Connection, Delivered, DeliverySink, Ended, Lane, LaneEvent, LaneEvents, Pick, QueueSpec,
+    Receipt, ReceiptSink, Refused, SubscriptionKey,
+};
+use tokio::time::timeout;
+
+use super::Hub;
+use super::routes_error::RoutesError;
+
+/// How long a back end may take to say whether a queue is there.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A lane of the hub's own, and the scope that it lives in.
+pub struct OwnLane {
+    /// The lane.
+    pub lane: Box<dyn Lane>,
+    _connection: Box<dyn Connection>,
+}
+
+impl Hub {
+    /// True when the home of a vhost knows no such queue.
+    pub(super) async fn is_gone(&self, vhost: &Arc<str>, queue: &str) -> bool {
+        let routes = self.routes();
+        let Some(home) = routes.vhost(vhost).map(|table| table.home()) else { return true };
+        let spec = QueueSpec { passive: true, ..QueueSpec::new(queue) };
+        let asked = async { self.lane_on(home, vhost).await.ok()?.lane.declare_queue(&spec).await.err() };
+        matches!(
+            timeout(PATIENCE, asked).await,
+            Ok(Some(Refused::NotFound { .. } | Refused::Upstream { code: 404, .. }))
+        )
+    }
+
+    /// A lane of the hub's own on a back end.
+    pub(super) async fn lane_on(&self, backend: &str, vhost: &Arc<str>) -> Result<OwnLane, RoutesError> {
+        let backend = self.backend(backend)?;
+        let client = Client {
+            number: 0,
+            identifier: "linkspan".into(),
+            user: "linkspan".into(),
+            vhost: Arc::clone(vhost),
+            session: None,
+        };
+        let mut connection = backend.connect(&client, Arc::new(Nobody)).await?;
+        let lane = connection.lane(Arc::new(Nobody), Arc::new(Nobody)).await?;
+        Ok(OwnLane { lane, _connection: connection })
+    }
+}
+
+/// The client behind the hub's own lanes: it is never given anything.
+struct Nobody;
+
+impl DeliverySink for Nobody {
+    fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {
+        Delivered::Closed
+    }
+
+    fn flush(&self) {}
+
+    fn poll_drained(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn ended(&self, _: SubscriptionKey, _: Ended) {}
+}
+
+impl ReceiptSink for Nobody {
+    fn receipts(&self, _: &[Receipt]) {}
+}
+
+impl LaneEvents for Nobody {
+    fn event(&self, _: LaneEvent) {}
+}

@@ -1,0 +1,130 @@
+//! The queues of routes, and how they are made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use linkspan_contract::{BackendError, Health, QueueSpec, Refused, Value};
+use tokio::time::timeout;
+
+use super::Hub;
+use super::dead_letters::{DeadLetters, dead_letter_queue, dead_letters};
+use super::routes_error::RoutesError;
+use crate::routes::{Route, Routes};
+
+/// How long a back end may take to make a queue.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A queue of a route.
+#[derive(Debug, Clone)]
+pub struct Owned {
+    /// The route.
+    pub route: Arc<Route>,
+    /// The queue.
+    pub queue: Arc<str>,
+}
+
+/// A queue that could not be made yet.
+#[derive(Debug, Clone)]
+pub struct Unmade {
+    /// The queue.
+    pub owned: Owned,
+    /// What is in the way was not said since.
+    pub told: bool,
+}
+
+/// All of them.
+pub fn work_queues(routes: &Routes) -> Vec<Owned> {
+    let of_route = |route: &Arc<Route>| {
+        let owned = |queue: &Arc<str>| Owned { route: Arc::clone(route), queue: Arc::clone(queue) };
+        route.queues.iter().map(owned).collect::<Vec<_>>()
+    };
+    routes.iter().flat_map(|table| table.iter()).flat_map(of_route).collect()
+}
+
+impl Hub {
+    /// Makes the queues that could not be made because their back end was away, and forgets what is over.
+    pub async fn mend(&self) {
+        self.forget_queues().await;
+        let _making = self.making.lock().await;
+        let unmade = self.unmade.lock().clone();
+        let routes = self.routes.load_full();
+        for Unmade { owned, told } in unmade {
+            let made = self.make_queue(&routes, &owned).await;
+            let is_it = |other: &Unmade| other.owned.queue == owned.queue && other.owned.route == owned.route;
+            match made {
+                Ok(()) => {
+                    let (queue, backend) = (&owned.queue, &owned.route.backend);
+                    tracing::info!(%queue, %backend, "the queue is made");
+                    self.unmade.lock().retain(|other| !is_it(other));
+                    self.carry_dead_letters();
+                }
+                Err(error) if !error.is_away() && told => {
+                    tracing::error!(%error, "a route does not work, and is tried again");
+                    self.unmade.lock().iter_mut().filter(|other| is_it(other)).for_each(|it| it.told = false);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether a queue of a route has still to be made: nothing may be published to it.
+    pub(super) fn is_unmade(&self, vhost: &str, queue: &str) -> bool {
+        let is_it = |unmade: &Unmade| *unmade.owned.queue == *queue && *unmade.owned.route.vhost == *vhost;
+        self.unmade.lock().iter().any(is_it)
+    }
+
+    /// Makes a queue, fed and with its dead letters led away.
+    ///
+    /// # Errors
+    /// When it is there otherwise, or its back end is away or says no.
+    pub(super) async fn make_queue(&self, routes: &Routes, owned: &Owned) -> Result<(), RoutesError> {
+        let hangs =
+            || BackendError::Away { name: owned.route.backend.to_string(), why: "it does not answer".into() };
+        timeout(PATIENCE, self.make_queue_at_last(routes, owned))
+            .await
+            .unwrap_or_else(|_| Err(hangs().into()))
+    }
+
+    async fn make_queue_at_last(&self, routes: &Routes, owned: &Owned) -> Result<(), RoutesError> {
+        let Owned { route, queue } = owned;
+        let failed = |why| RoutesError::Queue {
+            queue: Arc::clone(queue),
+            backend: Arc::clone(&route.backend),
+            why: Box::new(why),
+        };
+        if let Health::Away(why) = self.backend(&route.backend)?.health().await {
+            return Err(BackendError::Away { name: route.backend.to_string(), why }.into());
+        }
+        let mut own = self.lane_on(&route.backend, &route.vhost).await?;
+        let kind = route.queue_type.map(|kind| ("x-queue-type", Value::Text(kind.name().into())));
+        let dead = dead_letters(routes, route);
+        let dead_queue = dead_letter_queue(queue);
+        let mut arguments: Vec<(&str, Value<'_>)> = kind.clone().into_iter().collect();
+        match &dead {
+            None => {}
+            Some(DeadLetters::Native { key }) => {
+                arguments.push(("x-dead-letter-exchange", Value::Text("amq.topic".into())));
+                arguments.push(("x-dead-letter-routing-key", Value::Text(key.as_str().into())));
+            }
+            Some(DeadLetters::Carried) => {
+                let spec =
+                    QueueSpec { durable: true, arguments: &arguments.clone(), ..QueueSpec::new(&dead_queue) };
+                own.lane.declare_queue(&spec).await.map_err(failed)?;
+                arguments.push(("x-dead-letter-exchange", Value::Text("".into())));
+                arguments.push(("x-dead-letter-routing-key", Value::Text(dead_queue.as_str().into())));
+            }
+        }
+        let spec = QueueSpec { durable: true, arguments: &arguments, ..QueueSpec::new(queue) };
+        match own.lane.declare_queue(&spec).await {
+            Ok(_) => {}
+            Err(why @ (Refused::Inequivalent { .. } | Refused::Upstream { code: 406, .. })) => {
+                let (queue, backend) = (Arc::clone(queue), Arc::clone(&route.backend));
+                return Err(RoutesError::Otherwise { queue, backend, why: Box::new(why) });
+            }
+            Err(why) => return Err(failed(why)),
+        }
+        let except: Vec<&str> =
+            routes.vhost(&route.vhost).map_or_else(Vec::new, |table| table.beside(route).collect());
+        own.lane.feed(queue, &[route.filter.as_str()], &except).await.map_err(failed)
+    }
+}

@@ -166,7 +166,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,
-    retained: Support::Emulated("the hub keeps them"),
+    retained: Support::Emulated("Linkspan keeps them, in memory"),
     holds_publishers: Support::Native,
 };
 

@@ -140,8 +140,8 @@ impl Hub {
                     sleep(LOOK).await
                 }
                 Err(why) => {
-                    let (queue, backend) = (Arc::clone(&owned.queue), Arc::clone(&owned.route.backend));
-                    return Err(RoutesError::Undeleted { queue, backend, why: Box::new(why) });
+                    let (route, queue) = (Arc::clone(&owned.route), Arc::clone(&owned.queue));
+                    return Err(RoutesError::Undeleted { route, queue, why: Box::new(why) });
                 }
             }
         }
@@ -161,8 +161,10 @@ impl Hub {
         }
     }
 
-    /// Makes the queues that could not be made because their back end was away, and forgets what is over.
-    pub async fn mend(&self) {
+    /// Makes the queues that could not be made because their back end was away, and forgets what is over. What is in the
+    /// way of one is returned once, and it is tried again.
+    pub async fn mend(&self) -> Vec<RoutesError> {
+        let mut wrong = Vec::new();
         self.forget_queues().await;
         let _making = self.making.lock().await;
         let unmade = self.unmade.lock().clone();
@@ -178,12 +180,13 @@ impl Hub {
                     self.carry_dead_letters();
                 }
                 Err(error) if !error.is_away() && told => {
-                    tracing::error!(%error, "a route does not work, and is tried again");
                     self.unmade.lock().iter_mut().filter(|other| is_it(other)).for_each(|it| it.told = false);
+                    wrong.push(error);
                 }
                 Err(_) => {}
             }
         }
+        wrong
     }
 
     /// Whether a queue of a route has still to be made: nothing may be published to it.
@@ -203,8 +206,7 @@ impl Hub {
             if let Health::Away(why) = self.await_health(&route.backend, until).await?
                 && route.required
             {
-                let filter = route.filter.as_str().into();
-                return Err(RoutesError::Required { filter, backend: Arc::clone(&route.backend), why });
+                return Err(RoutesError::Required { route: Arc::clone(route), why });
             }
         }
         Ok(())
@@ -232,8 +234,8 @@ impl Hub {
     async fn make_queue_at_last(&self, routes: &Routes, owned: &Owned) -> Result<(), RoutesError> {
         let Owned { route, queue } = owned;
         let failed = |why| RoutesError::Queue {
+            route: Arc::clone(route),
             queue: Arc::clone(queue),
-            backend: Arc::clone(&route.backend),
             why: Box::new(why),
         };
         if let Health::Away(why) = self.backend(&route.backend)?.health().await {
@@ -262,8 +264,8 @@ impl Hub {
         match own.lane.declare_queue(&spec).await {
             Ok(_) => {}
             Err(why @ (Refused::Inequivalent { .. } | Refused::Upstream { code: 406, .. })) => {
-                let (queue, backend) = (Arc::clone(queue), Arc::clone(&route.backend));
-                return Err(RoutesError::Otherwise { queue, backend, why: Box::new(why) });
+                let (route, queue) = (Arc::clone(route), Arc::clone(queue));
+                return Err(RoutesError::Otherwise { route, queue, why: Box::new(why) });
             }
             Err(why) => return Err(failed(why)),
         }
@@ -308,8 +310,8 @@ impl Hub {
                 tracing::warn!(%queue, %backend, "a queue that lost its route stays: its broker does not tell whether workers have messages of it in hand");
             } else {
                 return Err(RoutesError::NotEmpty {
+                    route: Arc::clone(route),
                     queue: Arc::clone(queue),
-                    filter: route.filter.as_str().into(),
                     messages: counts.messages,
                     unsettled: counts.unsettled,
                 });
@@ -321,16 +323,17 @@ impl Hub {
     /// What a queue holds; none when it does not exist.
     async fn counts(&self, owned: &Owned) -> Result<Option<QueueCounts>, RoutesError> {
         let spec = QueueSpec { passive: true, durable: true, ..QueueSpec::new(&owned.queue) };
-        let mut own = self.own_lane(&owned.route).await?;
+        let uncounted = |why: String| RoutesError::Uncounted {
+            route: Arc::clone(&owned.route),
+            queue: Arc::clone(&owned.queue),
+            why,
+        };
+        let mut own = self.own_lane(&owned.route).await.map_err(|error| uncounted(error.to_string()))?;
         let counts = timeout(FIRST, own.lane.declare_queue(&spec)).await;
         match counts.unwrap_or_else(|_| Err(Refused::Away(owned.route.backend.to_string()))) {
             Ok(counts) => Ok(Some(counts)),
             Err(Refused::NotFound { .. } | Refused::Upstream { code: 404, .. }) => Ok(None),
-            Err(why) => Err(RoutesError::Queue {
-                queue: Arc::clone(&owned.queue),
-                backend: Arc::clone(&owned.route.backend),
-                why: Box::new(why),
-            }),
+            Err(why) => Err(uncounted(why.to_string())),
         }
     }
 

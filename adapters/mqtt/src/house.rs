@@ -14,13 +14,14 @@ use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 
 use crate::feed::Feeds;
-use crate::options::{MqttOptions, Place, VersionChoice};
+use crate::options::{MqttOptions, OptionsError, Place, VersionChoice};
 use crate::status::Status;
 use crate::upstream::connection::{Connection, Introduction, Sender};
 use crate::upstream::failure::Failure;
 use crate::upstream::filter;
 use crate::upstream::packet::{Version, Welcome};
 use crate::upstream::session::Session;
+use crate::upstream::tls;
 
 /// The back end's name, options, sessions and queues.
 pub(crate) struct House {
@@ -130,6 +131,17 @@ pub(crate) struct Dial {
 }
 
 impl Dial {
+    /// By these options.
+    ///
+    /// # Errors
+    /// Which of them is wrong.
+    pub(crate) fn of(options: &MqttOptions) -> Result<Self, OptionsError> {
+        options.check()?;
+        let place = options.place()?;
+        let tls = place.tls.then(|| tls::configuration(&options.tls)).transpose()?;
+        Ok(Self::new(place, tls, options.version))
+    }
+
     pub(crate) fn new(place: Place, tls: Option<Arc<ClientConfig>>, choice: VersionChoice) -> Self {
         let known = match choice {
             VersionChoice::Newest => None,

@@ -18,7 +18,9 @@ mod mosquitto;
 mod poison;
 mod rabbitmq;
 mod random;
+mod refused;
 mod three_back_ends;
+mod tls;
 mod traffic;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Why there is no connection, in words for people.
 
 use std::io;
+use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
 use rumqttc::{TlsError, v5};
@@ -12,8 +13,8 @@ pub enum Failure {
     #[error("{0}")]
     Unreachable(String),
     /// It took the connection and said nothing.
-    #[error("it does not answer: no CONNACK within {0} s")]
-    Silent(u64),
+    #[error("it does not answer: no CONNACK within {}", time(*.0))]
+    Silent(Duration),
     /// The user or password is wrong, or this client is not allowed.
     #[error("it refuses the connection: {0}")]
     Denied(String),
@@ -55,7 +56,7 @@ impl Failure {
     pub(crate) fn of_v5(
         error: v5::ConnectionError,
         before_welcome: bool,
-        timeout: u64,
+        timeout: Duration,
         identifier: &str,
     ) -> Self {
         use v5::{ConnectionError as E, StateError as S};
@@ -91,7 +92,7 @@ impl Failure {
         }
     }
 
-    pub(crate) fn of_v311(error: rumqttc::ConnectionError, before_welcome: bool, timeout: u64) -> Self {
+    pub(crate) fn of_v311(error: rumqttc::ConnectionError, before_welcome: bool, timeout: Duration) -> Self {
         use rumqttc::{ConnectionError as E, StateError as S};
         const ASKED: &str = "MQTT 3.1.1";
         match error {
@@ -157,6 +158,14 @@ impl Failure {
     }
 }
 
+/// Whole seconds as such.
+fn time(time: Duration) -> String {
+    match time.subsec_millis() {
+        0 => format!("{} s", time.as_secs()),
+        _ => format!("{} ms", time.as_millis()),
+    }
+}
+
 /// `NotAuthorized` as `not authorized`.
 fn spaced(name: &str) -> String {
     let mut words = String::new();
@@ -173,10 +182,19 @@ fn spaced(name: &str) -> String {
 mod tests {
     use super::*;
 
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn silence_is_told_with_its_length() {
+        let told = |millis| Failure::Silent(Duration::from_millis(millis)).to_string();
+        assert_eq!(told(5000), "it does not answer: no CONNACK within 5 s");
+        assert_eq!(told(250), "it does not answer: no CONNACK within 250 ms");
+    }
+
     #[test]
     fn a_refusal_is_told_in_words() {
         let error = v5::ConnectionError::ConnectionRefused(ConnectReturnCode::QuotaExceeded);
-        let failure = Failure::of_v5(error, true, 5, "x");
+        let failure = Failure::of_v5(error, true, TIMEOUT, "x");
         assert_eq!(failure.to_string(), "it refuses the connection: quota exceeded");
         assert!(!failure.may_be_older());
     }
@@ -184,7 +202,7 @@ mod tests {
     #[test]
     fn only_what_speaks_no_mqtt_5_may_be_older() {
         let closed = || v5::ConnectionError::MqttState(v5::StateError::ConnectionAborted);
-        assert!(Failure::of_v5(closed(), true, 5, "x").may_be_older());
-        assert!(!Failure::of_v5(closed(), false, 5, "x").may_be_older());
+        assert!(Failure::of_v5(closed(), true, TIMEOUT, "x").may_be_older());
+        assert!(!Failure::of_v5(closed(), false, TIMEOUT, "x").may_be_older());
     }
 }

@@ -56,6 +56,7 @@ pub struct Case {
     url: String,
     /// Further keys.
     keys: String,
+    timeout: &'static str,
     /// What people are told.
     why: String,
     connects: Option<Arc<AtomicUsize>>,
@@ -64,12 +65,17 @@ pub struct Case {
 impl Case {
     pub fn new(what: &'static str, url: String, why: impl Into<String>) -> Self {
         let kind = if url.starts_with("amqp") { "amqp" } else { "mqtt" };
-        Self { what, kind, url, keys: String::new(), why: why.into(), connects: None }
+        Self { what, kind, url, keys: String::new(), timeout: "10s", why: why.into(), connects: None }
     }
 
     /// The same with further keys of the back end.
     pub fn with(self, keys: String) -> Self {
         Self { keys, ..self }
+    }
+
+    /// The same for who answers nothing.
+    fn within_a_second(self) -> Self {
+        Self { timeout: "1s", ..self }
     }
 
     fn at(what: &'static str, scheme: &str, stranger: &Stranger, why: &str) -> Self {
@@ -78,8 +84,10 @@ impl Case {
     }
 
     pub fn configuration(&self) -> String {
-        let Self { kind, url, keys, .. } = self;
-        format!("[backends.plant]\nkind = \"{kind}\"\nurl = \"{url}\"\nconnect-timeout = \"1s\"\n{keys}")
+        let Self { kind, url, keys, timeout, .. } = self;
+        format!(
+            "[backends.plant]\nkind = \"{kind}\"\nurl = \"{url}\"\nconnect-timeout = \"{timeout}\"\n{keys}"
+        )
     }
 
     async fn holds(&self) {
@@ -173,8 +181,9 @@ async fn a_broker_that_cannot_be_used_is_told_of_once_and_asked_again_with_patie
         Case::new("TLS against a plain port", format!("mqtts://{}", mosquitto.address()), "TLS: "),
         Case::at("a web server", "amqp", &web_for_amqp, "something that is not AMQP 0-9-1"),
         Case::at("a web server", "mqtt", &web_for_mqtt, "it does not speak MQTT"),
-        Case::at("a silent server", "amqp", &silent_for_amqp, "has not answered within 1000 ms"),
-        Case::at("a silent server", "mqtt", &silent_for_mqtt, "no CONNACK within 1 s"),
+        Case::at("a silent server", "amqp", &silent_for_amqp, "has not answered within 1000 ms")
+            .within_a_second(),
+        Case::at("a silent server", "mqtt", &silent_for_mqtt, "no CONNACK within 1 s").within_a_second(),
     ];
     all_hold(&cases);
 }

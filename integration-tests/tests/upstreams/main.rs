@@ -11,6 +11,7 @@
 mod away;
 mod back_ends;
 mod cable;
+mod crowd;
 mod faults;
 mod feeds;
 mod holder;

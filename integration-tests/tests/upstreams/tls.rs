@@ -91,21 +91,15 @@ async fn certificates_that_do_not_fit_are_told_of_once_and_tried_again_with_pati
         let is_amqp = plain.starts_with("amqp");
         let all = keys(&certificates, "ca.pem", true);
         let to_secure = if is_amqp { "TLS only" } else { "it does not speak MQTT" };
+        let is = |what, url, why, keys: &str| Case::new(what, url, why).with(keys.to_owned());
+        let wrong_ca = keys(&certificates, "other.pem", true);
+        let bare = keys(&certificates, "ca.pem", false);
         cases.extend([
-            Case::new("an authority that did not sign", right.clone(), "UnknownIssuer").with(keys(
-                &certificates,
-                "other.pem",
-                true,
-            )),
-            Case::new("another host's name", by_number, "not valid for name").with(all.clone()),
-            Case::new("no certificate shown", right, "CertificateRequired").with(keys(
-                &certificates,
-                "ca.pem",
-                false,
-            )),
-            Case::new("no TLS to a TLS port", at(plain, "localhost", broker.secure().port()), to_secure),
-            Case::new("TLS to a plain port", at(secure, "localhost", broker.address().port()), "TLS")
-                .with(all),
+            is("an authority that did not sign", right.clone(), "name that authority in `ca`", &wrong_ca),
+            is("another host's name", by_number, "write that name in `url`", &all),
+            is("no certificate shown", right, "it wants a certificate: give `certificate` and `key`", &bare),
+            is("no TLS to a TLS port", at(plain, "localhost", broker.secure().port()), to_secure, ""),
+            is("TLS to a plain port", at(secure, "localhost", broker.address().port()), "TLS", &all),
         ]);
     }
     all_hold(&cases);

@@ -50,7 +50,15 @@ impl Failure {
     pub(crate) fn follows(&self, known: &Self) -> bool {
         let is_loss = |it: &Self| matches!(it, Self::Lost(_) | Self::Closed);
         let is_gap = is_loss(self) || matches!(self, Self::Unreachable(_));
+        if self.is_muffled(known) {
+            return true;
+        }
         std::mem::discriminant(self) == std::mem::discriminant(known) || (is_loss(known) && is_gap)
+    }
+
+    /// What the broker says of a certificate, which is `known`, is lost at times when it hangs up.
+    pub(crate) fn is_muffled(&self, known: &Self) -> bool {
+        matches!((known, self), (Self::Tls(_), Self::Foreign { .. }))
     }
 
     pub(crate) fn of_v5(
@@ -84,6 +92,9 @@ impl Failure {
             }
             E::MqttState(S::ConnectionAborted) => Self::Closed,
             E::MqttState(S::Io(error)) => Self::of_io(&error),
+            E::MqttState(S::Deserialization(v5::mqttbytes::Error::Io(error))) if before_welcome => {
+                Self::of_first_read(&error, ASKED)
+            }
             E::MqttState(S::Deserialization(error)) if before_welcome => {
                 Self::Foreign { asked: ASKED, why: format!("its answer is none: {error}") }
             }
@@ -119,6 +130,9 @@ impl Failure {
             }
             E::MqttState(S::ConnectionAborted) => Self::Closed,
             E::MqttState(S::Io(error)) => Self::of_io(&error),
+            E::MqttState(S::Deserialization(rumqttc::mqttbytes::Error::Io(error))) if before_welcome => {
+                Self::of_first_read(&error, ASKED)
+            }
             E::MqttState(S::Deserialization(error)) if before_welcome => {
                 Self::Foreign { asked: ASKED, why: format!("its answer is none: {error}") }
             }
@@ -139,10 +153,19 @@ impl Failure {
         }
     }
 
+    /// TLS 1.3 is agreed on before the server has looked at a client's certificate: what it says of that comes in place of
+    /// an answer.
+    fn of_first_read(error: &io::Error, asked: &'static str) -> Self {
+        if error.kind() == io::ErrorKind::InvalidData {
+            return Self::Tls(advised(error));
+        }
+        Self::Foreign { asked, why: "it closed the connection instead of an answer".into() }
+    }
+
     fn of_tls(error: TlsError) -> Self {
         match error {
             TlsError::Io(error) => match error.get_ref() {
-                Some(inner) if error.kind() == io::ErrorKind::InvalidData => Self::Tls(inner.to_string()),
+                Some(_) if error.kind() == io::ErrorKind::InvalidData => Self::Tls(advised(&error)),
                 _ => Self::Tls(format!("the handshake broke off ({error}): does it speak TLS there?")),
             },
             other => Self::Tls(other.to_string()),
@@ -152,10 +175,30 @@ impl Failure {
     fn of_io(error: &io::Error) -> Self {
         // A certificate that does not fit comes as an error of this kind.
         if error.kind() == io::ErrorKind::InvalidData {
-            return Self::Tls(error.to_string());
+            return Self::Tls(advised(error));
         }
         Self::Unreachable(error.to_string())
     }
+}
+
+/// With what to do.
+fn advised(error: &io::Error) -> String {
+    use rustls::{AlertDescription as Alert, CertificateError as Wrong, Error as E};
+    let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
+        Some(E::InvalidCertificate(Wrong::UnknownIssuer)) => {
+            "who signed its certificate is not trusted here: name that authority in `ca`"
+        }
+        Some(E::InvalidCertificate(Wrong::NotValidForName | Wrong::NotValidForNameContext { .. })) => {
+            "its certificate is for another host: write that name in `url`"
+        }
+        Some(E::AlertReceived(Alert::CertificateRequired)) => {
+            "it wants a certificate: give `certificate` and `key`"
+        }
+        Some(E::AlertReceived(_)) => "it does not accept Linkspan's `certificate`, or the lack of one",
+        Some(E::InvalidMessage(_)) => "it speaks no TLS there",
+        _ => return error.to_string(),
+    };
+    format!("{hint} ({error})")
 }
 
 /// Whole seconds as such.

@@ -3,6 +3,7 @@
 
 mod abilities;
 mod back_ends;
+mod certificates;
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::config::{Config, ConfigErrors, Place};
+use crate::config::{Config, ConfigErrors, Culprit, Place};
 use crate::doors::amqp::{AmqpDoor, AmqpLimits};
 use crate::doors::http::{HttpDoor, HttpOptions};
 use crate::doors::listener::Listener;
@@ -50,30 +51,12 @@ pub enum StartError {
         /// What the system says.
         why: io::Error,
     },
-    /// The routes cannot be put in force.
+    /// A route or a back end cannot be as it is configured.
     #[error(transparent)]
-    Routes(#[from] RoutesError),
+    Config(#[from] ConfigErrors),
     /// The routes contradict each other; a loaded configuration never has that.
     #[error(transparent)]
     Conflict(#[from] crate::routes::RouteConflict),
-    /// A back end cannot be opened as it is configured.
-    #[error("backends.{name}: {why}")]
-    Backend {
-        /// Which.
-        name: Arc<str>,
-        /// What is wrong with its keys.
-        why: String,
-    },
-    /// A route's back end has no way to carry it.
-    #[error("the route `{filter}`: {key}: its back end cannot do that: {why}")]
-    Refused {
-        /// The route's match.
-        filter: String,
-        /// The key that asks for it.
-        key: &'static str,
-        /// Why not.
-        why: &'static str,
-    },
     /// A signal handler could not be installed.
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
@@ -93,25 +76,9 @@ fn advice(why: &io::Error) -> &'static str {
 /// Why a reload did not happen: what ran goes on as before.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The file is wrong.
+    /// The file is wrong, needs a restart, or cannot be put in force.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// Keys changed that only a start reads.
-    #[error("a reload swaps routes and users; these keys need a restart: {}", .0.join(", "))]
-    Restart(Vec<String>),
-    /// The routes cannot be put in force.
-    #[error(transparent)]
-    Routes(#[from] RoutesError),
-    /// A route's back end has no way to carry it.
-    #[error("the route `{filter}`: {key}: its back end cannot do that: {why}")]
-    Refused {
-        /// The route's match.
-        filter: String,
-        /// The key that asks for it.
-        key: &'static str,
-        /// Why not.
-        why: &'static str,
-    },
     /// The routes contradict each other; a loaded configuration never has that.
     #[error(transparent)]
     Conflict(#[from] crate::routes::RouteConflict),
@@ -121,7 +88,7 @@ pub enum ReloadError {
 pub struct Broker {
     hub: Arc<Hub>,
     users: Arc<Users>,
-    config: Mutex<Config>,
+    config: Arc<Mutex<Config>>,
     open: Vec<(&'static str, SocketAddr)>,
     stopper: Stopper,
     serving: JoinSet<()>,
@@ -136,20 +103,18 @@ impl Broker {
         let mut listeners = HashMap::new();
         let mut open = Vec::new();
         for (door, address) in config.doors.open() {
-            let place = || config.place_of_listen(door).clone();
-            let listen = |why| StartError::Listen { door, place: place(), address, why };
+            let listen = |why| StartError::Listen { door, place: config.place_of_listen(door), address, why };
             let listener = Listener::bind(address).map_err(listen)?;
             open.push((door, listener.address().map_err(listen)?));
             listeners.insert(door, listener);
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        if let Some((filter, key, why)) = abilities::first_refused(config) {
-            return Err(StartError::Refused { filter, key, why });
-        }
-        let instance = back_ends::instance(open.first().map(|(_, address)| *address));
+        verify(config)?;
+        let instance = back_ends::instance(config, open.first().map(|(_, address)| *address));
         let backends = back_ends::open(config, &instance, &clock)?;
         let retained = config.limits.retained.get() as usize;
-        let hub = Hub::open(backends, config.routes()?, retained, clock).await?;
+        let hub = Hub::open(backends, config.routes()?, retained, clock).await;
+        let hub = hub.map_err(|error| wrong(config, &error))?;
         let users = Arc::new(config.accounts());
         let (stopper, stop) = Stop::new();
         let mut serving = JoinSet::new();
@@ -185,8 +150,9 @@ impl Broker {
             };
             HttpDoor::new(Arc::clone(&hub), Arc::clone(&users), options, figures.clone(), stop.clone())
         });
-        serving.spawn(mend(Arc::clone(&hub), stop.clone()));
-        Ok(Self { hub, users, config: Mutex::new(config.clone()), open, stopper, serving })
+        let config = Arc::new(Mutex::new(config.clone()));
+        serving.spawn(mend(Arc::clone(&hub), Arc::clone(&config), stop.clone()));
+        Ok(Self { hub, users, config, open, stopper, serving })
     }
 
     /// The open doors and where they listen.
@@ -205,14 +171,9 @@ impl Broker {
     /// When more than these changed or the routes cannot be put in force; then nothing is.
     pub async fn reload(&self, new: Config) -> Result<(), ReloadError> {
         let mut config = self.config.lock().await;
-        let beyond = config.beyond_reload(&new);
-        if !beyond.is_empty() {
-            return Err(ReloadError::Restart(beyond));
-        }
-        if let Some((filter, key, why)) = abilities::first_refused(&new) {
-            return Err(ReloadError::Refused { filter, key, why });
-        }
-        self.hub.reroute(new.routes()?).await?;
+        config.may_become(&new)?;
+        ConfigErrors::none_of(abilities::refused(&new))?;
+        self.hub.reroute(new.routes()?).await.map_err(|error| wrong(&new, &error))?;
         self.users.replace(&new.users);
         *config = new;
         Ok(())
@@ -271,26 +232,42 @@ fn amqp_limits(config: &Config, marks: Marks) -> AmqpLimits {
     }
 }
 
-/// What `linkspan check` says of back ends: what they do, and with `connect` whether each can be reached. False beside it
-/// when one cannot be used, or a route not be carried.
-pub async fn examine(config: &Config, connect: bool) -> (String, bool) {
-    let mut text = abilities::described(config);
-    let mut good = true;
-    if let Some((filter, key, why)) = abilities::first_refused(config) {
-        text.push_str(&format!("\nThe route `{filter}` cannot be: {key}: {why}\n"));
-        good = false;
-    }
-    if connect {
-        text.push_str("\nconnecting\n");
-        for (name, found) in back_ends::probe(config).await {
-            good &= found.is_ok();
-            match found {
-                Ok(what) => text.push_str(&format!("  {name}: {what}\n")),
-                Err(why) => text.push_str(&format!("  {name}: cannot be used: {why}\n")),
+/// Whether back ends and routes can be as configured, as far as that can be told without the brokers.
+///
+/// # Errors
+/// All that cannot.
+pub fn verify(config: &Config) -> Result<(), ConfigErrors> {
+    let mut wrong = abilities::refused(config);
+    wrong.extend(back_ends::refused(config));
+    ConfigErrors::none_of(wrong)
+}
+
+/// What the hub says, with the place of the key to change.
+fn wrong(config: &Config, error: &RoutesError) -> ConfigErrors {
+    config.wrong(error.culprit(), error.to_string()).into()
+}
+
+/// For people: what becomes of each route, and what clients can expect of each back end.
+pub fn described(config: &Config) -> String {
+    abilities::described(config)
+}
+
+/// Connects to each back end once. What is there, for people, and beside it
+///
+/// # Errors
+/// which cannot be used.
+pub async fn connect(config: &Config) -> (String, Result<(), ConfigErrors>) {
+    let (mut text, mut away) = (String::from("\nconnecting\n"), Vec::new());
+    for (name, found) in back_ends::probe(config).await {
+        match found {
+            Ok(what) => text.push_str(&format!("  {name}: {what}\n")),
+            Err(why) => {
+                text.push_str(&format!("  {name}: cannot be used\n"));
+                away.push(config.wrong(Culprit::Backend(&name, Some("url")), why));
             }
         }
     }
-    (text, good)
+    (text, ConfigErrors::none_of(away))
 }
 
 /// Runs until SIGTERM or Ctrl-C; on SIGHUP what `read` gives takes the place of `config`.
@@ -334,12 +311,15 @@ pub async fn run(
 }
 
 /// Makes queues that could not be made, as soon as their back ends are back.
-async fn mend(hub: Arc<Hub>, stop: Stop) {
+async fn mend(hub: Arc<Hub>, config: Arc<Mutex<Config>>, stop: Stop) {
     let mut again = tokio::time::interval(MEND);
     let mending = async {
         loop {
             again.tick().await;
-            hub.mend().await;
+            for error in hub.mend().await {
+                let error = wrong(&*config.lock().await, &error);
+                tracing::error!("a route does not work, and is tried again: {error}");
+            }
         }
     };
     tokio::select! {

@@ -30,8 +30,8 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use linkspan_contract::{
-    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Destination, Health, LaneEvents,
-    SessionTerms, Support, Syntax, Testament,
+    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Destination, Health,
+    LaneEvents, SessionTerms, Support, Syntax, Testament,
 };
 use parking_lot::Mutex;
 
@@ -191,7 +191,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,
-    retained: Support::Emulated("the hub keeps them"),
+    retained: Support::Emulated("Linkspan keeps them, in memory"),
     holds_publishers: Support::Native,
     sessions: Support::Native,
 };

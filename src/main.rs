@@ -31,9 +31,18 @@ fn answer(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Some(Command::Check { connect, file }) => {
             let (config, text) = cli::check(file, cli::environment())?;
-            let (back_ends, good) = runtime()?.block_on(broker::examine(&config, *connect));
-            say(&format!("{text}\n{back_ends}"))?;
-            if good { Ok(()) } else { Err(CliError::Unusable.into()) }
+            let verified = broker::verify(&config);
+            if verified.is_ok() {
+                say(&format!("{} is correct.\n\n", file.display()))?;
+            }
+            say(&format!("{text}\n{}", broker::described(&config)))?;
+            verified?;
+            if *connect {
+                let (found, usable) = runtime()?.block_on(broker::connect(&config));
+                say(&found)?;
+                usable?;
+            }
+            Ok(())
         }
         Some(Command::HashPassword) => say(&format!("{}\n", cli::ask_and_hash()?)),
         None => {

@@ -9,6 +9,7 @@
 //! - [`clients`]: what people have installed, run as programs
 //! - [`wire`], [`mqtt_wire`], [`amqp_wire`]: bytes written by hand
 //! - [`upstreams`]: RabbitMQ and Mosquitto, real ones, to be used, stopped, killed and frozen
+//! - [`certificates`]: what TLS needs
 //! - [`cable`]: the wire between a client and a server: cut, reset, refused, delayed, throttled, stalled, half-open
 //! - [`patience`]: how long a test waits for what has to happen
 
@@ -25,6 +26,7 @@
 pub mod amqp;
 pub mod amqp_wire;
 pub mod cable;
+pub mod certificates;
 pub mod clients;
 pub mod consumer;
 pub mod dialect;
@@ -39,6 +41,7 @@ pub mod upstreams;
 pub mod wire;
 
 pub use cable::{Cable, Way};
+pub use certificates::Certificates;
 pub use consumer::{Consumer, Received, Taking};
 pub use dialect::Dialect;
 pub use patience::{soon, within};

@@ -1,10 +1,11 @@
 //! What back ends do for routes, without asking them: native, emulated or refused.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use linkspan_contract::{Capabilities, Support};
 
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, ConfigError, Culprit};
 use crate::routes::{Pattern, Route};
 
 /// What a back end of this kind can do.
@@ -29,32 +30,41 @@ fn needed(route: &Route, can: &Capabilities) -> Vec<(&'static str, &'static str,
     needed
 }
 
-/// The first route that its back end cannot carry: its match, the key, and why.
-pub fn first_refused(config: &Config) -> Option<(String, &'static str, &'static str)> {
-    config.routes.iter().find_map(|route| {
-        let backend = config.backends.get(&route.backend)?;
-        let refused = needed(route, of(backend)).into_iter().find_map(|(key, _, support)| match support {
-            Support::Absent(why) => Some((key, why)),
+/// The routes that their back ends cannot carry, and which key asks for that.
+pub fn refused(config: &Config) -> Vec<ConfigError> {
+    let of_route = |route: &Arc<Route>| {
+        let can = config.backends.get(&route.backend).map(of);
+        let needed = can.map_or_else(Vec::new, |can| needed(route, can));
+        let refused = needed.into_iter().filter_map(|(key, what, support)| match support {
+            Support::Absent(why) => {
+                let culprit = Culprit::Route(&route.vhost, route.filter.as_str(), key);
+                let text = format!("back end `{}` has no {what}: {why}", route.backend);
+                Some(config.wrong(culprit, text))
+            }
             Support::Native | Support::Emulated(_) => None,
         });
-        refused.map(|(key, why)| (route.filter.as_str().to_owned(), key, why))
-    })
+        refused.collect::<Vec<_>>()
+    };
+    config.routes.iter().flat_map(of_route).collect()
 }
 
 /// For people: what becomes of each route, and what clients can expect of each back end.
 pub fn described(config: &Config) -> String {
-    let mut text = String::from("routes on back ends\n");
+    let mut text = String::from(
+        "native: the back end does it; emulated: Linkspan does, and how; refused: who asks for it is told no, and why\n\n\
+         routes on back ends\n",
+    );
     for route in &config.routes {
         let Some(backend) = config.backends.get(&route.backend) else { continue };
-        let _ = write!(text, "  {} on {}:", route.filter, route.backend);
-        for (at, (_, what, support)) in needed(route, of(backend)).into_iter().enumerate() {
-            let comma = if at > 0 { "," } else { "" };
-            let _ = write!(text, "{comma} {what} {support}");
+        let _ = writeln!(text, "  {} on {}", route.filter, route.backend);
+        for (_, what, support) in needed(route, of(backend)) {
+            line(&mut text, what, &support);
         }
-        text.push('\n');
     }
-    if config.routes.is_empty() {
-        text.push_str("  there are no routes: all is publish-subscribe on the home back ends\n");
+    for (name, vhost) in &config.vhosts {
+        let Some(backend) = config.backends.get(&vhost.backend) else { continue };
+        let _ = writeln!(text, "  all else of vhost {name} on {}", vhost.backend);
+        line(&mut text, Pattern::PublishSubscribe.name(), &of(backend).publish_subscribe);
     }
     text.push_str("\nback ends\n");
     for (name, backend) in &config.backends {
@@ -73,12 +83,20 @@ pub fn described(config: &Config) -> String {
             ("retained messages", can.retained),
             ("AMQP exchanges", can.exchanges),
             ("AMQP transactions", can.transactions),
-            ("outliving a crash", can.durable),
         ] {
-            let _ = writeln!(text, "    {what:18} {support}");
+            line(&mut text, what, &support);
+        }
+        match can.durable {
+            Support::Native => line(&mut text, "outlives a crash", &"yes"),
+            Support::Emulated(how) => line(&mut text, "outlives a crash", &format_args!("yes ({how})")),
+            Support::Absent(why) => line(&mut text, "outlives a crash", &format_args!("no ({why})")),
         }
     }
     text
+}
+
+fn line(text: &mut String, what: &str, how: &dyn std::fmt::Display) {
+    let _ = writeln!(text, "    {what:19}  {how}");
 }
 
 #[cfg(test)]
@@ -91,13 +109,15 @@ mod tests {
                     url = \"mqtt://b\"\n[vhosts.\"/\"]\nbackend = \"rabbit\"\n[[route]]\nmatch = \"jobs\"\n\
                     pattern = \"competing-consumers\"\nqueue = \"jobs\"\nbackend = \"m\"\ndead-letter = \"failed\"\n";
         let config = Config::parse(Some(("x.toml", toml)), []).unwrap();
-        assert_eq!(first_refused(&config), None);
+        assert_eq!(refused(&config), []);
         let text = described(&config);
-        let jobs = "  jobs on m: competing-consumers emulated (in a queue of Linkspan's own, which the broker feeds), dead \
-                    letters emulated (";
-        assert!(text.contains(jobs), "{text}");
+        let own = "emulated (in a queue of Linkspan's own, which the broker feeds)";
+        let jobs = format!("  jobs on m\n    competing-consumers  {own}\n    dead letters         {own}\n");
+        assert!(text.contains(&jobs), "{text}");
+        let home = "  all else of vhost / on rabbit\n    publish-subscribe    native\n";
+        assert!(text.contains(home), "{text}");
         assert!(text.contains("  rabbit: amqp, amqp://h\n"), "no password is shown: {text}");
-        assert!(text.contains("    AMQP exchanges     refused ("), "{text}");
-        assert!(text.contains("    AMQP transactions  native\n"), "{text}");
+        assert!(text.contains("    AMQP exchanges       refused ("), "{text}");
+        assert!(text.contains("    AMQP transactions    native\n"), "{text}");
     }
 }

@@ -2,17 +2,47 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use linkspan_amqp::{AmqpBackend, AmqpOptions};
 use linkspan_contract::lease::SoleInstance;
 use linkspan_contract::{Backend, Clock};
 use linkspan_embedded::{Embedded, EmbeddedOptions};
-use linkspan_mqtt::{MqttBackend, MqttOptions, TlsOptions, VersionChoice};
+use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
 
-use super::StartError;
-use crate::config::{self, Config, Limits, MqttVersion, Upstream};
+use super::certificates;
+use crate::config::{self, Config, ConfigError, ConfigErrors, Culprit, Limits, MqttVersion, Upstream};
+
+/// What is wrong with back ends as they are configured, whether or not their brokers are there.
+pub fn refused(config: &Config) -> Vec<ConfigError> {
+    let mut wrong = Vec::new();
+    for (name, backend) in &config.backends {
+        let (upstream, usable) = match backend {
+            config::Backend::Embedded { .. } => continue,
+            config::Backend::Amqp(upstream) => (upstream, from_url(upstream).map(|_| ())),
+            config::Backend::Mqtt { upstream, version } => {
+                let usable = linkspan_mqtt::verify(&mqtt(upstream, *version, config, "check"));
+                (upstream, usable.or_else(of_mqtt))
+            }
+        };
+        let found = [usable, certificates::check(upstream)].into_iter().filter_map(Result::err);
+        wrong.extend(found.map(|(key, text)| config.wrong(Culprit::Backend(name, key), text)));
+    }
+    wrong
+}
+
+/// What is wrong with a back end: its key, if it is one, and what would be right.
+type Wrong = (Option<&'static str>, String);
+
+fn of_mqtt(error: OptionsError) -> Result<(), Wrong> {
+    match error {
+        OptionsError::Url { why, .. } => Err((Some("url"), why)),
+        OptionsError::Tls { file, why } if file == "ca" => Err((Some("ca"), why)),
+        // Files are looked at key by key.
+        OptionsError::Tls { .. } => Ok(()),
+        other => Err((None, other.to_string())),
+    }
+}
 
 /// Opens every back end. None is waited for.
 ///
@@ -22,24 +52,24 @@ pub fn open(
     config: &Config,
     instance: &str,
     clock: &Arc<dyn Clock>,
-) -> Result<HashMap<Arc<str>, Arc<dyn Backend>>, StartError> {
+) -> Result<HashMap<Arc<str>, Arc<dyn Backend>>, ConfigErrors> {
     let mut opened = HashMap::new();
     for (name, backend) in &config.backends {
-        let wrong = |why: String| StartError::Backend { name: Arc::clone(name), why };
+        let wrong = |key: Option<&str>, text: String| config.wrong(Culprit::Backend(name, key), text);
         let backend: Arc<dyn Backend> = match backend {
             config::Backend::Embedded { .. } => {
                 Embedded::open(name, embedded(&config.limits), Arc::clone(clock))
             }
             config::Backend::Amqp(upstream) => {
-                let options = amqp(upstream).map_err(wrong)?;
+                let options = amqp(upstream).map_err(|(key, text)| wrong(key, text))?;
                 AmqpBackend::open(name, options, Arc::clone(clock))
-                    .map_err(|error| wrong(error.to_string()))?
+                    .map_err(|error| wrong(None, error.to_string()))?
             }
             config::Backend::Mqtt { upstream, version } => {
                 let options = mqtt(upstream, *version, config, instance);
                 let leases = Arc::new(SoleInstance::default());
                 MqttBackend::open(name, options, Arc::clone(clock), leases)
-                    .map_err(|error| wrong(error.to_string()))?
+                    .map_err(|error| wrong(None, error.to_string()))?
             }
         };
         opened.insert(Arc::clone(name), backend);
@@ -58,7 +88,7 @@ pub async fn probe(config: &Config) -> Vec<(Arc<str>, Result<String, String>)> {
                     let probe = linkspan_amqp::probe(&options).await;
                     probe.map(|it| it.to_string()).map_err(|why| why.to_string())
                 }
-                Err(why) => Err(why),
+                Err((_, why)) => Err(why),
             },
             config::Backend::Mqtt { upstream, version } => {
                 let probe = linkspan_mqtt::probe(&mqtt(upstream, *version, config, "check")).await;
@@ -70,8 +100,11 @@ pub async fn probe(config: &Config) -> Vec<(Arc<str>, Result<String, String>)> {
     found
 }
 
-/// What this instance is called at brokers: the same after a restart, and no other one's.
-pub fn instance(door: Option<SocketAddr>) -> String {
+/// What this instance is called at brokers: as the configuration says, or after the machine and its first door.
+pub fn instance(config: &Config, door: Option<SocketAddr>) -> String {
+    if let Some(name) = &config.instance {
+        return name.to_string();
+    }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let door = door.map_or_else(String::new, |door| format!("-{}-{}", door.ip(), door.port()));
     format!("{}{door}", host.trim()).replace([':', '.', '/', '+', '#'], "-")
@@ -103,22 +136,23 @@ fn mqtt(upstream: &Upstream, version: MqttVersion, config: &Config, instance: &s
     options
 }
 
-fn amqp(upstream: &Upstream) -> Result<AmqpOptions, String> {
-    let mut options =
-        AmqpOptions::from_url(upstream.url.expose()).map_err(|error| format!("url: {error}"))?;
+fn amqp(upstream: &Upstream) -> Result<AmqpOptions, Wrong> {
+    let mut options = from_url(upstream)?;
     options.connections = upstream.connections.get().into();
     options.connect_timeout = upstream.connect_timeout;
     if let Some(tls) = &mut options.tls {
         if let Some(ca) = &upstream.ca {
-            tls.authorities = Some(String::from_utf8_lossy(&read(ca)?).into_owned());
+            let pem = certificates::read("ca", ca)?;
+            tls.authorities = Some(String::from_utf8_lossy(&pem).into_owned());
         }
         if let Some((certificate, key)) = &upstream.identity {
-            tls.identity = Some((read(certificate)?, read(key)?));
+            let chain = certificates::read("certificate", certificate)?;
+            tls.identity = Some((chain, certificates::read("key", key)?));
         }
     }
     Ok(options)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
+fn from_url(upstream: &Upstream) -> Result<AmqpOptions, Wrong> {
+    AmqpOptions::from_url(upstream.url.expose()).map_err(|error| (Some("url"), error.to_string()))
 }

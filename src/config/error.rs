@@ -144,10 +144,13 @@ pub struct Hint {
 }
 
 impl ConfigErrors {
-    /// Orders the errors by their place. None when there are none.
-    pub(super) fn new(mut errors: Vec<ConfigError>) -> Option<Self> {
+    /// Orders the errors by their place.
+    ///
+    /// # Errors
+    /// The errors, when there are any.
+    pub fn none_of(mut errors: Vec<ConfigError>) -> Result<(), Self> {
         errors.sort_by(|a, b| (&a.place, &a.key).cmp(&(&b.place, &b.key)));
-        (!errors.is_empty()).then_some(Self(errors))
+        if errors.is_empty() { Ok(()) } else { Err(Self(errors)) }
     }
 
     /// The errors, in the order of the file.

@@ -1,7 +1,7 @@
 //! The configuration: defaults, overlaid by one TOML file, overlaid by the environment.
 //!
 //! Keys are kebab-case. An environment variable names a key with `__` between levels and `_` for `-`:
-//! `LINKSPAN_DOORS__MQTT__LISTEN`; `LINKSPAN_LOG` is short for `LINKSPAN_LOG__LEVEL`. Nothing is silently ignored:
+//! `LINKSPAN_DOORS__MQTT__LISTEN`, `LINKSPAN_INSTANCE`; `LINKSPAN_LOG` is short for `LINKSPAN_LOG__LEVEL`. Nothing is silently ignored:
 //! [`Config::load`] reports everything that is wrong at once, one line each, with file, line and key (or the
 //! variable), and says what would be right.
 
@@ -9,12 +9,14 @@ mod backends;
 mod doors;
 mod duration;
 mod error;
+mod instance;
 mod key;
 mod limits;
 mod lines;
 mod listen;
 mod log;
 mod nearest;
+mod places;
 mod reload;
 mod report;
 mod route;
@@ -40,17 +42,21 @@ pub use error::{ConfigError, ConfigErrors, Hint, OtherLine, Place, Problem};
 pub use key::KeyPath;
 pub use limits::Limits;
 pub use log::{Level, Log};
+pub use places::Culprit;
 pub use upstream::{MqttVersion, Upstream, Url};
 pub use vhosts::Vhost;
 
 use crate::identity::{Account, Users};
 use crate::routes::{Route, RouteConflict, Routes};
+use places::Places;
 use report::Report;
 use source::Sources;
 
 /// A complete configuration without contradictions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// What this Linkspan is called at brokers, where it is given: the same after a restart, and no other one's.
+    pub instance: Option<Arc<str>>,
     /// Where clients come in.
     pub doors: Doors,
     /// Who may come in; empty: whoever is on this machine.
@@ -65,23 +71,14 @@ pub struct Config {
     pub limits: Limits,
     /// How much is said on standard error.
     pub log: Log,
-    listens: Listens,
-}
-
-/// Where the addresses of the open doors were set. That is no part of what they are: all are equal.
-#[derive(Debug, Clone)]
-struct Listens(BTreeMap<&'static str, Place>);
-
-impl PartialEq for Listens {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
+    places: Places,
 }
 
 /// The file as written: all there is to know of a key is in its section's type.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct ConfigTable {
+    instance: Option<String>,
     doors: Doors,
     users: BTreeMap<String, users::UserTable>,
     backends: BTreeMap<String, backends::BackendTable>,
@@ -123,9 +120,10 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
         let (sources, errors) = Sources::new(file, environment)?;
+        let sources = Arc::new(sources);
         let mut report = Report::new(&sources, errors);
         let tables = ConfigTable::read(sources.value().clone(), &mut report);
-        let config = tables.check(&mut report);
+        let config = tables.check(Places(Arc::clone(&sources)), &mut report);
         report.finish()?;
         Ok(config)
     }
@@ -137,11 +135,6 @@ impl Config {
     pub fn routes(&self) -> Result<Routes, RouteConflict> {
         let vhosts = self.vhosts.iter().map(|(name, vhost)| (name.clone(), vhost.backend.clone()));
         Routes::new(vhosts, self.routes.iter().cloned())
-    }
-
-    /// Where the address of a door was set, for errors that show when it is listened on.
-    pub fn place_of_listen(&self, door: &str) -> &Place {
-        self.listens.0.get(door).unwrap_or(&Place::Default)
     }
 
     /// The accounts as doors ask for them.
@@ -168,7 +161,8 @@ impl ConfigTable {
     }
 
     /// Checks what no type can say.
-    fn check(self, report: &mut Report<'_>) -> Config {
+    fn check(self, places: Places, report: &mut Report<'_>) -> Config {
+        let instance = instance::check(self.instance.as_deref(), report);
         let backends = backends::check(&self.backends, report);
         // Those that could not be built have their own error; what names them has none.
         let backend_names: Vec<&str> = match self.backends.is_empty() {
@@ -182,9 +176,8 @@ impl ConfigTable {
         self.limits.check(report);
         let of_routes = route::Backends { names: backend_names, built: &backends };
         let routes = route::check(&self.route, &vhosts, &of_routes, report);
-        let listen = |door| (door, report.place(&KeyPath::of(["doors", door, "listen"])));
-        let listens = Listens(self.doors.open().map(|(door, _)| listen(door)).collect());
         Config {
+            instance,
             doors: self.doors,
             users,
             backends,
@@ -192,7 +185,7 @@ impl ConfigTable {
             routes,
             limits: self.limits,
             log: self.log,
-            listens,
+            places,
         }
     }
 }

@@ -2,19 +2,25 @@
 
 use figment::value::{Dict, Value};
 
-use super::{Config, KeyPath};
+use super::{Config, ConfigErrors, KeyPath};
 
 impl Config {
-    /// The keys whose change needs a restart: a reload swaps routes and users and leaves all else as it is. Such a
-    /// reload should be refused as a whole, so that the file and what runs do not drift apart.
-    pub fn beyond_reload(&self, new: &Config) -> Vec<String> {
+    /// Whether a reload can put `new` in force: it swaps routes and users and leaves all else as it is. A reload that
+    /// changes more is refused as a whole, so that the file and what runs do not drift apart.
+    ///
+    /// # Errors
+    /// Each key whose change needs a restart.
+    pub fn may_become(&self, new: &Config) -> Result<(), ConfigErrors> {
         let mut keys = Vec::new();
         match (self.fixed(), new.fixed()) {
             (Some(old), Some(new)) => differences(&KeyPath::default(), &old, &new, &mut keys),
             // Our own tables can always be written; should one not, saying too much is the safe side.
-            _ => keys.push("doors".to_owned()),
+            _ => keys.push(KeyPath::of(["doors"])),
         }
-        keys
+        let error = |key| {
+            new.wrong_key(key, "was changed, and that needs a restart; a reload swaps routes and users")
+        };
+        ConfigErrors::none_of(keys.into_iter().map(error).collect())
     }
 
     /// What only a start reads, as tables.
@@ -26,6 +32,7 @@ impl Config {
         let vhost = |backend: &str| Dict::from([("backend".to_owned(), Value::from(backend))]);
         let vhosts = self.vhosts.iter().map(|(name, v)| (name.to_string(), Value::from(vhost(&v.backend))));
         Some(Value::from(Dict::from([
+            ("instance".to_owned(), Value::from(self.instance.as_deref().unwrap_or_default())),
             ("doors".to_owned(), Value::serialize(&self.doors).ok()?),
             ("backends".to_owned(), Value::from(backends)),
             ("vhosts".to_owned(), Value::from(vhosts.collect::<Dict>())),
@@ -36,19 +43,19 @@ impl Config {
 }
 
 /// The keys under which the values differ; a table that only one has is named as a whole.
-fn differences(key: &KeyPath, old: &Value, new: &Value, keys: &mut Vec<String>) {
+fn differences(key: &KeyPath, old: &Value, new: &Value, keys: &mut Vec<KeyPath>) {
     match (old, new) {
         (Value::Dict(_, old), Value::Dict(_, new)) => {
             for (name, value) in old {
                 match new.get(name) {
                     Some(other) => differences(&key.key(name), value, other, keys),
-                    None => keys.push(key.key(name).to_string()),
+                    None => keys.push(key.key(name)),
                 }
             }
             let added = new.keys().filter(|name| !old.contains_key(*name));
-            keys.extend(added.map(|name| key.key(name).to_string()));
+            keys.extend(added.map(|name| key.key(name)));
         }
-        _ if old != new => keys.push(key.to_string()),
+        _ if old != new => keys.push(key.clone()),
         _ => {}
     }
 }

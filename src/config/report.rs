@@ -81,11 +81,6 @@ impl<'s> Report<'s> {
         self.sources.is_set(key)
     }
 
-    /// Where a key was set.
-    pub(super) fn place(&self, key: &KeyPath) -> Place {
-        if self.is_set(key) { self.sources.place(key) } else { Place::Default }
-    }
-
     /// The line of a key of the file, to be named beside another.
     pub(super) fn line(&self, key: &KeyPath) -> OtherLine {
         match self.sources.place(key) {
@@ -96,7 +91,7 @@ impl<'s> Report<'s> {
 
     /// Errors if any were reported.
     pub(super) fn finish(self) -> Result<(), ConfigErrors> {
-        ConfigErrors::new(self.errors).map_or(Ok(()), Err)
+        ConfigErrors::none_of(self.errors)
     }
 }
 

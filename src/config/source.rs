@@ -125,8 +125,10 @@ fn is_kubernetes(rest: &str, value: &str) -> bool {
 /// The key that a variable names, the prefix cut off: `DOORS__MQTT__LISTEN`. Where the file has the key in other
 /// letters (`my_sensor`), that one is meant.
 fn key_of(rest: &str, file: Option<&Lines>) -> Result<Vec<String>, Problem> {
-    if rest == "LOG" {
-        return Ok(vec!["log".to_owned(), "level".to_owned()]);
+    match rest {
+        "LOG" => return Ok(vec!["log".to_owned(), "level".to_owned()]),
+        "INSTANCE" => return Ok(vec!["instance".to_owned()]),
+        _ => {}
     }
     let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
     let names: Vec<String> = rest.split("__").map(plain).collect();

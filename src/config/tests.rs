@@ -82,6 +82,32 @@ mod values {
     }
 
     #[test]
+    fn an_instance_has_a_name_that_a_client_identifier_can_begin_with() {
+        assert_eq!(parse("").unwrap().instance, None);
+        assert_eq!(parse("instance = \"plant-7.a_b\"").unwrap().instance.as_deref(), Some("plant-7.a_b"));
+        let named = from_environment("instance = \"a\"", &[("LINKSPAN_INSTANCE", "b")]).unwrap();
+        assert_eq!(named.instance.as_deref(), Some("b"));
+        for (name, told_of) in [
+            ("", "has 0 characters; expected 1 to 64"),
+            (
+                "plant/7",
+                "contains '/'; expected letters of ASCII, digits, `-`, `_` and `.`, as in a client identifier",
+            ),
+            (
+                "linkspan.a",
+                "`linkspan.a` would be mistaken for a work queue's session, `linkspan.<queue>`; choose another name",
+            ),
+        ] {
+            let line = format!("linkspan.toml:2: instance: {told_of}");
+            told(&format!("# x\ninstance = \"{name}\"\n"), &[&line]);
+        }
+        assert!(parse("instance = \"linkspan-7\"").is_ok());
+        assert!(parse(&format!("instance = \"{}\"", "x".repeat(65))).is_err());
+        let restart = parse("").unwrap().may_become(&named).unwrap_err().to_string();
+        assert!(restart.starts_with("LINKSPAN_INSTANCE: instance: was changed"), "{restart}");
+    }
+
+    #[test]
     fn a_variable_means_the_key_of_the_file_whatever_its_letters() {
         let hash = format!("${HASH}");
         let file = format!("[users.My_Sensor]\npassword = \"{HASH}\"\n");
@@ -532,23 +558,27 @@ mod reload {
     fn routes_and_users_can_be_reloaded_all_else_is_named() {
         let old = parse(JOBS).unwrap();
         let users = format!("[users.a]\npassword = \"{HASH}\"\n");
-        assert!(old.beyond_reload(&parse(&users).unwrap()).is_empty());
+        assert_eq!(old.may_become(&parse(&users).unwrap()), Ok(()));
         let new = parse(
             "[doors.mqtt]\nlisten = \"127.0.0.1:2883\"\nmax-packet-size = \"1 MiB\"\n[backends.other]\nkind = \"embedded\"\n\
              [limits]\nslow-after = \"2s\"\n",
         )
         .unwrap();
+        let told = old.may_become(&new).unwrap_err().to_string();
+        let (keys, why): (Vec<&str>, Vec<&str>) =
+            told.lines().map(|line| line.split_once(": was changed, ").unwrap()).unzip();
         assert_eq!(
-            old.beyond_reload(&new),
+            keys,
             [
-                "backends.local",
-                "backends.other",
-                "doors.mqtt.listen",
-                "doors.mqtt.max-packet-size",
-                "limits.slow-after",
-                "vhosts.\"/\".backend",
+                "linkspan.toml: vhosts.\"/\".backend",
+                "linkspan.toml:2: doors.mqtt.listen",
+                "linkspan.toml:3: doors.mqtt.max-packet-size",
+                "linkspan.toml:4: backends.local",
+                "linkspan.toml:4: backends.other",
+                "linkspan.toml:7: limits.slow-after",
             ]
         );
+        assert_eq!(why[0], "and that needs a restart; a reload swaps routes and users");
     }
 }
 

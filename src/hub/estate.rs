@@ -102,12 +102,8 @@ impl Hub {
             } else if counts.messages == 0 && counts.unsettled.is_none() {
                 estate.kept.push(left);
             } else {
-                return Err(RoutesError::NotEmpty {
-                    queue: left.queue,
-                    filter: left.filter.to_string(),
-                    messages: counts.messages,
-                    unsettled: counts.unsettled,
-                });
+                let (messages, unsettled) = (counts.messages, counts.unsettled);
+                return Err(RoutesError::NotEmpty { left, messages, unsettled });
             }
         }
         self.seek(new, &mut estate).await;
@@ -149,16 +145,16 @@ impl Hub {
     /// What a queue holds; none when it does not exist.
     async fn counts(&self, left: &Left) -> Result<Option<QueueCounts>, RoutesError> {
         let spec = QueueSpec { passive: true, durable: true, ..QueueSpec::new(&left.queue) };
-        let mut own = self.lane_on(&left.backend, &left.vhost).await?;
+        let uncounted = |why: String, is_away| RoutesError::Uncounted { left: left.clone(), why, is_away };
+        let mut own = self
+            .lane_on(&left.backend, &left.vhost)
+            .await
+            .map_err(|error| uncounted(error.to_string(), error.is_away()))?;
         let counts = timeout(PATIENCE, own.lane.declare_queue(&spec)).await;
         match counts.unwrap_or_else(|_| Err(Refused::Away(left.backend.to_string()))) {
             Ok(counts) => Ok(Some(counts)),
             Err(Refused::NotFound { .. } | Refused::Upstream { code: 404, .. }) => Ok(None),
-            Err(why) => Err(RoutesError::Queue {
-                queue: Arc::clone(&left.queue),
-                backend: Arc::clone(&left.backend),
-                why: Box::new(why),
-            }),
+            Err(why) => Err(uncounted(why.to_string(), matches!(why, Refused::Away(_)))),
         }
     }
 
@@ -242,10 +238,7 @@ impl Hub {
                 Err(Refused::InUse { .. } | Refused::Upstream { code: 406, .. }) if waits => {
                     sleep(LOOK).await
                 }
-                Err(why) => {
-                    let (queue, backend) = (Arc::clone(&left.queue), Arc::clone(&left.backend));
-                    return Err(RoutesError::Undeleted { queue, backend, why: Box::new(why) });
-                }
+                Err(why) => return Err(RoutesError::Undeleted { left: left.clone(), why: Box::new(why) }),
             }
         }
     }

@@ -102,8 +102,7 @@ impl Hub {
             if let Health::Away(why) = self.await_health(&route.backend, until).await?
                 && route.required
             {
-                let filter = route.filter.as_str().into();
-                return Err(RoutesError::Required { filter, backend: Arc::clone(&route.backend), why });
+                return Err(RoutesError::Required { route: Arc::clone(route), why });
             }
         }
         Ok(())

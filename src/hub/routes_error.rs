@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use linkspan_contract::{BackendError, Refused};
 
+use super::estate::Left;
+use crate::config::Culprit;
+use crate::routes::Route;
+
 /// Routes that cannot be put in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoutesError {
@@ -15,74 +19,114 @@ pub enum RoutesError {
     NewVhost(Arc<str>),
     /// A queue would lose its route although it holds messages.
     #[error(
-        "queue `{queue}` of the route `{filter}` still holds {}, and the new routes have no place for them: the old \
-         routes stay in force; drain the queue, then reload again",
+        "queue `{}` of the route `{}` still holds {}, and the new routes have no place for them: the old routes stay \
+         in force; drain the queue, or write `drain = true` in the route that is to take over what it holds, then reload \
+         again",
+        .left.queue,
+        .left.filter,
         held(*.messages, *.unsettled)
     )]
     NotEmpty {
         /// The queue.
-        queue: Arc<str>,
-        /// The match of the route that owned it.
-        filter: String,
+        left: Left,
         /// How many messages are ready.
         messages: u64,
         /// How many are in the hands of consumers, where the back end knows.
         unsettled: Option<u64>,
     },
+    /// A queue would lose its route, and nobody can tell what it holds.
+    #[error(
+        "queue `{}` of the route `{}` would lose its route, and back end `{}` does not tell whether it is empty: {why}; \
+         the old routes stay in force",
+        .left.queue,
+        .left.filter,
+        .left.backend
+    )]
+    Uncounted {
+        /// The queue.
+        left: Left,
+        /// What the back end said.
+        why: String,
+        /// It may say later.
+        is_away: bool,
+    },
     /// A queue could not be declared.
-    #[error("queue `{queue}` cannot be made on back end `{backend}`: {why}")]
+    #[error("queue `{queue}` cannot be made on back end `{}`: {why}", .route.backend)]
     Queue {
+        /// Its route.
+        route: Arc<Route>,
         /// The queue.
         queue: Arc<str>,
-        /// The back end.
-        backend: Arc<str>,
-        /// What it said.
+        /// What the back end said.
         why: Box<Refused>,
     },
     /// A queue of that name is there, and is not what the route wants.
     #[error(
-        "queue `{queue}` on back end `{backend}` is there already, but not as the route wants it: {why}; delete that queue, or \
-         give the route another one"
+        "queue `{queue}` on back end `{}` is there already, but not as the route wants it: {why}; delete that queue, or \
+         give the route another one",
+        .route.backend
     )]
     Otherwise {
+        /// Its route.
+        route: Arc<Route>,
         /// The queue.
         queue: Arc<str>,
-        /// The back end.
-        backend: Arc<str>,
-        /// What it said.
+        /// What the back end said.
         why: Box<Refused>,
     },
     /// A queue that lost its route could not be deleted.
-    #[error("queue `{queue}` on back end `{backend}` cannot be deleted: {why}")]
+    #[error("queue `{}` on back end `{}` cannot be deleted: {why}", .left.queue, .left.backend)]
     Undeleted {
         /// The queue.
-        queue: Arc<str>,
-        /// The back end.
-        backend: Arc<str>,
-        /// What it said.
+        left: Left,
+        /// What the back end said.
         why: Box<Refused>,
     },
     /// A back end could not be reached.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// A back end could not be reached without which a route is not to be.
-    #[error("the route `{filter}` is `required`, and its back end `{backend}` cannot be reached: {why}")]
+    #[error(
+        "the route `{}` is `required`, and its back end `{}` cannot be reached: {why}",
+        .route.filter,
+        .route.backend
+    )]
     Required {
-        /// The route's match.
-        filter: String,
-        /// The back end.
-        backend: Arc<str>,
+        /// The route.
+        route: Arc<Route>,
         /// What happened.
         why: String,
     },
 }
 
 impl RoutesError {
+    /// What of the configuration has to change, or is waited for.
+    pub fn culprit(&self) -> Culprit<'_> {
+        match self {
+            Self::UnknownBackend(name) => Culprit::Backend(name, None),
+            Self::NewVhost(name) => Culprit::Vhost(name),
+            Self::Queue { route, queue, .. } | Self::Otherwise { route, queue, .. } => {
+                Culprit::Queue(&route.vhost, queue, route.filter.as_str())
+            }
+            Self::NotEmpty { left, .. } | Self::Uncounted { left, .. } | Self::Undeleted { left, .. } => {
+                Culprit::Queue(&left.vhost, &left.queue, &left.filter)
+            }
+            Self::Backend(
+                BackendError::Away { name, .. }
+                | BackendError::Denied { name, .. }
+                | BackendError::BadIdentifier { name, .. },
+            ) => Culprit::Backend(name, None),
+            Self::Backend(BackendError::UnknownVhost(name)) => Culprit::Vhost(name),
+            Self::Required { route, .. } => Culprit::Route(&route.vhost, route.filter.as_str(), "required"),
+        }
+    }
+
     /// True when the same may succeed once a back end is back.
     pub(super) fn is_away(&self) -> bool {
         match self {
             Self::Backend(BackendError::Away { .. }) => true,
             Self::Queue { why, .. } => matches!(**why, Refused::Away(_)),
+            Self::Uncounted { is_away, .. } => *is_away,
             _ => false,
         }
     }

@@ -42,8 +42,10 @@ pub fn work_queues(routes: &Routes) -> Vec<Owned> {
 }
 
 impl Hub {
-    /// Makes the queues that could not be made because their back end was away, and forgets what is over.
-    pub async fn mend(&self) {
+    /// Makes the queues that could not be made because their back end was away, and forgets what is over. What is in the
+    /// way of one is returned once, and it is tried again.
+    pub async fn mend(&self) -> Vec<RoutesError> {
+        let mut wrong = Vec::new();
         self.forget_queues().await;
         let _making = self.making.lock().await;
         let unmade = self.unmade.lock().clone();
@@ -59,12 +61,13 @@ impl Hub {
                     self.carry_dead_letters();
                 }
                 Err(error) if !error.is_away() && told => {
-                    tracing::error!(%error, "a route does not work, and is tried again");
                     self.unmade.lock().iter_mut().filter(|other| is_it(other)).for_each(|it| it.told = false);
+                    wrong.push(error);
                 }
                 Err(_) => {}
             }
         }
+        wrong
     }
 
     /// Whether a queue of a route has still to be made: nothing may be published to it.
@@ -88,8 +91,8 @@ impl Hub {
     async fn make_queue_at_last(&self, routes: &Routes, owned: &Owned) -> Result<(), RoutesError> {
         let Owned { route, queue } = owned;
         let failed = |why| RoutesError::Queue {
+            route: Arc::clone(route),
             queue: Arc::clone(queue),
-            backend: Arc::clone(&route.backend),
             why: Box::new(why),
         };
         if let Health::Away(why) = self.backend(&route.backend)?.health().await {
@@ -118,8 +121,8 @@ impl Hub {
         match own.lane.declare_queue(&spec).await {
             Ok(_) => {}
             Err(why @ (Refused::Inequivalent { .. } | Refused::Upstream { code: 406, .. })) => {
-                let (queue, backend) = (Arc::clone(queue), Arc::clone(&route.backend));
-                return Err(RoutesError::Otherwise { queue, backend, why: Box::new(why) });
+                let (route, queue) = (Arc::clone(route), Arc::clone(queue));
+                return Err(RoutesError::Otherwise { route, queue, why: Box::new(why) });
             }
             Err(why) => return Err(failed(why)),
         }

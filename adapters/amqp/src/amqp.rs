@@ -53,7 +53,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,
-    retained: Support::Emulated("the hub keeps them"),
+    retained: Support::Emulated("Linkspan keeps them, in memory"),
     holds_publishers: Support::Absent(
         "the broker stands between publishers and subscribers: reading from it is held, not publishing to it",
     ),

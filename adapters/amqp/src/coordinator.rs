@@ -9,7 +9,7 @@ use futures_core::Stream;
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::time::{sleep, timeout};
 
-use crate::explain::explain;
+use crate::explain::{Trouble, explain};
 use crate::options::{AmqpOptions, Node};
 use crate::random;
 use crate::reporter::Reporter;
@@ -53,8 +53,7 @@ pub(crate) fn keep(
                     upstream.set(Link::Down(why.as_str().into()));
                 }
                 Err(why) => {
-                    upstream.set(Link::Down(why.as_str().into()));
-                    reporter.failed(&why);
+                    upstream.set(Link::Down(reporter.failed(&why).into()));
                     node = node.wrapping_add(1);
                 }
             }
@@ -77,8 +76,8 @@ pub(crate) async fn dial(
     options: &AmqpOptions,
     node: usize,
     name: &str,
-) -> Result<(Node, Connection), String> {
-    let Some((node, uri)) = options.uri(node) else { return Err("no node is named".into()) };
+) -> Result<(Node, Connection), Trouble> {
+    let Some((node, uri)) = options.uri(node) else { return Err("no node is named".to_owned().into()) };
     let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let limit = options.connect_timeout;
@@ -90,7 +89,8 @@ pub(crate) async fn dial(
         Err(_) => Err(format!(
             "{node} accepts connections but has not answered within {} ms: it may be no AMQP broker, or speak TLS only",
             limit.as_millis()
-        )),
+        )
+        .into()),
     }
 }
 

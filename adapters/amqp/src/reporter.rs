@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::explain::Trouble;
+
 /// The back end's state as it was last told.
 #[derive(Debug)]
 pub(crate) struct Reporter {
@@ -23,7 +25,12 @@ struct State {
     reasons: Vec<String>,
     /// One was there, and was lost since all were.
     is_loss: bool,
+    /// Attempts that said nothing clear since the last that did.
+    vague: usize,
 }
+
+/// So often each connection may fail without a clear word before that is told: within a second.
+const VAGUE: usize = 3;
 
 impl Reporter {
     pub(crate) fn new(name: Arc<str>, all: usize) -> Self {
@@ -54,10 +61,20 @@ impl Reporter {
         self.gauge(&state);
     }
 
-    /// A connection could not be made.
-    pub(crate) fn failed(&self, why: &str) {
+    /// A connection could not be made; why, as clear as is known. What is not clear is told only when nothing clearer comes.
+    pub(crate) fn failed(&self, why: &Trouble) -> String {
         let mut state = self.state.lock();
-        self.tell(&mut state, why);
+        state.vague = if why.is_vague { state.vague + 1 } else { 0 };
+        if why.is_vague {
+            if let (false, Some(known)) = (state.is_told_up, state.reasons.last()) {
+                return known.clone();
+            }
+            if state.vague <= self.all * VAGUE {
+                return why.text.clone();
+            }
+        }
+        self.tell(&mut state, &why.text);
+        why.text.clone()
     }
 
     fn tell(&self, state: &mut State, why: &str) {

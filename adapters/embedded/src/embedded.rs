@@ -68,7 +68,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Absent("messages are kept in memory: they are lost when Linkspan stops"),
-    retained: Support::Emulated("the hub keeps them"),
+    retained: Support::Emulated("Linkspan keeps them, in memory"),
     holds_publishers: Support::Native,
     sessions: Support::Absent("a session ends with its connection"),
 };

@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 use tokio::sync::{Semaphore, watch};
 
 use crate::feed::Feeds;
-use crate::options::{MqttOptions, Place, VersionChoice};
+use crate::options::{MqttOptions, OptionsError, Place, VersionChoice};
 use crate::passage::farewell::Farewells;
 use crate::status::Status;
 use crate::upstream::connection::{Connection, Introduction, Sender};
@@ -22,6 +22,7 @@ use crate::upstream::failure::Failure;
 use crate::upstream::filter;
 use crate::upstream::packet::{Version, Welcome};
 use crate::upstream::session::Session;
+use crate::upstream::tls;
 
 /// The back end's name, options, sessions and queues.
 pub(crate) struct House {
@@ -139,6 +140,17 @@ pub(crate) struct Dial {
 }
 
 impl Dial {
+    /// By these options.
+    ///
+    /// # Errors
+    /// Which of them is wrong.
+    pub(crate) fn of(options: &MqttOptions) -> Result<Self, OptionsError> {
+        options.check()?;
+        let place = options.place()?;
+        let tls = place.tls.then(|| tls::configuration(&options.tls)).transpose()?;
+        Ok(Self::new(place, tls, options.version))
+    }
+
     pub(crate) fn new(place: Place, tls: Option<Arc<ClientConfig>>, choice: VersionChoice) -> Self {
         let known = match choice {
             VersionChoice::Newest => None,

@@ -51,6 +51,6 @@ mod upstream;
 
 pub use mqtt::{CAPABILITIES, MqttBackend};
 pub use options::{MqttOptions, OptionsError, TlsOptions, VersionChoice};
-pub use probe::{Probe, ProbeError, probe};
+pub use probe::{Probe, ProbeError, probe, verify};
 pub use upstream::failure::Failure;
 pub use upstream::packet::Version;

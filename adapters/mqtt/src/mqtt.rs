@@ -17,7 +17,6 @@ use crate::options::{MqttOptions, OptionsError};
 use crate::passage::connection::PassageConnection;
 use crate::upstream::coordinator;
 use crate::upstream::session::{Marks, Session};
-use crate::upstream::tls;
 
 /// An MQTT broker as a back end.
 pub struct MqttBackend {
@@ -60,10 +59,7 @@ impl MqttBackend {
         clock: Arc<dyn Clock>,
         leases: Arc<dyn Leases>,
     ) -> Result<Arc<Self>, OptionsError> {
-        options.check()?;
-        let place = options.place()?;
-        let tls = place.tls.then(|| tls::configuration(&options.tls)).transpose()?;
-        let dial = Dial::new(place, tls, options.version);
+        let dial = Dial::of(&options)?;
         let name: Arc<str> = name.into();
         let marks =
             Marks { high: options.outbox_high, limit: options.outbox_limit, window: options.window.into() };

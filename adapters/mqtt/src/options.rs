@@ -60,7 +60,7 @@ pub enum VersionChoice {
 /// PEM files for TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsOptions {
-    /// Who may sign the broker's certificate; the system's authorities where there is none.
+    /// Who may sign the broker's certificate, beside the system's authorities.
     pub ca: Option<PathBuf>,
     /// The client certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
@@ -157,7 +157,7 @@ impl MqttOptions {
             ("window", self.window.into(), 1, "at least 1"),
             ("feed-window", self.feed_window.into(), 1, "at least 1"),
             ("keep-alive", self.keep_alive.into(), 5, "at least 5 seconds"),
-            ("connect-timeout", self.connect_timeout.as_secs(), 1, "at least 1 second"),
+            ("connect-timeout", self.connect_timeout.as_millis() as u64, 1, "at least 1 millisecond"),
         ] {
             if value < least {
                 return Err(OptionsError::Range { key, value, why });

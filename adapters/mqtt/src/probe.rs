@@ -6,7 +6,6 @@ use crate::house::{Dial, introduction, random};
 use crate::options::{MqttOptions, OptionsError};
 use crate::upstream::failure::Failure;
 use crate::upstream::packet::{Version, Welcome};
-use crate::upstream::tls;
 
 /// What a broker said when it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,15 +40,20 @@ pub enum ProbeError {
     },
 }
 
+/// Whether a broker can be asked at all: the URL, the numbers, the certificates.
+///
+/// # Errors
+/// Which option is wrong.
+pub fn verify(options: &MqttOptions) -> Result<(), OptionsError> {
+    Dial::of(options).map(|_| ())
+}
+
 /// Connects once, and leaves.
 ///
 /// # Errors
 /// Why the broker cannot be used.
 pub async fn probe(options: &MqttOptions) -> Result<Probe, ProbeError> {
-    options.check()?;
-    let place = options.place()?;
-    let tls = place.tls.then(|| tls::configuration(&options.tls)).transpose()?;
-    let dial = Dial::new(place, tls, options.version);
+    let dial = Dial::of(options)?;
     let at = dial.place.to_string();
     let how = introduction(&dial, options, format!("linkspan.probe.{:016x}", random()));
     let (mut connection, sender, welcome) =

@@ -70,6 +70,8 @@ impl Status {
     pub(crate) fn away(&self, part: usize, why: Failure) {
         let mut state = self.state.lock();
         state.epoch += 1;
+        let clearer = state.reasons.iter().find(|known| !state.is_told_up && why.is_muffled(known));
+        let why = clearer.cloned().unwrap_or(why);
         if let Some(part) = state.parts.get_mut(part) {
             part.now = Err(why.clone());
         }

@@ -15,6 +15,7 @@
 //! says what to do. All of them listen on loopback only, on ports of their own. A broker that a test started ends with
 //! the test's process, whatever end that takes: see `leash.sh`.
 
+mod broker;
 mod leash;
 mod mosquitto;
 mod place;
@@ -26,6 +27,7 @@ mod upstream;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use broker::Broker;
 pub use mosquitto::Mosquitto;
 pub use place::reap;
 pub use port::Port;

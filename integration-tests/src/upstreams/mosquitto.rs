@@ -2,14 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::endpoint;
+use super::broker::Broker;
 use super::place::Kind;
 use super::port::Port;
-use super::upstream::Upstream;
+use super::upstream::{Probe, Upstream, listens};
+use crate::certificates::Certificates;
 
 const KIND: Kind = Kind {
     name: "Mosquitto",
@@ -26,10 +28,14 @@ const RUN: &str = "exec mosquitto -c mosquitto.conf";
 
 /// A Mosquitto that keeps its state: what it has is on disk after a second. Nobody needs a password.
 #[derive(Debug)]
-pub struct Mosquitto {
-    address: SocketAddr,
-    url: String,
-    own: Option<Upstream>,
+pub struct Mosquitto(Broker);
+
+impl Deref for Mosquitto {
+    type Target = Broker;
+
+    fn deref(&self) -> &Broker {
+        &self.0
+    }
 }
 
 impl Mosquitto {
@@ -41,10 +47,10 @@ impl Mosquitto {
 
     /// The one that the environment names, or else a fresh one.
     pub async fn given_or_own() -> Self {
-        let Ok(url) = std::env::var(KIND.url_variable) else { return Self::own().await };
-        let address = endpoint(KIND.url_variable, &url);
-        assert!(serves(address), "{}: nobody serves MQTT at {address}", KIND.url_variable);
-        Self { address, url, own: None }
+        match Broker::given(&KIND, serves) {
+            Some(given) => Self(given),
+            None => Self::own().await,
+        }
     }
 
     /// A fresh one that is the caller's alone.
@@ -55,6 +61,26 @@ impl Mosquitto {
     /// A fresh one with further lines in its `mosquitto.conf`, which win against those that all have, and with files beside
     /// it, which these may name.
     pub async fn own_with(configuration: &str, files: &[(&str, &str)]) -> Self {
+        Self::started(configuration, files, None).await
+    }
+
+    /// A fresh one that serves over TLS, too ([`secure`](Broker::secure)), and there only who shows a certificate.
+    pub async fn own_over_tls(certificates: &Certificates) -> Self {
+        let port = Port::reserve();
+        let configuration = format!(
+            "listener {} 127.0.0.1\ncafile ca.pem\ncertfile broker.pem\nkeyfile broker.key\nrequire_certificate true",
+            port.number()
+        );
+        let files = certificates.of_broker();
+        Self::started(
+            &configuration,
+            &files.each_ref().map(|(name, text)| (*name, text.as_str())),
+            Some(port),
+        )
+        .await
+    }
+
+    async fn started(configuration: &str, files: &[(&str, &str)], secure: Option<Port>) -> Self {
         let port = Port::reserve();
         let address = port.address();
         let settings = format!(
@@ -72,54 +98,17 @@ impl Mosquitto {
         );
         let all = [("mosquitto.conf", settings.as_str())].into_iter().chain(files.iter().copied());
         let files = all.map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
-        let upstream =
-            Upstream::start(&KIND, vec![], files, RUN.to_owned(), vec![(address, serves as _)], [port]).await;
-        Self { address, url: format!("mqtt://{address}"), own: Some(upstream) }
-    }
-
-    /// Its URL.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// Where it serves.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+        let mut serving = vec![(address, serves as Probe)];
+        let tls = secure.as_ref().map(Port::address);
+        serving.extend(tls.map(|tls| (tls, listens as Probe)));
+        let ports = [port].into_iter().chain(secure);
+        let upstream = Upstream::start(&KIND, vec![], files, RUN.to_owned(), serving, ports).await;
+        Self(Broker::started(&KIND, format!("mqtt://{address}"), address, tls, upstream))
     }
 
     /// The variables that give it to another process as its shared one.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
-        vec![(KIND.url_variable, self.url.clone())]
-    }
-
-    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), on the same port with the same data, and waits
-    /// until it serves.
-    pub async fn start(&self) {
-        self.upstream().start_again().await;
-    }
-
-    /// Asks it to stop (SIGTERM), and waits until it has.
-    pub async fn stop(&self) {
-        self.upstream().stop().await;
-    }
-
-    /// Kills it (SIGKILL).
-    pub async fn kill(&self) {
-        self.upstream().kill().await;
-    }
-
-    /// Freezes it (SIGSTOP): its connections stay open, nothing comes from them.
-    pub async fn pause(&self) {
-        self.upstream().pause().await;
-    }
-
-    /// Goes on after [`pause`](Self::pause).
-    pub async fn resume(&self) {
-        self.upstream().resume().await;
-    }
-
-    fn upstream(&self) -> &Upstream {
-        self.own.as_ref().expect("a Mosquitto from the environment is shared: use Mosquitto::own()")
+        vec![self.variable()]
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::broker::Broker;
 use super::place::Kind;
 use super::port::Port;
-use super::upstream::Upstream;
+use super::upstream::{Probe, Upstream, listens};
 use super::{endpoint, mosquitto};
+use crate::certificates::Certificates;
 
 const KIND: Kind = Kind {
     name: "RabbitMQ",
@@ -41,10 +44,16 @@ exec rabbitmq-server
 /// A RabbitMQ that serves AMQP 0-9-1, and MQTT by its plugin. User and password are `guest`.
 #[derive(Debug)]
 pub struct RabbitMq {
-    url: String,
-    address: SocketAddr,
+    broker: Broker,
     mqtt: Option<SocketAddr>,
-    own: Option<Upstream>,
+}
+
+impl Deref for RabbitMq {
+    type Target = Broker;
+
+    fn deref(&self) -> &Broker {
+        &self.broker
+    }
 }
 
 impl RabbitMq {
@@ -56,11 +65,9 @@ impl RabbitMq {
 
     /// The one that the environment names, or else a fresh one.
     pub async fn given_or_own() -> Self {
-        let Ok(url) = std::env::var(KIND.url_variable) else { return Self::own().await };
-        let address = endpoint(KIND.url_variable, &url);
-        assert!(serves(address), "{}: nobody serves AMQP at {address}", KIND.url_variable);
+        let Some(broker) = Broker::given(&KIND, serves) else { return Self::own().await };
         let mqtt = std::env::var(MQTT_VARIABLE).ok().map(|url| endpoint(MQTT_VARIABLE, &url));
-        Self { url, address, mqtt, own: None }
+        Self { broker, mqtt }
     }
 
     /// A fresh one that is the caller's alone.
@@ -70,6 +77,31 @@ impl RabbitMq {
 
     /// A fresh one with further lines in its `rabbitmq.conf`, and with files beside it, which these may name.
     pub async fn own_with(configuration: &str, files: &[(&str, &str)]) -> Self {
+        Self::started(configuration, files, None).await
+    }
+
+    /// A fresh one that serves AMQP over TLS, too ([`secure`](Broker::secure)), and there only who shows a certificate.
+    pub async fn own_over_tls(certificates: &Certificates) -> Self {
+        let port = Port::reserve();
+        let configuration = format!(
+            "listeners.ssl.1 = {}\n\
+             ssl_options.cacertfile = ca.pem\n\
+             ssl_options.certfile = broker.pem\n\
+             ssl_options.keyfile = broker.key\n\
+             ssl_options.verify = verify_peer\n\
+             ssl_options.fail_if_no_peer_cert = true",
+            port.address()
+        );
+        let files = certificates.of_broker();
+        Self::started(
+            &configuration,
+            &files.each_ref().map(|(name, text)| (*name, text.as_str())),
+            Some(port),
+        )
+        .await
+    }
+
+    async fn started(configuration: &str, files: &[(&str, &str)], secure: Option<Port>) -> Self {
         let ports = [(); 4].map(|()| Port::reserve());
         let [amqp, mqtt, epmd, distribution] = &ports;
         let (address, mqtt) = (amqp.address(), mqtt.address());
@@ -89,33 +121,14 @@ impl RabbitMq {
         let mut all = vec![("enabled_plugins", "[rabbitmq_mqtt]."), ("rabbitmq.conf", &settings)];
         all.extend(files);
         let files = all.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
-        let serving = vec![(address, serves as _), (mqtt, mosquitto::serves as _)];
+        let mut serving = vec![(address, serves as Probe), (mqtt, mosquitto::serves as Probe)];
+        let tls = secure.as_ref().map(Port::address);
+        serving.extend(tls.map(|tls| (tls, listens as Probe)));
+        let ports = ports.into_iter().chain(secure);
         let upstream =
             Upstream::start(&KIND, variables, files, format!("{PATH}\n{RUN}"), serving, ports).await;
-        Self {
-            url: format!("amqp://guest:guest@{address}/%2f"),
-            address,
-            mqtt: Some(mqtt),
-            own: Some(upstream),
-        }
-    }
-
-    /// Its URL.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// Its URL for who goes another way, such as through a [`Cable`](crate::Cable).
-    pub fn url_by(&self, way: SocketAddr) -> String {
-        let after_scheme = self.url.find("://").map_or(0, |at| at + 3);
-        let host = self.url.rfind('@').map_or(after_scheme, |at| at + 1);
-        let path = self.url[host..].find('/').map_or(self.url.len(), |at| host + at);
-        format!("{}{way}{}", &self.url[..host], &self.url[path..])
-    }
-
-    /// Where it serves AMQP.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+        let url = format!("amqp://guest:guest@{address}/%2f");
+        Self { broker: Broker::started(&KIND, url, address, tls, upstream), mqtt: Some(mqtt) }
     }
 
     /// Where its MQTT plugin serves.
@@ -126,42 +139,12 @@ impl RabbitMq {
     /// The variables that give it to another process as its shared one.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let mqtt = self.mqtt.map(|mqtt| (MQTT_VARIABLE, format!("mqtt://{mqtt}")));
-        [(KIND.url_variable, self.url.clone())].into_iter().chain(mqtt).collect()
-    }
-
-    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), on the same ports with the same data, and
-    /// waits until it serves.
-    pub async fn start(&self) {
-        self.upstream().start_again().await;
-    }
-
-    /// Asks it to stop (SIGTERM), and waits until it has.
-    pub async fn stop(&self) {
-        self.upstream().stop().await;
-    }
-
-    /// Kills it (SIGKILL).
-    pub async fn kill(&self) {
-        self.upstream().kill().await;
-    }
-
-    /// Freezes it (SIGSTOP): its connections stay open, nothing comes from them.
-    pub async fn pause(&self) {
-        self.upstream().pause().await;
-    }
-
-    /// Goes on after [`pause`](Self::pause).
-    pub async fn resume(&self) {
-        self.upstream().resume().await;
+        [self.variable()].into_iter().chain(mqtt).collect()
     }
 
     /// Runs `rabbitmqctl` with these arguments, as a shell reads them: `add_vhost other`.
     pub async fn ctl(&self, arguments: &str) {
         self.upstream().run(format!("{PATH}; rabbitmqctl {arguments}")).await;
-    }
-
-    fn upstream(&self) -> &Upstream {
-        self.own.as_ref().expect("a RabbitMQ from the environment is shared: use RabbitMq::own()")
     }
 }
 
@@ -176,21 +159,4 @@ fn serves(address: SocketAddr) -> bool {
         std::io::Result::Ok(start[0] == 1 && start[7..] == [0, 10, 0, 10])
     };
     ask().unwrap_or(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::RabbitMq;
-
-    #[test]
-    fn another_way_changes_only_where_a_url_leads() {
-        let way = "127.0.0.1:9".parse().unwrap();
-        for (url, by) in [
-            ("amqp://guest:guest@rabbit:5672/%2f", "amqp://guest:guest@127.0.0.1:9/%2f"),
-            ("amqp://rabbit:5672", "amqp://127.0.0.1:9"),
-        ] {
-            let rabbitmq = RabbitMq { url: url.to_owned(), address: way, mqtt: None, own: None };
-            assert_eq!(rabbitmq.url_by(way), by);
-        }
-    }
 }

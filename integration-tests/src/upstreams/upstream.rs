@@ -19,6 +19,11 @@ const EVERY: Duration = Duration::from_millis(50);
 /// Whether somebody serves at an address, and not merely listens.
 pub(super) type Probe = fn(SocketAddr) -> bool;
 
+/// Whether somebody listens, which is all that can be seen from outside of who speaks TLS to friends only.
+pub(super) fn listens(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_ok()
+}
+
 /// A broker that runs for one test, or for one process.
 #[derive(Debug, Clone)]
 pub(super) struct Upstream {

@@ -100,6 +100,42 @@ fn a_wrong_file_is_refused_with_file_line_and_key_and_what_would_be_right() {
 }
 
 #[test]
+fn a_url_or_a_certificate_that_cannot_be_used_is_told_by_check_and_by_the_start() {
+    let folder = Folder::new();
+    let nothing = folder.write("nothing.pem", "hello\n");
+    for (kind, scheme, after, url) in [
+        ("amqp", "amqps", "/%2f?hearbeat=5", "the parameter `hearbeat` is unknown"),
+        ("mqtt", "mqtts", "/x", "nothing may follow the port"),
+    ] {
+        let toml = format!(
+            "[backends.plant]\nkind = \"{kind}\"\nurl = \"{scheme}://127.0.0.1:1{after}\"\nca = \"{nothing}\"\n\
+             [backends.other]\nkind = \"{kind}\"\nurl = \"{scheme}://127.0.0.1:1\"\n\
+             certificate = \"missing.pem\"\nkey = \"{nothing}\"\n[vhosts.\"/\"]\nbackend = \"plant\"\n"
+        );
+        let text = refused(&folder, &toml);
+        let missing = folder.path().join("missing.pem");
+        let expected = [
+            format!("linkspan.toml:3: backends.plant.url: {url}"),
+            "linkspan.toml:4: backends.plant.ca: nothing.pem: there is no certificate in it; expected PEM text".into(),
+            format!(
+                "linkspan.toml:8: backends.other.certificate: {} cannot be read: there is no such file",
+                missing.display()
+            ),
+        ];
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{text}");
+        for (line, expected) in lines.iter().zip(&expected) {
+            assert!(line.starts_with(expected.as_str()), "{line}\nis not {expected}");
+        }
+        let checked = run(folder.path(), &["check", "linkspan.toml"]);
+        assert_eq!(String::from_utf8(checked.stderr).unwrap().trim_end(), text, "check says the same");
+        assert_eq!(checked.status.code(), Some(2));
+        let shown = String::from_utf8(checked.stdout).unwrap();
+        assert!(!shown.contains("is correct"), "{shown}");
+    }
+}
+
+#[test]
 fn a_taken_port_is_named_with_its_key() {
     let folder = Folder::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -71,7 +71,7 @@ async fn a_file_that_became_wrong_changes_nothing_and_says_why() {
 
     folder.write("linkspan.toml", &format!("{WORK}\n[limits]\nretained = 5\n"));
     process.signal("HUP");
-    process.line_with(&["not reloaded", "limits.retained", "restart"]);
+    process.line_with(&["not reloaded", "linkspan.toml:7: limits.retained", "restart"]);
     assert_eq!(amqp.get("image-resize").await.as_deref(), Some("1"));
 }
 
@@ -86,7 +86,11 @@ async fn a_reload_that_would_strand_messages_is_refused_with_their_number() {
     }
     folder.write("linkspan.toml", NO_ROUTES);
     process.signal("HUP");
-    process.line_with(&["not reloaded", "image-resize", "3 messages"]);
+    process.line_with(&["not reloaded", "linkspan.toml: queue `image-resize`", "3 messages"]);
+    folder.write("linkspan.toml", &WORK.replace("\"image-resize\"", "\"other\""));
+    process.signal("HUP");
+    process.line_with(&["not reloaded", "linkspan.toml:1: route[0]: queue `image-resize`", "drain = true"]);
+    folder.write("linkspan.toml", NO_ROUTES);
     assert_eq!(amqp.drain("image-resize").await, ["1", "2", "3"]);
     process.signal("HUP");
     process.line_with(&["INFO", "reloaded"]);

@@ -50,19 +50,32 @@ impl Stranger {
 }
 
 /// One thing that is wrong.
-struct Case {
+pub struct Case {
     what: &'static str,
     kind: &'static str,
     url: String,
+    /// Further keys.
+    keys: String,
+    timeout: &'static str,
     /// What people are told.
     why: String,
     connects: Option<Arc<AtomicUsize>>,
 }
 
 impl Case {
-    fn new(what: &'static str, url: String, why: impl Into<String>) -> Self {
+    pub fn new(what: &'static str, url: String, why: impl Into<String>) -> Self {
         let kind = if url.starts_with("amqp") { "amqp" } else { "mqtt" };
-        Self { what, kind, url, why: why.into(), connects: None }
+        Self { what, kind, url, keys: String::new(), timeout: "10s", why: why.into(), connects: None }
+    }
+
+    /// The same with further keys of the back end.
+    pub fn with(self, keys: String) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The same for who answers nothing.
+    fn within_a_second(self) -> Self {
+        Self { timeout: "1s", ..self }
     }
 
     fn at(what: &'static str, scheme: &str, stranger: &Stranger, why: &str) -> Self {
@@ -70,9 +83,11 @@ impl Case {
         Self { connects: Some(Arc::clone(&stranger.connects)), ..case }
     }
 
-    fn configuration(&self) -> String {
-        let Self { kind, url, .. } = self;
-        format!("[backends.plant]\nkind = \"{kind}\"\nurl = \"{url}\"\nconnect-timeout = \"1s\"\n")
+    pub fn configuration(&self) -> String {
+        let Self { kind, url, keys, timeout, .. } = self;
+        format!(
+            "[backends.plant]\nkind = \"{kind}\"\nurl = \"{url}\"\nconnect-timeout = \"{timeout}\"\n{keys}"
+        )
     }
 
     async fn holds(&self) {
@@ -166,11 +181,17 @@ async fn a_broker_that_cannot_be_used_is_told_of_once_and_asked_again_with_patie
         Case::new("TLS against a plain port", format!("mqtts://{}", mosquitto.address()), "TLS: "),
         Case::at("a web server", "amqp", &web_for_amqp, "something that is not AMQP 0-9-1"),
         Case::at("a web server", "mqtt", &web_for_mqtt, "it does not speak MQTT"),
-        Case::at("a silent server", "amqp", &silent_for_amqp, "has not answered within 1000 ms"),
-        Case::at("a silent server", "mqtt", &silent_for_mqtt, "no CONNACK within 1 s"),
+        Case::at("a silent server", "amqp", &silent_for_amqp, "has not answered within 1000 ms")
+            .within_a_second(),
+        Case::at("a silent server", "mqtt", &silent_for_mqtt, "no CONNACK within 1 s").within_a_second(),
     ];
+    all_hold(&cases);
+}
+
+/// Whether what people, clients and brokers see is right in all cases, which are looked at at once.
+pub fn all_hold(cases: &[Case]) {
     std::thread::scope(|scope| {
-        for case in &cases {
+        for case in cases {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(case.holds());
@@ -258,7 +279,7 @@ fn a_route_that_requires_its_back_end_keeps_linkspan_from_starting() {
         let (status, said) = Process::start(folder.path(), &["--config", &file]).exit();
         assert_eq!(status.code(), Some(2), "{scheme}: {said}");
         let last = said.lines().last().unwrap_or_default();
-        for word in ["orders/placed", "plant", "required", why] {
+        for word in ["linkspan.toml:14: route[0].required: ", "orders/placed", "plant", why] {
             assert!(last.contains(word), "{scheme}: `{word}` in {last}");
         }
     }

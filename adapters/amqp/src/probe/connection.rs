@@ -8,6 +8,12 @@ use super::{Probe, ProbeError, product};
 use crate::coordinator::dial;
 use crate::options::{AmqpOptions, Node};
 
+/// What brokers list the connection under.
+const NAME: &str = "linkspan check";
+
+/// How often a node that hangs up without a word is asked again.
+const AGAIN: usize = 3;
+
 /// Connects to the first node that lets it, and leaves again.
 ///
 /// # Errors
@@ -15,7 +21,14 @@ use crate::options::{AmqpOptions, Node};
 pub async fn probe(options: &AmqpOptions) -> Result<Probe, ProbeError> {
     let mut wrong = Vec::new();
     for place in 0..options.nodes.len() {
-        match dial(options, place, "linkspan check").await {
+        let mut dialed = dial(options, place, NAME).await;
+        for _ in 0..AGAIN {
+            if !matches!(&dialed, Err(why) if why.is_vague) {
+                break;
+            }
+            dialed = dial(options, place, NAME).await;
+        }
+        match dialed {
             Ok((node, connection)) => {
                 let product = if options.tls.is_some() { None } else { greeting(&node, options).await };
                 let text = lapin::types::ShortString::try_new("OK").unwrap_or_default();
@@ -24,7 +37,7 @@ pub async fn probe(options: &AmqpOptions) -> Result<Probe, ProbeError> {
                 }
                 return Ok(Probe { node: node.to_string(), product });
             }
-            Err(why) => wrong.push(why),
+            Err(why) => wrong.push(why.text),
         }
     }
     Err(ProbeError(wrong))

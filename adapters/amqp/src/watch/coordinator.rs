@@ -15,7 +15,7 @@ use lapin::options::{
     QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Consumer};
+use lapin::{Channel, Consumer, ErrorKind};
 use linkspan_contract::address::Syntax;
 use linkspan_contract::{Clock, Destination, Refused, TargetId};
 use linkspan_embedded::Embedded;
@@ -117,7 +117,10 @@ impl Worker {
                 Err(error) => {
                     // Nobody waits for what cannot be had.
                     upstream.set_watched(live.is_connected());
-                    tracing::warn!(backend = &*self.plan.upstream.backend, queue = %self.queue, %error, "the queue of this instance cannot be made: topic filters are sent nothing");
+                    // That the connection is lost is told by who keeps it.
+                    if live.is_connected() && !matches!(error.kind(), ErrorKind::IOError(_)) {
+                        tracing::warn!(backend = &*self.plan.upstream.backend, queue = %self.queue, %error, "the queue of this instance cannot be made: topic filters are sent nothing");
+                    }
                 }
             }
             if live.is_connected() {

@@ -68,10 +68,14 @@ impl Connection {
         how: &Introduction,
         version: Version,
     ) -> Result<(Self, Sender, Welcome), Failure> {
-        match version {
-            Version::V5 => Self::open_v5(how).await,
-            Version::V311 => Self::open_v311(how).await,
-        }
+        let opened = async {
+            match version {
+                Version::V5 => Self::open_v5(how).await,
+                Version::V311 => Self::open_v311(how).await,
+            }
+        };
+        let opened = tokio::time::timeout(how.timeout, opened).await;
+        opened.unwrap_or(Err(Failure::Silent(how.timeout)))
     }
 
     async fn open_v5(how: &Introduction) -> Result<(Self, Sender, Welcome), Failure> {
@@ -81,7 +85,7 @@ impl Connection {
         options
             .set_keep_alive(keep_alive)
             .set_clean_start(how.fresh)
-            .set_connection_timeout(how.timeout.as_secs())
+            .set_connection_timeout(seconds(how.timeout))
             .set_manual_acks(how.manual)
             .set_receive_maximum(Some(how.receive_maximum))
             .set_session_expiry_interval(Some(how.session_expiry))
@@ -98,7 +102,7 @@ impl Connection {
         }
         options.set_network_options(network(how));
         let (client, mut events) = v5::AsyncClient::new(options, capacity(how));
-        let timeout = how.timeout.as_secs();
+        let timeout = how.timeout;
         let first = events.poll().await;
         let first = first.map_err(|error| Failure::of_v5(error, true, timeout, &how.identifier))?;
         let v5::Event::Incoming(v5::Incoming::ConnAck(answer)) = first else {
@@ -155,7 +159,7 @@ impl Connection {
         }
         let (client, mut events) = rumqttc::AsyncClient::new(options, capacity(how));
         events.set_network_options(network(how));
-        let timeout = how.timeout.as_secs();
+        let timeout = how.timeout;
         let first = events.poll().await.map_err(|error| Failure::of_v311(error, true, timeout))?;
         let rumqttc::Event::Incoming(rumqttc::Packet::ConnAck(answer)) = first else {
             return Err(unexpected(&first));
@@ -192,7 +196,7 @@ impl Connection {
                 let result = tokio::time::timeout(patience(*keep_alive), events.poll()).await;
                 let (first, end) = match result {
                     Ok(Ok(event)) => (Some(event), Ok(())),
-                    Ok(Err(error)) => (None, Err(Failure::of_v5(error, false, 0, identifier))),
+                    Ok(Err(error)) => (None, Err(Failure::of_v5(error, false, Duration::ZERO, identifier))),
                     Err(_) => (None, Err(stuck())),
                 };
                 happened
@@ -203,7 +207,7 @@ impl Connection {
                 let result = tokio::time::timeout(patience(*keep_alive), events.poll()).await;
                 let (first, end) = match result {
                     Ok(Ok(event)) => (Some(event), Ok(())),
-                    Ok(Err(error)) => (None, Err(Failure::of_v311(error, false, 0))),
+                    Ok(Err(error)) => (None, Err(Failure::of_v311(error, false, Duration::ZERO))),
                     Err(_) => (None, Err(stuck())),
                 };
                 happened.extend(
@@ -346,9 +350,14 @@ impl Sender {
 
 fn network(how: &Introduction) -> NetworkOptions {
     let mut network = NetworkOptions::new();
-    network.set_connection_timeout(how.timeout.as_secs());
+    network.set_connection_timeout(seconds(how.timeout));
     network.set_tcp_nodelay(true);
     network
+}
+
+/// rumqttc counts whole seconds: never fewer than are wanted.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(1)
 }
 
 /// Room for all messages of the window, all acknowledgements and what is subscribed to.

@@ -1,6 +1,7 @@
 //! Why there is no connection, in words for people.
 
 use std::io;
+use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
 use rumqttc::{TlsError, v5};
@@ -12,8 +13,8 @@ pub enum Failure {
     #[error("{0}")]
     Unreachable(String),
     /// It took the connection and said nothing.
-    #[error("it does not answer: no CONNACK within {0} s")]
-    Silent(u64),
+    #[error("it does not answer: no CONNACK within {}", time(*.0))]
+    Silent(Duration),
     /// The user or password is wrong, or this client is not allowed.
     #[error("it refuses the connection: {0}")]
     Denied(String),
@@ -56,13 +57,21 @@ impl Failure {
     pub(crate) fn follows(&self, known: &Self) -> bool {
         let is_loss = |it: &Self| matches!(it, Self::Lost(_) | Self::Closed);
         let is_gap = is_loss(self) || matches!(self, Self::Unreachable(_));
+        if self.is_muffled(known) {
+            return true;
+        }
         std::mem::discriminant(self) == std::mem::discriminant(known) || (is_loss(known) && is_gap)
+    }
+
+    /// What the broker says of a certificate, which is `known`, is lost at times when it hangs up.
+    pub(crate) fn is_muffled(&self, known: &Self) -> bool {
+        matches!((known, self), (Self::Tls(_), Self::Foreign { .. }))
     }
 
     pub(crate) fn of_v5(
         error: v5::ConnectionError,
         before_welcome: bool,
-        timeout: u64,
+        timeout: Duration,
         identifier: &str,
     ) -> Self {
         use v5::{ConnectionError as E, StateError as S};
@@ -91,6 +100,9 @@ impl Failure {
             E::MqttState(S::ConnectionAborted) => Self::Closed,
             E::MqttState(S::Unsolicited(packet_id)) => Self::Unsolicited(packet_id),
             E::MqttState(S::Io(error)) => Self::of_io(&error),
+            E::MqttState(S::Deserialization(v5::mqttbytes::Error::Io(error))) if before_welcome => {
+                Self::of_first_read(&error, ASKED)
+            }
             E::MqttState(S::Deserialization(error)) if before_welcome => {
                 Self::Foreign { asked: ASKED, why: format!("its answer is none: {error}") }
             }
@@ -99,7 +111,7 @@ impl Failure {
         }
     }
 
-    pub(crate) fn of_v311(error: rumqttc::ConnectionError, before_welcome: bool, timeout: u64) -> Self {
+    pub(crate) fn of_v311(error: rumqttc::ConnectionError, before_welcome: bool, timeout: Duration) -> Self {
         use rumqttc::{ConnectionError as E, StateError as S};
         const ASKED: &str = "MQTT 3.1.1";
         match error {
@@ -131,6 +143,9 @@ impl Failure {
             E::MqttState(S::ConnectionAborted) => Self::Closed,
             E::MqttState(S::Unsolicited(packet_id)) => Self::Unsolicited(packet_id),
             E::MqttState(S::Io(error)) => Self::of_io(&error),
+            E::MqttState(S::Deserialization(rumqttc::mqttbytes::Error::Io(error))) if before_welcome => {
+                Self::of_first_read(&error, ASKED)
+            }
             E::MqttState(S::Deserialization(error)) if before_welcome => {
                 Self::Foreign { asked: ASKED, why: format!("its answer is none: {error}") }
             }
@@ -155,10 +170,19 @@ impl Failure {
         }
     }
 
+    /// TLS 1.3 is agreed on before the server has looked at a client's certificate: what it says of that comes in place of
+    /// an answer.
+    fn of_first_read(error: &io::Error, asked: &'static str) -> Self {
+        if error.kind() == io::ErrorKind::InvalidData {
+            return Self::Tls(advised(error));
+        }
+        Self::Foreign { asked, why: "it closed the connection instead of an answer".into() }
+    }
+
     fn of_tls(error: TlsError) -> Self {
         match error {
             TlsError::Io(error) => match error.get_ref() {
-                Some(inner) if error.kind() == io::ErrorKind::InvalidData => Self::Tls(inner.to_string()),
+                Some(_) if error.kind() == io::ErrorKind::InvalidData => Self::Tls(advised(&error)),
                 _ => Self::Tls(format!("the handshake broke off ({error}): does it speak TLS there?")),
             },
             other => Self::Tls(other.to_string()),
@@ -168,9 +192,37 @@ impl Failure {
     fn of_io(error: &io::Error) -> Self {
         // A certificate that does not fit comes as an error of this kind.
         if error.kind() == io::ErrorKind::InvalidData {
-            return Self::Tls(error.to_string());
+            return Self::Tls(advised(error));
         }
         Self::Unreachable(error.to_string())
+    }
+}
+
+/// With what to do.
+fn advised(error: &io::Error) -> String {
+    use rustls::{AlertDescription as Alert, CertificateError as Wrong, Error as E};
+    let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
+        Some(E::InvalidCertificate(Wrong::UnknownIssuer)) => {
+            "who signed its certificate is not trusted here: name that authority in `ca`"
+        }
+        Some(E::InvalidCertificate(Wrong::NotValidForName | Wrong::NotValidForNameContext { .. })) => {
+            "its certificate is for another host: write that name in `url`"
+        }
+        Some(E::AlertReceived(Alert::CertificateRequired)) => {
+            "it wants a certificate: give `certificate` and `key`"
+        }
+        Some(E::AlertReceived(_)) => "it does not accept Linkspan's `certificate`, or the lack of one",
+        Some(E::InvalidMessage(_)) => "it speaks no TLS there",
+        _ => return error.to_string(),
+    };
+    format!("{hint} ({error})")
+}
+
+/// Whole seconds as such.
+fn time(time: Duration) -> String {
+    match time.subsec_millis() {
+        0 => format!("{} s", time.as_secs()),
+        _ => format!("{} ms", time.as_millis()),
     }
 }
 
@@ -190,10 +242,19 @@ fn spaced(name: &str) -> String {
 mod tests {
     use super::*;
 
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn silence_is_told_with_its_length() {
+        let told = |millis| Failure::Silent(Duration::from_millis(millis)).to_string();
+        assert_eq!(told(5000), "it does not answer: no CONNACK within 5 s");
+        assert_eq!(told(250), "it does not answer: no CONNACK within 250 ms");
+    }
+
     #[test]
     fn a_refusal_is_told_in_words() {
         let error = v5::ConnectionError::ConnectionRefused(ConnectReturnCode::QuotaExceeded);
-        let failure = Failure::of_v5(error, true, 5, "x");
+        let failure = Failure::of_v5(error, true, TIMEOUT, "x");
         assert_eq!(failure.to_string(), "it refuses the connection: quota exceeded");
         assert!(!failure.may_be_older());
     }
@@ -201,7 +262,7 @@ mod tests {
     #[test]
     fn only_what_speaks_no_mqtt_5_may_be_older() {
         let closed = || v5::ConnectionError::MqttState(v5::StateError::ConnectionAborted);
-        assert!(Failure::of_v5(closed(), true, 5, "x").may_be_older());
-        assert!(!Failure::of_v5(closed(), false, 5, "x").may_be_older());
+        assert!(Failure::of_v5(closed(), true, TIMEOUT, "x").may_be_older());
+        assert!(!Failure::of_v5(closed(), false, TIMEOUT, "x").may_be_older());
     }
 }

@@ -15,20 +15,15 @@ use crate::options::{OptionsError, TlsOptions};
 /// When a file cannot be read or is no certificate or key.
 pub(crate) fn configuration(options: &TlsOptions) -> Result<Arc<ClientConfig>, OptionsError> {
     let mut roots = RootCertStore::empty();
-    match &options.ca {
-        Some(file) => {
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|error| wrong(file, &error))?;
-            }
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(file) = &options.ca {
+        for certificate in certificates(file)? {
+            roots.add(certificate).map_err(|error| wrong(file, &error))?;
         }
-        None => {
-            let system = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(system.certs);
-            if roots.is_empty() {
-                let why = "this system has no certificate authorities; name a file".into();
-                return Err(OptionsError::Tls { file: "ca".into(), why });
-            }
-        }
+    }
+    if roots.is_empty() {
+        let why = "this system has no certificate authorities; name a file".into();
+        return Err(OptionsError::Tls { file: "ca".into(), why });
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)

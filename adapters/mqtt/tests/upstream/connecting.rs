@@ -1,10 +1,10 @@
 //! Brokers that are not there, do not let us in, or are none.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linkspan_contract::{Backend, Health};
-use linkspan_integration_tests::Mosquitto;
 use linkspan_integration_tests::upstreams::Port;
+use linkspan_integration_tests::{Certificates, Mosquitto};
 use linkspan_mqtt::{Failure, MqttOptions, ProbeError, probe};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -54,8 +54,14 @@ async fn a_port_that_nobody_listens_at_is_unreachable() {
 async fn a_port_that_says_nothing_is_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("mqtt://{}", listener.local_addr().unwrap());
-    let options = MqttOptions { connect_timeout: Duration::from_secs(1), ..options(&url) };
-    assert_eq!(failure(&options).await, Failure::Silent(1));
+    for millis in [250, 1250] {
+        let connect_timeout = Duration::from_millis(millis);
+        let options = MqttOptions { connect_timeout, ..options(&url) };
+        let began = Instant::now();
+        assert_eq!(failure(&options).await, Failure::Silent(connect_timeout));
+        let took = began.elapsed();
+        assert!(took >= connect_timeout && took < connect_timeout * 4, "{took:?}");
+    }
 }
 
 #[tokio::test]
@@ -71,46 +77,13 @@ async fn a_port_that_speaks_something_else_is_foreign() {
     assert!(matches!(&why, Failure::Foreign { asked: "MQTT 5", .. }), "{why:?}");
 }
 
-/// A certificate authority and a broker's certificate, made by openssl.
-fn certificates() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a directory for a test");
-    let run = |arguments: &str| {
-        let output = std::process::Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(directory.path())
-            .output()
-            .expect("openssl makes the certificates of this test");
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    for (name, subject) in [("ca", "/CN=test-ca"), ("other", "/CN=other-ca")] {
-        run(&format!(
-            "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {name}.key -out {name}.pem -subj {subject}"
-        ));
-    }
-    std::fs::write(directory.path().join("ext"), "subjectAltName=DNS:localhost\n").unwrap();
-    for name in ["broker", "client"] {
-        run(&format!("req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN=localhost"));
-        run(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out {name}.pem -extfile ext"
-        ));
-    }
-    directory
-}
-
 #[tokio::test]
 async fn tls_is_spoken_with_the_right_certificates_and_told_with_the_wrong_ones() {
-    let directory = certificates();
-    let file = |name: &str| directory.path().join(name);
-    let names = ["ca.pem", "broker.pem", "broker.key"];
-    let texts = names.map(|name| std::fs::read_to_string(file(name)).unwrap());
-    let files: Vec<_> = names.into_iter().zip(texts.iter().map(String::as_str)).collect();
-    let secure = Port::reserve();
-    let configuration = format!(
-        "listener {} 127.0.0.1\ncafile ca.pem\ncertfile broker.pem\nkeyfile broker.key\nrequire_certificate true",
-        secure.number()
-    );
-    let _broker = Mosquitto::own_with(&configuration, &files).await;
-    let mut options = options(&format!("mqtts://localhost:{}", secure.number()));
+    let certificates = Certificates::new();
+    let file = |name: &str| certificates.path(name);
+    let broker = Mosquitto::own_over_tls(&certificates).await;
+    let secure = broker.secure();
+    let mut options = options(&format!("mqtts://localhost:{}", secure.port()));
     options.tls.ca = Some(file("ca.pem"));
     options.tls.client = Some((file("client.pem"), file("client.key")));
     let probed = probe(&options).await;
@@ -119,7 +92,7 @@ async fn tls_is_spoken_with_the_right_certificates_and_told_with_the_wrong_ones(
     wrong.tls.ca = Some(file("other.pem"));
     let why = failure(&wrong).await;
     assert!(matches!(&why, Failure::Tls(text) if text.contains("UnknownIssuer")), "{why:?}");
-    let plain = MqttOptions { url: format!("mqtt://{}", secure.address()), ..options.clone() };
+    let plain = MqttOptions { url: format!("mqtt://{secure}"), ..options.clone() };
     let why = failure(&plain).await;
     assert!(matches!(why, Failure::Foreign { .. } | Failure::Unreachable(_)), "{why:?}");
     let mut missing = options.clone();
@@ -130,9 +103,9 @@ async fn tls_is_spoken_with_the_right_certificates_and_told_with_the_wrong_ones(
 #[tokio::test]
 async fn tls_to_a_port_without_it_is_told() {
     let broker = Mosquitto::shared().await;
-    let directory = certificates();
+    let certificates = Certificates::new();
     let mut options = options(&format!("mqtts://localhost:{}", broker.address().port()));
-    options.tls.ca = Some(directory.path().join("ca.pem"));
+    options.tls.ca = Some(certificates.path("ca.pem"));
     let why = failure(&options).await;
     assert!(matches!(why, Failure::Tls(_)), "{why:?}");
 }

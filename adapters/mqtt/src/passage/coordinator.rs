@@ -32,6 +32,10 @@ const LONGEST_HOLD: Duration = Duration::from_secs(5);
 /// For how long what a client published before it vanished may take to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// So often in a row a connection that was closed soon after the session came back is taken to be closed for one of our own
+/// attempts before it, which the broker has come to late: the way was slow.
+const GHOSTS: u32 = 3;
+
 /// Clients that come back to the broker in a millisecond.
 const CROWD: u64 = 16;
 
@@ -77,7 +81,10 @@ pub(crate) fn start(
 ) -> JoinHandle<()> {
     let has_past = opened.welcome.resumed && !how.fresh;
     let coordinator = Coordinator { house, passage, how, ears, has_past, over: None };
-    tokio::spawn(coordinator.run(opened))
+    // Before the task has its first turn, so that what the client subscribes to waits for the broker's word.
+    let connection = coordinator.link(opened);
+    coordinator.passage.session.speak(coordinator.house.now());
+    tokio::spawn(coordinator.run(connection))
 }
 
 /// Ends what is left of a client's session when its task has come to its end. None when everything ends.
@@ -139,39 +146,35 @@ async fn settle(house: &House, owed: &Arc<Farewell>) {
 }
 
 impl Coordinator {
-    async fn run(mut self, opened: Opened) {
-        self.carry_on(opened).await;
+    /// A connection begins; the client is not let speak yet.
+    fn link(&self, opened: Opened) -> Connection {
+        let Opened { connection, sender, welcome } = opened;
+        let generation = self.passage.session.linked(sender.clone(), narrowed(welcome));
+        self.passage.connected(sender, welcome, generation);
+        connection
+    }
+
+    async fn run(mut self, connection: Connection) {
+        self.carry_on(connection).await;
         self.passage.over();
         self.passage.session.lost();
         self.passage.session.close();
     }
 
     /// Connects as often as it takes, until the client is gone or its session lost to it.
-    async fn carry_on(&mut self, opened: Opened) {
+    async fn carry_on(&mut self, first: Connection) {
         let mut back_off = BackOff::new(self.house.options.back_off);
-        let mut next = Ok(opened);
-        let mut is_first = true;
+        let mut next = Ok(first);
+        let mut silence: Option<Silence> = None;
+        let (mut came_back, mut ghosts) = (false, 0);
         let mut known = self.house.subscriber.generation();
         loop {
             let epoch = self.house.status.epoch();
+            let mut may_be_ghost = false;
             let why = match next {
-                Ok(Opened { connection, sender, welcome }) => {
+                Ok(connection) => {
                     let since = Instant::now();
-                    let session = &self.passage.session;
-                    let generation = session.linked(sender.clone(), narrowed(welcome));
-                    self.passage.connected(sender, welcome, generation);
-                    let mut silence: Option<Silence> = None;
-                    if std::mem::take(&mut is_first) {
-                        session.speak(self.house.now());
-                    } else {
-                        let house = Arc::clone(&self.house);
-                        silence = Some(Box::pin(async move { wait_for_subscriptions(&house).await }));
-                    }
-                    if self.passage.session.is_closing() {
-                        // The client has left before this was noticed: the good-bye is still to be said.
-                        self.passage.session.close();
-                    }
-                    let end = self.carry(connection, silence).await;
+                    let end = self.carry(connection, silence.take()).await;
                     self.passage.lost(self.has_past);
                     self.passage.session.lost();
                     let End::Lost(why) = end else { return };
@@ -179,15 +182,20 @@ impl Coordinator {
                         self.how.begun.push(packet_id);
                         back_off.reset();
                     }
-                    if since.elapsed() >= GOOD {
+                    let lasted = since.elapsed() >= GOOD;
+                    if lasted {
                         back_off.reset();
+                        ghosts = 0;
                     }
+                    let is_closed = matches!(why, Failure::TakenOver(_) | Failure::Closed);
+                    may_be_ghost = is_closed && came_back && !lasted && ghosts < GHOSTS;
+                    ghosts += u32::from(may_be_ghost);
                     why
                 }
                 Err(why) => why,
             };
             let has_left = self.passage.session.is_closing() || self.passage.is_vanishing();
-            if has_left || self.house.is_closed() || self.is_over_for(&why).await {
+            if has_left || self.house.is_closed() || (!may_be_ghost && self.is_over_for(&why).await) {
                 return;
             }
             tracing::debug!(backend = %self.house.name, client = %self.how.identifier, %why, "a client's session is cut off from the broker; it is tried again");
@@ -200,15 +208,23 @@ impl Coordinator {
                 self.passage.session.lost_alone();
             }
             known = self.house.subscriber.generation();
-            next = self.reopen().await;
-            if self.has_past && next.as_ref().is_ok_and(|again| !again.welcome.resumed) {
+            let again = self.reopen().await;
+            if self.has_past && again.as_ref().is_ok_and(|again| !again.welcome.resumed) {
                 // What it had subscribed to before only the broker knew: it has to come again to be told so, and must not
                 // find the session that was begun by asking.
-                drop(next);
+                drop(again);
                 self.passage.set_keep(0);
                 let text = "the broker has lost the session".into();
                 return self.ears.events.event(LaneEvent::Closed { code: FORCED, text });
             }
+            next = again.map(|again| self.link(again));
+            came_back = true;
+            if self.passage.session.is_closing() {
+                // The client has left before this was noticed: the good-bye is still to be said.
+                self.passage.session.close();
+            }
+            let house = Arc::clone(&self.house);
+            silence = Some(Box::pin(async move { wait_for_subscriptions(&house).await }));
         }
     }
 

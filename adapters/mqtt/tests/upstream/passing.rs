@@ -256,6 +256,32 @@ async fn one_that_is_closed_alone_and_without_a_word_is_not_taken_back_either() 
 }
 
 #[tokio::test]
+async fn one_that_is_closed_as_soon_as_it_is_back_comes_again_for_it_may_be_its_own_attempt_before_it() {
+    let (broker, _backend, mut shared, line, _, guest) = start(true, 10).await;
+    // The whole link breaks.
+    drop(line);
+    shared.clear();
+    for taken_over in [true, false] {
+        let mut line = loop {
+            let (mut line, connect) = broker.accept().await;
+            line.welcome(connect.identifier() == "device", &[]).await;
+            match connect.identifier().as_str() {
+                "device" => break line,
+                _ => shared.push(line),
+            }
+        };
+        if taken_over {
+            line.write(&[0xE0, 2, 0x8E, 0]).await;
+            while line.read().await.is_some() {}
+        } else {
+            line.write(&publish(0x32, 1, b'1')).await;
+            assert_eq!(guest.next().await.0, "1");
+        }
+    }
+    assert!(guest.heard.events.lock().unwrap().is_empty(), "the client hears nothing of it");
+}
+
+#[tokio::test]
 async fn the_broker_is_acknowledged_what_the_client_has_and_no_more_comes_than_it_has_room_for() {
     let (_broker, _backend, _shared, mut line, _, mut guest) = start(true, 2).await;
     for number in 1..=3 {

@@ -30,6 +30,7 @@
 //! | [`assignment`], [`effect`] | what the engine tells its owner to do |
 //! | [`limits`] | bounds, and what happens at them |
 //! | [`journal`] | what a durable log is told, and how a queue is rebuilt from it |
+//! | [`log`] | the durable log: a library of its own, which knows nothing of the engine |
 
 mod assignment;
 mod consumer;
@@ -38,6 +39,7 @@ mod effect;
 mod holder;
 mod journal;
 mod limits;
+pub mod log;
 mod offer;
 mod queue;
 mod ready;

@@ -51,6 +51,7 @@ impl Catalog {
             Kind::Given => {
                 let index = self.queues.entry(queue).or_default();
                 for range in ranges(payload).map(spanned) {
+                    index.next = index.next.max(range.end);
                     if index.marks.given(&range, lsn, &mut self.segments) {
                         spread.push((queue, range));
                     }
@@ -59,6 +60,7 @@ impl Catalog {
             Kind::Mark => {
                 if let Some((range, mark)) = Mark::decode(payload) {
                     let index = self.queues.entry(queue).or_default();
+                    index.next = index.next.max(range.end);
                     index.marks.set(range, mark, lsn, &mut self.segments);
                 }
             }
@@ -76,6 +78,9 @@ impl Catalog {
     #[inline]
     fn message(&mut self, queue: u64, sequence: u64, place: Place, body: Option<(u64, u64)>) {
         let index = self.queues.entry(queue).or_default();
+        if sequence < index.next && !index.marks.is_empty() {
+            index.marks.clear(&(sequence..sequence.saturating_add(1)), &mut self.segments);
+        }
         let before = index.insert(sequence, place);
         if let Some((body, _)) = body {
             self.bodies.hold(body);

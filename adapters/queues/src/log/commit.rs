@@ -46,7 +46,7 @@ impl Commit {
         (self.last, self.open, self.adds) = (0, None, false);
     }
 
-    /// The message at `sequence` of `queue`; one that is there already is replaced.
+    /// The message at `sequence` of `queue`, of which nothing is noted; one that is there already is replaced.
     ///
     /// # Errors
     /// When it is larger than [`MAX_PAYLOAD`].

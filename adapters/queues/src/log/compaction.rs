@@ -219,6 +219,13 @@ impl Compaction {
         };
         if live.is_some_and(|place| place.lsn == lsn) {
             commit.again(header, payload);
+            if matches!(header.kind, Kind::Message | Kind::Stored) {
+                // A message that comes has none.
+                let own = header.sequence..header.sequence.saturating_add(1);
+                for (range, mark) in index.map(|index| index.marks.within(&own)).unwrap_or_default() {
+                    commit.mark(queue, range, mark);
+                }
+            }
         }
     }
 

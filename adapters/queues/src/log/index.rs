@@ -178,6 +178,6 @@ mod tests {
         assert_eq!(size_of::<Block>(), 104);
         // Slots of 8 bytes, and blocks in a tree that is half full at worst.
         assert_eq!(index.blocks.len(), 391);
-        assert!(8.0 + 2.0 * (104.0 + 8.0) / SPAN as f64 < 10.0);
+        assert!(8.0 + 2.0 * (104.0 + 8.0) / (SPAN as f64) < 10.0);
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Scan {
     bytes: Vec<u8>,
     /// Where `bytes` begins.
     base: Lsn,
+    /// Bytes in the file, once it was asked.
+    length: Option<u64>,
     /// The payload of the record that was found last, in `bytes`.
     payload: std::ops::Range<usize>,
 }
@@ -36,7 +38,7 @@ pub(crate) enum Found {
 impl Scan {
     /// From the segment's first record to `end`, which may be more than the file has.
     pub(crate) const fn new(file: Arc<dyn StoreFile>, name: Name, end: Lsn) -> Self {
-        Self { file, name, at: name.base, end, bytes: Vec::new(), base: name.base, payload: 0..0 }
+        Self { file, name, at: name.base, end, bytes: Vec::new(), base: name.base, length: None, payload: 0..0 }
     }
 
     /// Where the next record would be.
@@ -95,7 +97,17 @@ impl Scan {
     fn get(&mut self, lsn: Lsn, length: usize) -> io::Result<&[u8]> {
         let skip = usize::try_from(lsn.saturating_sub(self.base)).unwrap_or(usize::MAX);
         if lsn < self.base || skip.saturating_add(length) > self.bytes.len() {
-            let want = length.max(STEP);
+            let in_file = match self.length {
+                Some(length) => length,
+                None => *self.length.insert(self.file.len()?),
+            };
+            let offset = SEGMENT_HEADER.saturating_add(lsn.saturating_sub(self.name.base));
+            let left = usize::try_from(in_file.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let want = length.max(STEP).min(left);
+            if lsn >= self.base && skip.saturating_add(want) <= self.bytes.len() {
+                // That is all there is.
+                return Ok(self.bytes.get(skip..).unwrap_or_default());
+            }
             let kept = self.bytes.len().saturating_sub(skip);
             if lsn >= self.base && kept > 0 {
                 self.bytes.drain(..skip);
@@ -105,7 +117,6 @@ impl Scan {
             self.base = lsn;
             let have = self.bytes.len();
             self.bytes.resize(want, 0);
-            let offset = SEGMENT_HEADER.saturating_add(lsn.saturating_sub(self.name.base));
             let rest = self.bytes.get_mut(have..).unwrap_or_default();
             let read = read_full(&*self.file, rest, offset.saturating_add(have as u64))?;
             self.bytes.truncate(have + read);

@@ -95,7 +95,12 @@ impl Run {
 
     /// Everything committed can be read, safe or not.
     fn check_now(&self) {
-        assert_eq!(seen(&self.log), self.history.last().unwrap().1.seen(), "what is read of a running log");
+        let (found, expected) = (seen(&self.log), self.history.last().unwrap().1.seen());
+        assert_eq!(found.1, expected.1, "the values of a running log");
+        for (at, message) in &expected.0 {
+            assert_eq!(found.0.get(at), Some(message), "a message of a running log, {at:?}");
+        }
+        assert_eq!(found.0.len(), expected.0.len(), "nothing else is in a running log");
     }
 
     /// What is on `disk` is what some commit left, and none that was safe is missing. Yields which.
@@ -127,13 +132,13 @@ fn coin(mut seed: u64) -> impl FnMut() -> bool {
 
 fn cases(count: u32) -> TestRunner {
     let count = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(count);
-    TestRunner::new(ProptestConfig { cases: count, ..ProptestConfig::default() })
+    TestRunner::new(ProptestConfig { cases: count, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })
 }
 
 #[test]
 fn after_a_power_loss_at_any_write_the_log_is_what_some_commit_left_and_has_all_that_was_safe() {
     for sync in [SyncMode::Group, SyncMode::Always] {
-        cases(60)
+        cases(24)
             .run(&(steps(), any::<u64>()), |(steps, seed)| {
                 let whole = Disk::default();
                 let mut run = Run::on(&whole, sync, Plain::default()).unwrap();
@@ -156,7 +161,7 @@ fn after_a_power_loss_at_any_write_the_log_is_what_some_commit_left_and_has_all_
 
 #[test]
 fn a_log_goes_on_after_a_power_loss_as_if_nothing_had_been() {
-    cases(60)
+    cases(24)
         .run(&(prop::collection::vec((steps(), any::<u16>()), 1..6), any::<u64>()), |(lives, seed)| {
             let mut disk = Disk::default();
             let mut model = Plain::default();
@@ -179,7 +184,7 @@ fn a_log_goes_on_after_a_power_loss_as_if_nothing_had_been() {
 #[test]
 fn whatever_fails_nothing_is_told_to_be_safe_that_is_not_and_the_log_goes_on() {
     for fault in [Fault::ShortWrite, Fault::HalfThenFull, Fault::Full, Fault::Broken] {
-        cases(40)
+        cases(16)
             .run(&(steps(), steps(), any::<u64>()), |(steps, more, seed)| {
                 let whole = Disk::default();
                 let mut run = Run::on(&whole, SyncMode::Group, Plain::default()).unwrap();

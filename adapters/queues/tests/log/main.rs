@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod crash;
+mod damage;
+mod directory;
 mod faulty;
 mod heard;
 mod plain;
+mod room;

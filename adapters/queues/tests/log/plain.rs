@@ -81,7 +81,7 @@ impl Plain {
                 self.note(*queue, sequences);
             }
             Says::Mark { queue, sequences, mark } => {
-                sequences.clone().for_each(|sequence| drop(self.marks.insert((*queue, sequence), *mark)));
+                self.marks.extend(sequences.clone().map(|sequence| ((*queue, sequence), *mark)));
                 self.note(*queue, sequences);
             }
             Says::Put { owner, key, value } => {
@@ -92,8 +92,8 @@ impl Plain {
     }
 
     fn message(&mut self, at: (u64, u64), payload: &[u8], body: Option<Vec<u8>>) {
-        let mark = self.marks.get(&at).copied().unwrap_or_default();
-        self.messages.insert(at, Message { payload: payload.into(), body, mark });
+        self.marks.remove(&at);
+        self.messages.insert(at, Message { payload: payload.into(), body, mark: Mark::default() });
     }
 
     fn note(&mut self, queue: u64, sequences: &Range<u64>) {

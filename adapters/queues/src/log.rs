@@ -155,11 +155,7 @@ impl Log {
     ///
     /// # Errors
     /// When another process has the directory, its files are of another version, or the system refuses.
-    pub fn open(
-        path: &Path,
-        options: Options,
-        watch: Arc<dyn Watch>,
-    ) -> Result<(Self, Recovery), LogError> {
+    pub fn open(path: &Path, options: Options, watch: Arc<dyn Watch>) -> Result<(Self, Recovery), LogError> {
         let store = Arc::new(Directory::open(path)?);
         let (mut log, writer, recovery) = Self::without_thread(store, options, watch)?;
         log.coordinator = Some(Coordinator::start(writer, Arc::clone(&log.shared))?);

@@ -143,7 +143,8 @@ impl Block {
     fn widen(&mut self) {
         if let Slots::Near(slots) = &self.slots {
             let base = self.base;
-            let far = slots.iter().map(|(offset, length)| (base.saturating_add(u64::from(*offset) * 8), *length));
+            let far =
+                slots.iter().map(|(offset, length)| (base.saturating_add(u64::from(*offset) * 8), *length));
             self.slots = Slots::Far(far.collect());
         }
     }

@@ -70,9 +70,12 @@ impl Bodies {
     /// Bytes from the beginning to the first gap.
     pub(crate) fn len(&self, id: u64) -> Option<u64> {
         let chunks = &self.known.get(&id)?.chunks;
-        Some(chunks.iter().fold(0, |end, (first, place)| {
-            if *first == end { end.saturating_add(place.length.into()) } else { end }
-        }))
+        Some(chunks.iter().fold(
+            0,
+            |end, (first, place)| {
+                if *first == end { end.saturating_add(place.length.into()) } else { end }
+            },
+        ))
     }
 
     /// Lets go what nobody holds, once all has been read.

@@ -118,8 +118,11 @@ impl Catalog {
         index.remove(sequences, |_, place| segments.release(place.lsn, size_of_record(place.length)));
         index.marks.clear(sequences, segments);
         if !index.bodies.is_empty() {
-            let had: Vec<(u64, u64)> =
-                index.bodies.range(sequences.clone()).map(|(sequence, (body, _))| (*sequence, *body)).collect();
+            let had: Vec<(u64, u64)> = index
+                .bodies
+                .range(sequences.clone())
+                .map(|(sequence, (body, _))| (*sequence, *body))
+                .collect();
             for (sequence, body) in had {
                 index.bodies.remove(&sequence);
                 self.bodies.release(body, segments);

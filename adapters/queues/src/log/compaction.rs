@@ -31,7 +31,9 @@ pub(crate) struct Compaction {
 impl Writer {
     /// Does a piece of what makes room.
     pub(crate) fn make_room(&mut self) -> Turn {
-        let Some(mut compaction) = self.compaction.take().or_else(|| self.choose()) else { return Turn::Idle };
+        let Some(mut compaction) = self.compaction.take().or_else(|| self.choose()) else {
+            return Turn::Idle;
+        };
         let name = compaction.name;
         match self.go_on(&mut compaction) {
             Ok(true) => Turn::Worked,
@@ -208,9 +210,10 @@ impl Compaction {
                 } else {
                     Mark::decode(payload).map(|(range, _)| range).into_iter().collect()
                 };
-                for (range, mark) in said.iter().flat_map(|range| {
-                    index.map(|index| index.marks.said_by(range, lsn)).unwrap_or_default()
-                }) {
+                for (range, mark) in said
+                    .iter()
+                    .flat_map(|range| index.map(|index| index.marks.said_by(range, lsn)).unwrap_or_default())
+                {
                     commit.mark(queue, range, mark);
                 }
                 None

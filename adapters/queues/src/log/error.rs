@@ -46,7 +46,10 @@ pub enum LogError {
         why: Arc<str>,
     },
     /// The caller's: a record must fit into memory.
-    #[error("a record of {bytes} bytes is larger than the {} that a record may have", crate::log::MAX_PAYLOAD)]
+    #[error(
+        "a record of {bytes} bytes is larger than the {} that a record may have",
+        crate::log::MAX_PAYLOAD
+    )]
     TooLarge {
         /// How large.
         bytes: u64,

@@ -169,7 +169,7 @@ mod tests {
         let index = filled([3, 4, 300]);
         assert_eq!(index.gaps(&(0..u64::MAX)), [0..3, 5..300, 301..u64::MAX]);
         assert_eq!(index.gaps(&(3..5)), []);
-        assert_eq!(index.gaps(&(4..6)), [5..6]);
+        assert_eq!(index.gaps(&(4..6)), vec![5..6]);
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Marks {
     /// These were given out once more; true when one of them had a mark already, so that this record alone does not say
     /// it all.
     pub(crate) fn given(&mut self, sequences: &Range<u64>, at: Lsn, segments: &mut Segments) -> bool {
-        let touching = self.runs.range(..sequences.end).next_back().is_some_and(|(_, run)| run.end > sequences.start);
+        let touching =
+            self.runs.range(..sequences.end).next_back().is_some_and(|(_, run)| run.end > sequences.start);
         let fresh = Mark { given: 1, ..Mark::default() };
         if !touching {
             self.insert(sequences.clone(), fresh, at, segments);
@@ -120,7 +121,10 @@ impl Marks {
 
     /// What is noted of these by the record at `at`.
     pub(crate) fn said_by(&self, sequences: &Range<u64>, at: Lsn) -> Vec<(Range<u64>, Mark)> {
-        self.overlapping(sequences).filter(|(_, run)| run.at == at).map(|(range, run)| (range, run.mark)).collect()
+        self.overlapping(sequences)
+            .filter(|(_, run)| run.at == at)
+            .map(|(range, run)| (range, run.mark))
+            .collect()
     }
 
     /// The records that are needed, once for each run.

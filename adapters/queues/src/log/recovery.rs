@@ -93,7 +93,8 @@ pub(crate) fn recover(store: &dyn Store) -> Result<(State, Recovery), LogError> 
         if let Some(segment) = catalog.segments.last_mut() {
             segment.end = read;
             if !segment.sealed {
-                seal_at(&*file, name, read).map_err(|error| LogError::io("cannot end", name.file(), error))?;
+                seal_at(&*file, name, read)
+                    .map_err(|error| LogError::io("cannot end", name.file(), error))?;
                 segment.sealed = true;
             }
         }
@@ -236,24 +237,12 @@ pub(crate) fn damage(name: Name, from: Lsn, to: Lsn, copy: Option<String>) -> Da
     Damage { file: name.file(), offset: segment.offset(from), bytes: to.saturating_sub(from), copy }
 }
 
-fn set_aside(
-    store: &dyn Store,
-    file: &Arc<dyn StoreFile>,
-    name: Name,
-    from: Lsn,
-    to: Lsn,
-) -> Option<String> {
+fn set_aside(store: &dyn Store, file: &Arc<dyn StoreFile>, name: Name, from: Lsn, to: Lsn) -> Option<String> {
     copy(store, file, name, Segment::new(name).offset(from), to.saturating_sub(from))
 }
 
 /// Copies bytes into a file of their own; nobody depends on it.
-fn copy(
-    store: &dyn Store,
-    file: &Arc<dyn StoreFile>,
-    name: Name,
-    offset: u64,
-    bytes: u64,
-) -> Option<String> {
+fn copy(store: &dyn Store, file: &Arc<dyn StoreFile>, name: Name, offset: u64, bytes: u64) -> Option<String> {
     let to = format!("{}.{offset:x}.corrupt", name.file());
     let copy = || {
         let target = store.create(&to, bytes)?;

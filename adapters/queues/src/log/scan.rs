@@ -38,7 +38,16 @@ pub(crate) enum Found {
 impl Scan {
     /// From the segment's first record to `end`, which may be more than the file has.
     pub(crate) const fn new(file: Arc<dyn StoreFile>, name: Name, end: Lsn) -> Self {
-        Self { file, name, at: name.base, end, bytes: Vec::new(), base: name.base, length: None, payload: 0..0 }
+        Self {
+            file,
+            name,
+            at: name.base,
+            end,
+            bytes: Vec::new(),
+            base: name.base,
+            length: None,
+            payload: 0..0,
+        }
     }
 
     /// Where the next record would be.

@@ -56,7 +56,10 @@ impl State {
             let told = commit.bytes.len();
             for (queue, range) in std::mem::take(&mut self.spread) {
                 let marks = self.catalog.queues.get(&queue).map(|index| index.marks.within(&range));
-                marks.unwrap_or_default().into_iter().for_each(|(range, mark)| commit.mark(queue, range, mark));
+                marks
+                    .unwrap_or_default()
+                    .into_iter()
+                    .for_each(|(range, mark)| commit.mark(queue, range, mark));
             }
             self.apply(&commit.bytes, told, base);
         }

@@ -75,7 +75,7 @@ impl Directory {
     /// When another process has it, or the system refuses.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         let io = |doing, source| LogError::io(doing, path.display().to_string(), source);
-        fs::create_dir_all(path).map_err(|error| io("cannot make", error))?;
+        make(path).map_err(|error| io("cannot make", error))?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut lock = options.open(path.join(LOCK)).map_err(|error| io("cannot open the lock in", error))?;
@@ -100,6 +100,21 @@ impl Directory {
     pub fn look(path: &Path) -> Self {
         Self { path: path.to_owned(), _lock: None }
     }
+}
+
+/// Makes a directory and what leads to it, for good.
+fn make(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists()).collect();
+    for part in missing.iter().rev() {
+        match fs::create_dir(part) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let parent = part.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 impl Store for Directory {

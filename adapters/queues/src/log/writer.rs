@@ -112,7 +112,8 @@ impl Writer {
             state.tail.unwritten()
         };
         for buffer in &buffers {
-            if let Err(error) = self.open_for(buffer).and_then(|()| self.write(buffer, 0..buffer.bytes.len())) {
+            if let Err(error) = self.open_for(buffer).and_then(|()| self.write(buffer, 0..buffer.bytes.len()))
+            {
                 return self.fail(&error);
             }
         }
@@ -226,9 +227,12 @@ impl Writer {
         let first = if again { state.failure.0 } else { from };
         state.failure = (first, to);
         state.failed = Some(Arc::clone(&why));
-        self.void.extend(state.start_anew().into_iter().filter_map(|segment| {
-            segment.file.is_some().then(|| segment.name.file())
-        }));
+        self.void.extend(
+            state
+                .start_anew()
+                .into_iter()
+                .filter_map(|segment| segment.file.is_some().then(|| segment.name.file())),
+        );
         drop(state);
         self.shared.told.notify_all();
         if from < to || !again {

@@ -132,7 +132,12 @@ fn coin(mut seed: u64) -> impl FnMut() -> bool {
 
 fn cases(count: u32) -> TestRunner {
     let count = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(count);
-    TestRunner::new(ProptestConfig { cases: count, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })
+    TestRunner::new(ProptestConfig {
+        cases: count,
+        max_shrink_iters: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })
 }
 
 #[test]

@@ -72,7 +72,11 @@ fn a_damaged_record_is_named_set_aside_and_takes_nothing_with_it() {
             let is_last = all.last().is_some_and(|last| (&last.0, last.1) == (file, *offset));
             if !is_padding && !is_last {
                 let [damage] = &recovery.damage[..] else { panic!("{place}: {recovery:?}") };
-                assert_eq!((&damage.file, damage.offset, damage.bytes), (file, *offset, *length as u64), "{place}");
+                assert_eq!(
+                    (&damage.file, damage.offset, damage.bytes),
+                    (file, *offset, *length as u64),
+                    "{place}"
+                );
                 let copy = disk.bytes(damage.copy.as_ref().unwrap());
                 let from = usize::try_from(*offset).unwrap();
                 assert_eq!(copy, disk.bytes(file)[from..from + length], "{place}");
@@ -105,7 +109,8 @@ fn what_is_damaged_while_the_server_runs_is_an_error_of_that_message_alone() {
     let disk = thirty();
     let (log, _, _) = open(&disk);
     let all = records(&disk);
-    let (file, offset, ..) = all.iter().find(|(_, _, kind, sequence, _)| *kind == Kind::Message && *sequence == 11).unwrap();
+    let (file, offset, ..) =
+        all.iter().find(|(_, _, kind, sequence, _)| *kind == Kind::Message && *sequence == 11).unwrap();
     disk.flip(file, offset + 40);
     let mut window = Window::new();
     log.read(1, 0, 1000, 1 << 20, &mut window);
@@ -135,7 +140,8 @@ fn a_message_whose_body_is_damaged_is_named_and_taken_out() {
     work(&mut writer);
     let disk = disk.after_kill();
     let all = records(&disk);
-    let (file, offset, ..) = all.iter().find(|(_, _, kind, offset, _)| *kind == Kind::Chunk && *offset == 600).unwrap();
+    let (file, offset, ..) =
+        all.iter().find(|(_, _, kind, offset, _)| *kind == Kind::Chunk && *offset == 600).unwrap();
     disk.flip(file, offset + 100);
     let (log, mut writer, recovery) = open(&disk);
     assert_eq!(recovery.lost, [(1, 0)]);

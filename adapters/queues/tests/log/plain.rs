@@ -15,6 +15,9 @@ pub(crate) struct Plain {
     pub(crate) values: BTreeMap<(u64, Vec<u8>), Vec<u8>>,
 }
 
+/// What can be seen: messages by queue and sequence, values by owner and key.
+pub(crate) type Seen = (BTreeMap<(u64, u64), Message>, BTreeMap<(u64, Vec<u8>), Vec<u8>>);
+
 /// A live message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
@@ -103,13 +106,13 @@ impl Plain {
     }
 
     /// What can be seen of it.
-    pub(crate) fn seen(&self) -> (BTreeMap<(u64, u64), Message>, BTreeMap<(u64, Vec<u8>), Vec<u8>>) {
+    pub(crate) fn seen(&self) -> Seen {
         (self.messages.clone(), self.values.clone())
     }
 }
 
 /// What can be seen of a log.
-pub(crate) fn seen(log: &Log) -> (BTreeMap<(u64, u64), Message>, BTreeMap<(u64, Vec<u8>), Vec<u8>>) {
+pub(crate) fn seen(log: &Log) -> Seen {
     let (mut messages, mut values) = (BTreeMap::new(), BTreeMap::new());
     let mut window = Window::new();
     for state in log.queues() {

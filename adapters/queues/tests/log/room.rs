@@ -95,7 +95,9 @@ fn a_full_disk_fails_what_was_not_safe_and_the_log_goes_on_when_there_is_room() 
     assert!(heard.has_failed(second) && !heard.is_safe(second));
     assert!(matches!(log.wait(second), Err(LogError::Failed { .. })));
     assert!(log.wait(first).is_ok());
-    let Err(LogError::Failed { why }) = message(&log, 1, 2) else { panic!("nothing is taken that needs room") };
+    let Err(LogError::Failed { why }) = message(&log, 1, 2) else {
+        panic!("nothing is taken that needs room")
+    };
     assert!(why.contains("cannot write"), "{why}");
     gone(&log, 1, 0);
     for _ in 0..3 {
@@ -152,7 +154,11 @@ fn one_sync_is_for_all_who_wait_and_always_is_one_for_each() {
         }
         writer.turn();
         assert!(heard.is_safe(last), "{sync:?}");
-        assert!(disk.syncs() <= most && (sync != SyncMode::Always || disk.syncs() >= 100), "{sync:?}: {}", disk.syncs());
+        assert!(
+            disk.syncs() <= most && (sync != SyncMode::Always || disk.syncs() >= 100),
+            "{sync:?}: {}",
+            disk.syncs()
+        );
     }
 }
 

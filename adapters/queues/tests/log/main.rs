@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod diary;
 mod directory;
 mod faulty;
 mod heard;

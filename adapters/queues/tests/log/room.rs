@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use linkspan_queues::log::{Commit, Log, LogError, Mark, Options, Store, SyncMode, Turn, Window, Writer};
+use linkspan_queues::log::{
+    Commit, Log, LogError, Mark, Options, Store, SyncMode, Turn, Window, Writer, verify,
+};
 
 use crate::crash::options;
 use crate::faulty::{Disk, Fault};
@@ -184,4 +186,44 @@ fn a_body_nobody_holds_is_gone() {
     assert_eq!(log.read_body(body, 0).unwrap(), [0_u8; 0]);
     assert_eq!(log.usage().live, 0);
     work(&mut writer);
+}
+
+#[test]
+fn what_went_stays_away_while_its_own_file_is_kept_and_the_one_that_says_so_is_not() {
+    let disk = Disk::default();
+    let (log, mut writer, _) = open(&disk);
+    let mut commit = Commit::new();
+    commit.message(7, 0, &[1; 900]).unwrap();
+    commit.message(1, 0, b"goes later").unwrap();
+    commit.put(9, b"key", b"goes later").unwrap();
+    commit.message(1, 1, b"goes with its queue").unwrap();
+    commit.message(2, 0, b"goes with its queue").unwrap();
+    log.commit(&mut commit).unwrap();
+    work(&mut writer);
+    let first = verify(&disk).unwrap().segments[0].file.clone();
+    // The next file says what is gone, and has nothing else that stays.
+    commit.message(3, 0, &[2; 1400]).unwrap();
+    log.commit(&mut commit).unwrap();
+    commit.gone(1, 0..1);
+    commit.gone(1, 1..2);
+    commit.delete(9, b"key").unwrap();
+    commit.drop_queue(2);
+    log.commit(&mut commit).unwrap();
+    work(&mut writer);
+    let said_in = verify(&disk).unwrap().segments.last().unwrap().file.clone();
+    for sequence in 1..10 {
+        commit.message(3, sequence, &[2; 1400]).unwrap();
+        commit.gone(3, sequence - 1..sequence);
+        log.commit(&mut commit).unwrap();
+        work(&mut writer);
+    }
+    let files: Vec<String> =
+        verify(&disk).unwrap().segments.into_iter().map(|segment| segment.file).collect();
+    assert!(files.contains(&first) && !files.contains(&said_in), "{first} {said_in} {files:?}");
+    let before = seen(&log);
+    assert_eq!(before.0.keys().copied().collect::<Vec<_>>(), [(3, 9), (7, 0)]);
+    assert!(before.1.is_empty());
+    drop((log, writer));
+    let (log, _, _) = open(&disk.after_kill());
+    assert_eq!(seen(&log), before);
 }

@@ -1,5 +1,6 @@
 //! What the durable log costs: `cargo bench -p linkspan-queues --bench log -- DIR [PART]`, with a directory on the disk
-//! that is meant; without one nothing is measured. The parts: `batches`, `fill`, `reopen`, `small`.
+//! that is meant; without one nothing is measured. The parts: `one`, `batches`, `fill`,
+//! `reopen`, `small`.
 
 #![allow(
     clippy::print_stdout,
@@ -9,7 +10,7 @@
     reason = "a bench that cannot go on stops"
 )]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -36,9 +37,10 @@ fn main() {
     }
     let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
     let dir = Path::new(&dir).join("linkspan-log-bench");
-    for name in ["batches", "fill", "reopen", "small"].into_iter().filter(|name| wanted(name)) {
+    for name in ["one", "batches", "fill", "reopen", "small"].into_iter().filter(|name| wanted(name)) {
         let _ = fs::remove_dir_all(&dir);
         match name {
+            "one" => one(&dir),
             "batches" => batches(&dir),
             "fill" => fill(&dir),
             "reopen" => reopen(&dir),
@@ -50,6 +52,32 @@ fn main() {
 
 fn open(dir: &Path) -> Log {
     Log::open(dir, Options::default(), Arc::new(())).unwrap().0
+}
+
+/// One commit of 1 KiB at a time, beside a bare write and `fdatasync` of as much, turn by turn.
+fn one(dir: &Path) {
+    let log = open(dir);
+    let bare = dir.join("bare");
+    let mut file = fs::File::create(bare).unwrap();
+    let payload = [7_u8; 1024];
+    let mut commit = Commit::new();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for sequence in 0..2000 {
+        let begin = Instant::now();
+        commit.message(1, sequence, &payload).unwrap();
+        log.wait(log.commit(&mut commit).unwrap()).unwrap();
+        ours.push(begin.elapsed());
+        let begin = Instant::now();
+        file.write_all(&payload).unwrap();
+        file.sync_data().unwrap();
+        theirs.push(begin.elapsed());
+    }
+    for (what, mut times) in
+        [("one commit of 1 KiB at a time", ours), ("a bare write and sync of 1 KiB", theirs)]
+    {
+        times.sort_unstable();
+        println!("{what}: p50 {:?}, p99 {:?}", times[1000], times[1980]);
+    }
 }
 
 /// Publish, consume and settle 512 messages of 1 KiB, wait for the sync, and again.

@@ -112,6 +112,8 @@ impl Writer {
         }
         if done {
             compaction.copied = Some(compaction.until);
+            // Its file may be written again only when nobody has it open.
+            compaction.scan = None;
         }
         Ok(false)
     }

@@ -30,14 +30,18 @@
 //! | [`assignment`], [`effect`] | what the engine tells its owner to do |
 //! | [`limits`] | bounds, and what happens at them |
 //! | [`journal`] | what a durable log is told, and how a queue is rebuilt from it |
+//! | [`diary`] | the journal of a queue that is kept in the log |
+//! | [`log`] | the durable log: a library of its own, which knows nothing of the engine |
 
 mod assignment;
 mod consumer;
 mod delayed;
+mod diary;
 mod effect;
 mod holder;
 mod journal;
 mod limits;
+pub mod log;
 mod offer;
 mod queue;
 mod ready;
@@ -46,6 +50,7 @@ mod unsettled;
 
 pub use assignment::{Assignment, Direct};
 pub use consumer::{Consumer, ConsumerId, ExclusiveUse, LaneId, Removed};
+pub use diary::{Diary, Encode, remembered};
 pub use effect::{DeadReason, Effect};
 pub use journal::{Gone, Journal, NoJournal};
 pub use limits::{Limits, Overflow};

@@ -1,0 +1,213 @@
+//! The files under a log: the only place that touches the disk.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::io::Errno;
+
+use crate::log::LogError;
+
+const LOCK: &str = "lock";
+
+/// A directory of files. What is created, renamed or removed is there for good after [`Store::sync`].
+pub trait Store: Send + Sync + 'static {
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// When the system refuses; as all below.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// A new file with room for `size` bytes.
+    fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn StoreFile>>;
+
+    /// A file that is there.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoreFile>>;
+
+    /// Gives a file another name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes names safe.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A file. What is written is there for good after [`StoreFile::sync`].
+pub trait StoreFile: Send + Sync + 'static {
+    /// Reads at `offset`; fewer bytes than asked for, as the system likes, 0 at the end.
+    ///
+    /// # Errors
+    /// When the system refuses; as all below.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes at `offset`; fewer bytes than given, as the system likes.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes what is written safe. After an error nobody knows what of it is.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Bytes in the file.
+    fn len(&self) -> io::Result<u64>;
+
+    /// True when there are none.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// Held open as long as the directory is ours; none when it is only looked at.
+    _lock: Option<File>,
+}
+
+impl Directory {
+    /// A directory of one's own, made when it is not there. The lock goes with the process, however that ends.
+    ///
+    /// # Errors
+    /// When another process has it, or the system refuses.
+    pub fn open(path: &Path) -> Result<Self, LogError> {
+        let io = |doing, source| LogError::io(doing, path.display().to_string(), source);
+        make(path).map_err(|error| io("cannot make", error))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut lock = options.open(path.join(LOCK)).map_err(|error| io("cannot open the lock in", error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // Who has it may not have written its name yet.
+                let _ = lock.read_to_string(&mut pid);
+                let pid = if pid.trim().is_empty() { "unknown".into() } else { pid.trim().to_owned() };
+                return Err(LogError::InUse { dir: path.to_owned(), pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(io("cannot lock", error)),
+        }
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(|error| io("cannot write the lock in", error))?;
+        Ok(Self { path: path.to_owned(), _lock: Some(lock) })
+    }
+
+    /// A directory to look at, whoever has it. Nothing is to be written through it.
+    pub fn look(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None }
+    }
+}
+
+/// Makes a directory and what leads to it, for good.
+fn make(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists()).collect();
+    for part in missing.iter().rev() {
+        match fs::create_dir(part) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let parent = part.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+impl Store for Directory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn StoreFile>> {
+        let mut options = OpenOptions::new();
+        let path = self.path.join(name);
+        let file = options.read(true).write(true).create(true).truncate(true).open(&path)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, size) {
+            // Where room cannot be set aside, it is found out when it is needed.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(error) => {
+                drop(file);
+                // It is of no use, and its name would be in the way.
+                let _ = fs::remove_file(&path);
+                return Err(error.into());
+            }
+        }
+        Ok(Arc::new(DirectoryFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoreFile>> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(self._lock.is_some()).open(path)?;
+        // What is read is read in order; a system that knows no advice does without.
+        let _ = fadvise(&file, 0, None, Advice::Sequential);
+        Ok(Arc::new(DirectoryFile(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+struct DirectoryFile(File);
+
+impl StoreFile for DirectoryFile {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+/// Reads until `bytes` is full or the file ends; how many there were.
+pub(crate) fn read_full(file: &dyn StoreFile, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes`.
+pub(crate) fn write_full(file: &dyn StoreFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, offset.saturating_add(done as u64)) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => done += written,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -34,6 +34,13 @@ pub(crate) struct Hungry {
     wanting: u32,
 }
 
+/// Credit that the lane has taken for a consumer.
+pub(crate) struct Prepaid {
+    pub(crate) key: SubscriptionKey,
+    pub(crate) credit: Arc<Credit>,
+    pub(crate) count: u32,
+}
+
 /// Where the answer to a request goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
@@ -70,7 +77,7 @@ pub(crate) enum Command {
     Unsubscribe(SubscriptionKey, Reply<()>),
     Settle(Vec<Settled>),
     /// Give what waits; for some the lane has taken credit already.
-    Resume(Vec<(SubscriptionKey, u32)>),
+    Resume(Vec<Prepaid>),
     Fetch(ShortString, SubscriptionKey, bool, Reply<Option<Fetched>>),
     Recover(bool, Reply<()>),
     Attach(Arc<dyn DeliverySink>),
@@ -87,15 +94,15 @@ impl Consumers {
         (Self { commands, backend, hungry: Arc::default() }, receiver)
     }
 
-    /// Has the task give what waits. `first`: before topic filters of the same window are looked at, whose credit it
-    /// takes at once.
-    pub(crate) fn resume(&self, first: bool) {
+    /// Has the task give what waits. The credit is taken at once: whoever is asked next would have all of it before the
+    /// task has its turn.
+    pub(crate) fn resume(&self) {
         let mut prepaid = Vec::new();
-        for Hungry { key, credit, wanting } in self.hungry.lock().iter_mut().filter(|_| first) {
-            let got = credit.take(*wanting);
-            *wanting -= got;
-            if got > 0 {
-                prepaid.push((*key, got));
+        for Hungry { key, credit, wanting } in self.hungry.lock().iter_mut() {
+            let count = credit.take(*wanting);
+            *wanting -= count;
+            if count > 0 {
+                prepaid.push(Prepaid { key: *key, credit: Arc::clone(credit), count });
             }
         }
         self.tell(Command::Resume(prepaid));

@@ -36,7 +36,7 @@ pub(crate) struct AmqpLane {
     consumers: Option<Arc<Consumers>>,
     transacts: bool,
     /// Which of topic filters and queues comes first.
-    turn: bool,
+    turn: usize,
 }
 
 /// A subscription to a topic filter.
@@ -60,7 +60,7 @@ impl AmqpLane {
             filters: HashMap::default(),
             consumers: None,
             transacts: false,
-            turn: false,
+            turn: 0,
         }
     }
 
@@ -239,15 +239,18 @@ impl Lane for AmqpLane {
     }
 
     fn resume(&mut self) {
-        self.turn = !self.turn;
-        if let Some(consumers) = self.consumers.as_ref().filter(|_| self.turn) {
-            consumers.resume(true);
+        self.turn = self.turn.wrapping_add(1);
+        // The Thue-Morse sequence: whoever asks this lane does so in turns with others, and no rhythm of theirs may meet
+        // the same order for ever.
+        let consumers_first = self.turn.count_ones().is_multiple_of(2);
+        if let Some(consumers) = self.consumers.as_ref().filter(|_| consumers_first) {
+            consumers.resume();
         }
         if let Some(inner) = &mut self.inner {
             inner.resume();
         }
-        if let Some(consumers) = self.consumers.as_ref().filter(|_| !self.turn) {
-            consumers.resume(false);
+        if let Some(consumers) = self.consumers.as_ref().filter(|_| !consumers_first) {
+            consumers.resume();
         }
     }
 

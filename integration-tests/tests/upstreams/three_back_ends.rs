@@ -117,6 +117,17 @@ async fn a_subscriber_of_everything_has_no_more_in_hand_than_it_takes_and_no_bac
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_with_a_global_prefetch_of_ten_consumes_and_gets_from_two() {
+    consume_and_get_from_two(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_has_worked_for_one_back_end_starves_neither_when_it_works_for_two() {
+    consume_and_get_from_two(1).await;
+    consume_and_get_from_two(2).await;
+}
+
+/// With so many acknowledgements before there is a second consumer, which is RabbitMQ's.
+async fn consume_and_get_from_two(before: usize) {
     let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
     let (one, two) = (unique("one"), unique("two"));
     let routes = format!("{}{}", work(&one, &one, "rabbit"), work(&two, &two, "mosquitto"));
@@ -143,9 +154,20 @@ async fn a_channel_with_a_global_prefetch_of_ten_consumes_and_gets_from_two() {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         channel.basic_consume(queue.into(), queue.into(), options, none).await.unwrap()
     };
-    let (first, second) = (consume(&one).await, consume(&two).await);
-    let mut consumers = first.or(second);
+    let mut second = consume(&two).await;
     let mut in_hand = Vec::new();
+    let mut came: HashMap<String, usize> = HashMap::new();
+    if before > 0 {
+        while in_hand.len() < TEN {
+            in_hand.push(soon("deliveries for the prefetch", second.next()).await.unwrap().unwrap());
+        }
+    }
+    for _ in 0..before {
+        in_hand.remove(0).ack(BasicAckOptions::default()).await.unwrap();
+        *came.entry(two.clone()).or_default() += 1;
+        in_hand.push(soon("one for the one acknowledged", second.next()).await.unwrap().unwrap());
+    }
+    let mut consumers = consume(&one).await.or(second);
     while in_hand.len() < TEN {
         in_hand.push(soon("deliveries for the prefetch", consumers.next()).await.unwrap().unwrap());
     }
@@ -159,9 +181,8 @@ async fn a_channel_with_a_global_prefetch_of_ten_consumes_and_gets_from_two() {
         got.delivery.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
     }
 
-    let mut came: HashMap<String, usize> = HashMap::new();
     let mut half = HashMap::new();
-    for total in 1..=2 * EACH {
+    for total in before + 1..=2 * EACH {
         let delivery = in_hand.remove(0);
         let payload = text(&delivery.data);
         *came.entry(payload.split_once(' ').unwrap().0.to_owned()).or_default() += 1;

@@ -10,7 +10,7 @@ use lapin::types::ShortString;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{Ended, Refused, Settle, SubscriptionKey};
 
-use super::Wanted;
+use super::{Prepaid, Wanted};
 use super::coordinator::Worker;
 use super::taker::{Source, Taker};
 use crate::clerk::delete_unused;
@@ -228,10 +228,11 @@ impl Worker {
     }
 
     /// The lane has taken credit for some.
-    pub(super) fn prepay(&mut self, prepaid: Vec<(SubscriptionKey, u32)>) {
-        for (key, count) in prepaid {
-            if let Some(taker) = self.takers.iter_mut().find(|taker| taker.wanted.key == key) {
-                taker.prepaid = taker.prepaid.saturating_add(count);
+    pub(super) fn prepay(&mut self, prepaid: Vec<Prepaid>) {
+        for Prepaid { key, credit, count } in prepaid {
+            match self.takers.iter_mut().find(|taker| taker.wanted.key == key) {
+                Some(taker) => taker.prepaid = taker.prepaid.saturating_add(count),
+                None => credit.give_back(count),
             }
         }
     }

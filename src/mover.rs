@@ -198,7 +198,7 @@ impl Mover {
         let how = Subscribe::new(Settle::ByConsumer);
         let key = SubscriptionKey::default();
         match lane.subscribe(&Source::Queue(&self.from.queue), key, &how, Some(credit)).await {
-            Err(refused) if is_missing(&refused) && self.ends_with_its_queue() => return Ok(()),
+            Err(refused) if refused.is_missing() && self.ends_with_its_queue() => return Ok(()),
             other => other?,
         }
         lane.start(key);
@@ -302,7 +302,7 @@ impl Mover {
         let spec = QueueSpec { passive: true, ..QueueSpec::new(&self.from.queue) };
         let counts = match lane.declare_queue(&spec).await {
             Ok(counts) => counts,
-            Err(refused) if is_missing(&refused) => return Ok(true),
+            Err(refused) if refused.is_missing() => return Ok(true),
             Err(refused) => return Err(refused.into()),
         };
         let empty = counts.messages == 0;
@@ -331,10 +331,6 @@ impl Looks {
         self.quiet = self.quiet.saturating_add(1);
         self.quiet < 10 || self.quiet.is_multiple_of(50)
     }
-}
-
-fn is_missing(refused: &Refused) -> bool {
-    matches!(refused, Refused::NotFound { .. } | Refused::Upstream { code: 404, .. })
 }
 
 #[cfg(test)]

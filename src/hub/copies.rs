@@ -151,23 +151,33 @@ impl Hub {
     pub(super) async fn forget_queues(&self) {
         for errand in self.carriers.take_done() {
             let Errand::Copies { vhost, queue, .. } = errand else { continue };
-            if self.is_gone(&vhost, &queue).await {
+            if self.is_gone(&vhost, &queue).await == Some(true) {
                 self.queue_is_gone(&vhost, &queue);
             } else {
                 // It has come again.
                 self.copy(&vhost, &queue);
             }
         }
-        let suspects = std::mem::take(&mut *self.carriers.suspects.lock());
-        for (client, looks) in suspects {
+        let mut suspects = std::mem::take(&mut *self.carriers.suspects.lock()).into_iter();
+        while let Some((client, looks)) = suspects.next() {
             let (vhost, queue) = &client;
             if !self.carriers.bindings.lock().contains_key(&client) {
                 continue;
             }
-            if self.is_gone(vhost, queue).await {
-                self.queue_is_gone(vhost, queue);
-            } else if looks > 1 {
-                self.carriers.suspects.lock().entry(client).or_insert(looks - 1);
+            match self.is_gone(vhost, queue).await {
+                Some(true) => self.queue_is_gone(vhost, queue),
+                Some(false) if looks > 1 => {
+                    self.carriers.suspects.lock().entry(client).or_insert(looks - 1);
+                }
+                Some(false) => {}
+                // A home that does not answer is asked another time: others wait for this.
+                None => {
+                    let mut again = self.carriers.suspects.lock();
+                    for (client, looks) in std::iter::once((client, looks)).chain(suspects) {
+                        again.entry(client).or_insert(looks);
+                    }
+                    return;
+                }
             }
         }
         let before = self.carriers.live.load(Ordering::Relaxed);
@@ -179,8 +189,10 @@ impl Hub {
             bindings.keys().cloned().collect()
         };
         for (vhost, queue) in clients {
-            if self.is_gone(&vhost, &queue).await {
-                self.queue_is_gone(&vhost, &queue);
+            match self.is_gone(&vhost, &queue).await {
+                Some(true) => self.queue_is_gone(&vhost, &queue),
+                Some(false) => {}
+                None => return,
             }
         }
         self.carriers.live.store(self.carriers.bindings.lock().len(), Ordering::Relaxed);

@@ -153,7 +153,7 @@ impl Hub {
         let counts = timeout(PATIENCE, own.lane.declare_queue(&spec)).await;
         match counts.unwrap_or_else(|_| Err(Refused::Away(left.backend.to_string()))) {
             Ok(counts) => Ok(Some(counts)),
-            Err(Refused::NotFound { .. } | Refused::Upstream { code: 404, .. }) => Ok(None),
+            Err(why) if why.is_missing() => Ok(None),
             Err(why) => Err(uncounted(why.to_string(), matches!(why, Refused::Away(_)))),
         }
     }

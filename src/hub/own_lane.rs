@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use linkspan_contract::{
     Batch, Client, Connection, Delivered, DeliverySink, Ended, Lane, LaneEvent, LaneEvents, Pick, QueueSpec,
-    Receipt, ReceiptSink, Refused, SubscriptionKey,
+    Receipt, ReceiptSink, SubscriptionKey,
 };
 use tokio::time::timeout;
 
@@ -24,16 +24,14 @@ pub struct OwnLane {
 }
 
 impl Hub {
-    /// True when the home of a vhost knows no such queue.
-    pub(super) async fn is_gone(&self, vhost: &Arc<str>, queue: &str) -> bool {
+    /// Whether the home of a vhost knows no such queue; none when it does not say so in time.
+    pub(super) async fn is_gone(&self, vhost: &Arc<str>, queue: &str) -> Option<bool> {
         let routes = self.routes();
-        let Some(home) = routes.vhost(vhost).map(|table| table.home()) else { return true };
+        let Some(home) = routes.vhost(vhost).map(|table| table.home()) else { return Some(true) };
         let spec = QueueSpec { passive: true, ..QueueSpec::new(queue) };
         let asked = async { self.lane_on(home, vhost).await.ok()?.lane.declare_queue(&spec).await.err() };
-        matches!(
-            timeout(PATIENCE, asked).await,
-            Ok(Some(Refused::NotFound { .. } | Refused::Upstream { code: 404, .. }))
-        )
+        let refused = timeout(PATIENCE, asked).await.ok()?;
+        Some(refused.is_some_and(|refused| refused.is_missing()))
     }
 
     /// A lane of the hub's own on a back end.

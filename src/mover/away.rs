@@ -12,7 +12,7 @@ use linkspan_contract::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Mover, Stopped, To, is_missing};
+use super::{Mover, Stopped, To};
 
 /// The far end: where messages are published.
 pub struct Away<'m> {
@@ -65,7 +65,7 @@ impl<'m> Away<'m> {
         let To::Queue(station) = &self.mover.to else { return Ok(false) };
         let spec = QueueSpec { passive: true, ..QueueSpec::new(&station.queue) };
         match self.lane.declare_queue(&spec).await {
-            Err(refused) if is_missing(&refused) => Ok(true),
+            Err(refused) if refused.is_missing() => Ok(true),
             // Another's own: it is there.
             Ok(_) | Err(Refused::Locked(_)) => Ok(false),
             Err(refused) => Err(refused.into()),

@@ -102,6 +102,16 @@ impl Refused {
     pub const fn may_retry(&self) -> bool {
         matches!(self, Self::Away(_) | Self::Full(_))
     }
+
+    /// True when what was asked for does not exist. A queue whose node of a RabbitMQ cluster is down does, although the
+    /// broker answers with the same code.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::NotFound { .. } => true,
+            Self::Upstream { code: 404, text } => !text.contains("is down or inaccessible"),
+            _ => false,
+        }
+    }
 }
 
 /// A lane or connection that is over.

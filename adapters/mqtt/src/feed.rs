@@ -186,6 +186,12 @@ impl Feed {
         }
     }
 
+    /// Whether it is the member of that shared subscription.
+    pub(crate) fn is_member_of(&self, group: &str, filter: &str) -> bool {
+        Self::share(&self.vhost, &self.queue) == group
+            && self.state.lock().filters.iter().any(|known| **known == *filter)
+    }
+
     /// The client identifier at the broker.
     pub(crate) fn identifier(vhost: &str, queue: &str) -> String {
         if vhost == "/" { format!("linkspan.{queue}") } else { format!("linkspan.{vhost}.{queue}") }

@@ -189,6 +189,26 @@ impl Dial {
         Ok(opened)
     }
 
+    /// Connects to a session without a past, and without a clean start: one that was begun so Mosquitto does not write down
+    /// when it is stopped, and what waits in it is lost.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub(crate) async fn open_anew(
+        &self,
+        how: &Introduction,
+    ) -> Result<(Connection, Sender, Welcome), Failure> {
+        let opened = self.open(how).await?;
+        if !opened.2.resumed {
+            return Ok(opened);
+        }
+        opened.0.leave(&opened.1).await;
+        let forgetful = Introduction { fresh: true, session_expiry: 0, ..how.clone() };
+        let (connection, sender, _) = self.open(&forgetful).await?;
+        connection.leave(&sender).await;
+        self.open(how).await
+    }
+
     async fn open_as(how: &Introduction, version: Version) -> Result<(Connection, Sender, Welcome), Failure> {
         if version == Version::V311 && how.fresh && how.session_expiry > 0 {
             // What the broker remembers of a former life is forgotten only by a session that leaves nothing behind.

@@ -186,6 +186,15 @@ impl Lane for MqttLane {
             Source::Filter(filter) | Source::Group { filter, .. } => filter,
         };
         if let Some(own) = &mut self.own {
+            if let Source::Group { group, filter } = source
+                && let Some(feed) =
+                    self.house.feeds.all().into_iter().find(|it| it.is_member_of(group, filter))
+            {
+                return Err(Refused::AccessRefused(format!(
+                    "the group '{group}' feeds the queue '{}' of vhost '{}'; consume from that queue",
+                    feed.queue, feed.vhost
+                )));
+            }
             let filter = at_broker(source, filter);
             own.passage.subscribe(&filter, Wish::of(how)).await?;
             own.filters.insert(key, filter);

@@ -283,6 +283,30 @@ async fn members_here_and_at_the_broker_share_a_subscription() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn nobody_joins_the_group_at_the_broker_that_feeds_a_queue() {
+    let mosquitto = Mosquitto::shared().await;
+    let work = unique("work");
+    // the queue's name cannot be a group's as it is
+    let route = format!(
+        "[[route]]\nmatch = \"{work}\"\npattern = \"competing-consumers\"\nqueue = \"{work}/queue\"\n\
+         backend = \"mosquitto\"\n"
+    );
+    let server = Server::start(&table(mosquitto.address(), &route)).await;
+    let mut thief = visitor(server.mqtt(), &unique("thief")).await;
+    let granted = thief.subscribe(&format!("$share/{work}%2Fqueue/{work}")).await;
+    assert_eq!(granted, SubscribeReasonCode::NotAuthorized);
+    let mut worker = visitor(server.mqtt(), &unique("worker")).await;
+    worker.subscribe(&format!("$queue/{work}/queue")).await;
+    for n in 0..20 {
+        assert_eq!(worker.publish(&work, &n.to_string()).await, PubAckReason::Success);
+    }
+    for n in 0..20 {
+        assert_eq!(worker.next_text().await, n.to_string());
+    }
+    server.stop().await;
+}
+
 fn taken_over(error: &ConnectionError) -> bool {
     matches!(
         error,

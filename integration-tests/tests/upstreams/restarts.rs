@@ -141,3 +141,70 @@ async fn copies_for_a_binding_wait_at_rabbitmq_until_the_client_binds_again() {
     assert_eq!(drained(&client, &readings, 3).await, ["0", "1", "2"]);
     server.stop().await;
 }
+
+/// Readings that a queue of Linkspan's own gets from a Mosquitto whose link is cut while they come.
+struct Archive {
+    mosquitto: Mosquitto,
+    cable: Cable,
+    server: Server,
+    client: Amqp,
+    device: Mqtt5,
+}
+
+impl Archive {
+    async fn bound_to(keys: &[&str], version: &str) -> Self {
+        let mosquitto = Mosquitto::own().await;
+        let cable = Cable::to(mosquitto.address()).await;
+        let at = mosquitto_at(&format!("mqtt://{}", cable.address()));
+        let server = Server::start(&format!("{at}version = \"{version}\"\n{}", home_is("mosquitto"))).await;
+        let client = Amqp::connect(server.amqp()).await;
+        client.queue("archive").await;
+        for key in keys {
+            client.bind("archive", "amq.topic", key).await;
+        }
+        let device = Mqtt5::connect(mosquitto.address(), "device").await;
+        Self { mosquitto, cable, server, client, device }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_mosquitto_keeps_for_linkspan_outlives_its_first_stop() {
+    for version in ["5", "3.1.1"] {
+        let mut it = Archive::bound_to(&["readings"], version).await;
+        it.cable.cut().await;
+        for n in 0..200 {
+            it.device.publish("readings", &n.to_string()).await;
+        }
+        it.mosquitto.stop().await;
+        it.mosquitto.start().await;
+        it.cable.heal().await;
+        let expected: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+        assert_eq!(drained(&it.client, "archive", 200).await, expected, "MQTT {version}");
+        it.server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_binding_that_mosquitto_had_not_written_down_when_it_was_killed_is_in_force_again() {
+    for version in ["5", "3.1.1"] {
+        let mut it = Archive::bound_to(&["readings"], version).await;
+        it.device.publish("readings", "first").await;
+        assert_eq!(drained(&it.client, "archive", 1).await, ["first"]);
+        // what it knows by now is on its disk
+        it.mosquitto.stop().await;
+        it.mosquitto.start().await;
+        it.client.bind("archive", "amq.topic", "news").await;
+        it.mosquitto.kill().await;
+        it.mosquitto.start().await;
+        drop(it.device);
+        let mut device = Mqtt5::connect(it.mosquitto.address(), "device").await;
+        let comes_again = async {
+            while it.client.get("archive").await.is_none() {
+                device.publish("news", "second").await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon(&format!("MQTT {version}: news come into the archive"), comes_again).await;
+        it.server.stop().await;
+    }
+}

@@ -10,9 +10,9 @@ use lapin::types::ShortString;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{Ended, Refused, Settle, SubscriptionKey};
 
-use super::{Prepaid, Wanted};
 use super::coordinator::Worker;
 use super::taker::{Source, Taker};
+use super::{Prepaid, Wanted};
 use crate::clerk::delete_unused;
 use crate::translate::{Arrived, Letter, attempt, refused};
 

@@ -178,7 +178,9 @@ impl Coordinator {
                     self.passage.lost(self.has_past);
                     self.passage.session.lost();
                     let End::Lost(why) = end else { return };
-                    if let Failure::Unsolicited(packet_id) = why {
+                    if let Failure::Unsolicited(packet_id) = why
+                        && !self.how.begun.contains(&packet_id)
+                    {
                         self.how.begun.push(packet_id);
                         back_off.reset();
                     }
@@ -208,7 +210,15 @@ impl Coordinator {
                 self.passage.session.lost_alone();
             }
             known = self.house.subscriber.generation();
-            let again = self.reopen().await;
+            // A client that has gone may have come again: its session must not be taken from it.
+            if self.passage.is_vanishing() {
+                return;
+            }
+            let passage = Arc::clone(&self.passage);
+            let again = tokio::select! {
+                again = self.reopen() => again,
+                () = passage.vanished() => return,
+            };
             if self.has_past && again.as_ref().is_ok_and(|again| !again.welcome.resumed) {
                 // What it had subscribed to before only the broker knew: it has to come again to be told so, and must not
                 // find the session that was begun by asking.

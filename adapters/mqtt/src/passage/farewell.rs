@@ -87,13 +87,14 @@ impl Farewell {
     /// How the session is taken up to be ended, or to be kept for what it has left.
     pub(crate) fn introduction(&self, now: Millis) -> Introduction {
         let left = self.left(now);
-        let will = self.how.will.as_ref().filter(|_| left > 0);
+        let age = self.age(now);
+        let will = self.how.will.as_ref().filter(|will| left > 0 && !will.is_due(age));
         Introduction {
             fresh: left == 0,
             session_expiry: left,
             // What waits for the client is not for this connection.
             receive_maximum: 1,
-            will: will.map(|will| Arc::new(will.after(self.age(now), left))),
+            will: will.map(|will| Arc::new(will.after(age, left))),
             ..self.how.clone()
         }
     }

@@ -310,13 +310,14 @@ impl Coordinator {
         let mut snubs = 0;
         let mut is_told = false;
         loop {
-            self.how.fresh = match self.forgets {
-                Forgets::Always => true,
-                Forgets::FormerLives => is_first,
-                Forgets::Nothing => false,
-            };
+            self.how.fresh = self.forgets == Forgets::Always;
             let (mut snubbed, mut begun) = (None, None);
-            let why = match self.house.dial.open(&self.how).await {
+            let opened = if is_first && self.forgets == Forgets::FormerLives {
+                self.house.dial.open_anew(&self.how).await
+            } else {
+                self.house.dial.open(&self.how).await
+            };
+            let why = match opened {
                 Ok((connection, sender, welcome)) => {
                     is_first = false;
                     begun = Some(self.house.status.epoch());

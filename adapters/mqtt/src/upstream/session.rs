@@ -116,9 +116,9 @@ impl Session {
         let welcome = Welcome { identifies: welcome.identifies && self.share.is_none(), ..welcome };
         state.link = Some(Link::new(sender, welcome));
         let mut steps = state.cover.connected(welcome.resumed, welcome.identifies);
-        if welcome.resumed && self.share.is_some() {
-            // Mosquitto resumes a session after its own restart and may have forgotten that it is a group's member. Asking
-            // again costs nothing: a group is sent no retained messages.
+        if welcome.resumed {
+            // A broker that was restarted may know a session as it was when it last wrote it down, without filters that it has
+            // granted since, and Mosquitto forgets that a session is a group's member. Retained messages do not come again.
             steps.extend(state.cover.again());
         }
         state.ask(steps, self.share.as_deref());

@@ -32,6 +32,11 @@ impl Will {
         Ok(Self { expiry: message.expires.map(seconds), message, delay: testament.delay.min(keep) })
     }
 
+    /// True when its time has come after so many seconds: the broker has published it.
+    pub(crate) fn is_due(&self, waited: u32) -> bool {
+        self.delay <= waited
+    }
+
     /// The same when it has waited for so many seconds, and the session has so many left.
     pub(crate) fn after(&self, waited: u32, left: u32) -> Self {
         Self { delay: self.delay.saturating_sub(waited).min(left), ..self.clone() }

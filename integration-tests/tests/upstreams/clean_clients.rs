@@ -198,23 +198,27 @@ async fn who_comes_after_one_that_left_unheard_finds_nothing_of_it_and_is_left_i
 }
 
 #[tokio::test]
-async fn a_clean_clients_will_comes_once_when_it_vanishes_and_not_when_it_leaves() {
+async fn a_clients_will_comes_once_when_it_vanishes_and_not_when_it_leaves() {
     for version in VERSIONS {
         let mosquitto = Mosquitto::own().await;
         let server = server_to(mosquitto.address(), version).await;
         let mut direct = Mqtt5::connect(mosquitto.address(), "direct").await;
         direct.subscribe("wills").await;
         drop(visitor(server.mqtt(), "warm-up").await);
-        let mortal = async |text: &str| {
-            let mut options = Mqtt5::options(server.mqtt(), "device");
-            options.set_last_will(LastWill::new("wills", text, QoS::AtLeastOnce, false, None));
-            Mqtt5::connect_with(options).await.unwrap()
-        };
-        mortal("never").await.leave().await;
-        assert!(direct.next_within(LULL).await.is_none(), "[MQTT-3.14.4-3] over {version}");
-        drop(mortal("farewell").await);
-        assert_eq!(payload(&direct.next().await), "farewell");
-        assert!(direct.next_within(LULL).await.is_none(), "it came once");
+        // a session that is over with its connection, and one that the broker is asked to keep for longer than it wants
+        for keep in [None, Some(60)] {
+            let mortal = async |text: &str| {
+                let mut options = Mqtt5::options(server.mqtt(), "device");
+                options.set_last_will(LastWill::new("wills", text, QoS::AtLeastOnce, false, None));
+                options.set_session_expiry_interval(keep);
+                Mqtt5::connect_with(options).await.unwrap()
+            };
+            mortal("never").await.leave().await;
+            assert!(direct.next_within(LULL).await.is_none(), "[MQTT-3.14.4-3] over {version}");
+            drop(mortal("farewell").await);
+            assert_eq!(payload(&direct.next().await), "farewell");
+            assert!(direct.next_within(LULL).await.is_none(), "it came once, {keep:?} over {version}");
+        }
         server.stop().await;
     }
 }

@@ -173,7 +173,10 @@ async fn a_queue_that_is_not_fed_any_more_is_left_alone() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     device(broker, &two, 10..15).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(hub.recorder.take_all().is_empty());
+    let came = hub.recorder.take_all();
+    // what was taken before and not acknowledged yet may come twice
+    let late = came.iter().any(|it| it.payload.parse::<u32>().is_ok_and(|number| number >= 10));
+    assert!(!late, "the queue is still fed: {came:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

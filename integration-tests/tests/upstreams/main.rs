@@ -20,6 +20,7 @@ mod holder;
 mod mosquitto;
 mod pass_through;
 mod poison;
+mod quorum;
 mod rabbitmq;
 mod random;
 mod refused;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use linkspan_contract::{DeliverySink, Millis};
 
+use crate::archive::Archive;
 use crate::coordinator::Coordinator;
 use crate::gate::Gate;
 use crate::queue::Queue;
@@ -26,13 +27,14 @@ enum Brake {
     Sink(Arc<dyn DeliverySink>),
     Session(Arc<Session>, Millis),
     Queue(Arc<Queue>, Millis),
+    Archive(Arc<Archive>),
 }
 
 impl Brake {
     /// What holds, and until when at the latest.
     fn gate(&self) -> Option<(&Gate, Millis)> {
         match self {
-            Self::Sink(_) => None,
+            Self::Sink(_) | Self::Archive(_) => None,
             Self::Session(session, until) => Some((&session.gate, *until)),
             Self::Queue(queue, until) => Some((&queue.gate, *until)),
         }
@@ -63,6 +65,12 @@ impl Brakes {
         self.list.push(Brake::Queue(Arc::clone(queue), until));
     }
 
+    pub(crate) fn archive(&mut self, archive: &Arc<Archive>) {
+        self.list.retain(|brake| !matches!(brake, Brake::Archive(_)));
+        self.list.truncate(MOST - 1);
+        self.list.push(Brake::Archive(Arc::clone(archive)));
+    }
+
     /// Ready when nothing holds the publisher.
     pub(crate) fn poll(
         &mut self,
@@ -75,6 +83,7 @@ impl Brakes {
         }
         self.list.retain(|brake| match brake {
             Brake::Sink(sink) => sink.poll_drained(cx).is_pending(),
+            Brake::Archive(archive) => archive.poll(cx).is_pending(),
             other => other.gate().is_some_and(|(gate, until)| now < until && gate.poll(cx, now).is_pending()),
         });
         if self.list.is_empty() {

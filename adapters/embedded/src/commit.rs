@@ -13,6 +13,7 @@ use linkspan_contract::{
     Delivered, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, Refused, Settled, TargetId,
 };
 use linkspan_queues::ConsumerId;
+use linkspan_queues::log::Lsn;
 
 use crate::brake::Brakes;
 use crate::consumers::Consumers;
@@ -66,6 +67,8 @@ pub(crate) struct Committed {
     pub(crate) known: Vec<u32>,
     /// Mandatory messages that nobody takes.
     pub(crate) returned: Vec<Kept>,
+    /// Where what was written ends in the log.
+    pub(crate) written: Lsn,
 }
 
 impl<'t> Commit<'t> {
@@ -94,20 +97,25 @@ impl<'t> Commit<'t> {
         let room = locked
             .iter_mut()
             .zip(commit.queues.values())
-            .try_for_each(|(queue, share)| queue.check_room(share.messages.len() as u64, share.bytes, now));
+            .try_for_each(|(queue, share)| {
+                let durable = |kept: &Kept| kept.message().flags.has(Flags::DURABLE);
+                let any_durable = share.messages.iter().any(durable);
+                queue.check_room(share.messages.len() as u64, share.bytes, any_durable, now)
+            });
         let known = room.map(|()| {
             let known = commit.change(&mut locked, now);
             commit.deliver(now, touched, brakes);
             known
         });
         locked.iter_mut().for_each(|queue| queue.hand_out(client, now, touched, brakes));
+        let written = write(&mut locked, vhost);
         let said: Vec<_> = locked.into_iter().map(|queue| queue.release(now)).collect();
         let mut dead = DeadLetters::default();
-        for (queue, effects) in said {
-            dead.carry_out(queue, vhost, effects);
+        for (queue, said) in said {
+            dead.carry_out(queue, vhost, said);
         }
         dead.bury(vhost, now, touched);
-        Ok(Committed { known: known?, returned: commit.returned })
+        Ok(Committed { known: known?, returned: commit.returned, written })
     }
 
     /// Finds who gets the messages.
@@ -221,6 +229,22 @@ impl<'t> Commit<'t> {
             }
         }
     }
+}
+
+/// Hands to the log, as one commit, what has changed in all of them.
+fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Lsn {
+    let Some(archive) = &vhost.house.archive else { return 0 };
+    let mut together = linkspan_queues::log::Commit::new();
+    locked.iter_mut().filter_map(queue::Locked::gathered).for_each(|own| together.join(own));
+    if together.is_empty() {
+        return 0;
+    }
+    let written = archive.write(&mut together);
+    // What the log does not take is written by the first of them when it takes it.
+    if let Some(own) = locked.iter_mut().find_map(queue::Locked::gathered) {
+        own.join(&mut together);
+    }
+    written.unwrap_or_default()
 }
 
 impl ForSession {

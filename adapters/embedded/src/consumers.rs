@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn a_lane_that_lives_long_forgets_queues_that_are_gone() {
         let options = EmbeddedOptions::default();
-        let house = Arc::new(House::new("local", options, Arc::new(SystemClock)));
+        let house = Arc::new(House::new("local", options, Arc::new(SystemClock), None));
         let vhost = Arc::new(Vhost::new("/".into(), house, None));
         let session = Arc::new(Session::new(1, false, Arc::new(Recorder::default()), &options));
         let mut consumers = Consumers::new(Arc::clone(&vhost), 7, session);

@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_queue_stands_at_one_place_however_often_its_next_time_changes() {
         let clock = Arc::new(SetClock(AtomicU64::new(1)));
-        let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::clone(&clock) as _));
+        let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::clone(&clock) as _, None));
         let vhost = Arc::new(Vhost::new("/".into(), Arc::clone(&house), None));
         let arguments = [("x-expires", Value::I32(3_600_000)), ("x-message-ttl", Value::I32(1))];
         let spec = QueueSpec {

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use linkspan_contract::address::{Syntax, respelled};
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{Body, Destination, Flags, Kept, Message, Millis, OwnedBatch, Properties, Value};
+use linkspan_queues::log::Commit;
 use linkspan_queues::{DeadReason, Effect, Queued};
 
 use crate::outlet::Touched;
-use crate::queue::Queue;
+use crate::queue::{Queue, Said};
 use crate::topology::ADDRESS_SPACE;
 use crate::vhost::Vhost;
 
@@ -27,6 +28,8 @@ pub(crate) struct Grave {
 #[derive(Default)]
 pub(crate) struct DeadLetters {
     waiting: VecDeque<DeadLetter>,
+    /// Written when all are published: that they are gone from where they died.
+    gone: Commit,
 }
 
 struct DeadLetter {
@@ -39,7 +42,9 @@ type Headers<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
 
 impl DeadLetters {
     /// Carries out what a queue's engine says; dead messages wait for [`bury`](Self::bury).
-    pub(crate) fn carry_out(&mut self, from: &Arc<Queue>, vhost: &Vhost, effects: Vec<Effect<Kept>>) {
+    pub(crate) fn carry_out(&mut self, from: &Arc<Queue>, vhost: &Vhost, said: Said) {
+        let Said { effects, mut dead } = said;
+        self.gone.join(&mut dead);
         for effect in effects {
             match effect {
                 Effect::Dead { message, reason } => {
@@ -62,6 +67,9 @@ impl DeadLetters {
             if let Some(grave) = letter.from.grave() {
                 letter.publish(vhost, grave, now, touched, &mut self);
             }
+        }
+        if let Some(archive) = &vhost.house.archive {
+            archive.write_behind(&mut self.gone);
         }
     }
 }
@@ -121,8 +129,8 @@ impl DeadLetter {
                 lost("dead-letter-cycle");
                 continue;
             }
-            let effects = queue.put(&one, now, touched);
-            more_dead.carry_out(&queue, vhost, effects);
+            let said = queue.put(&one, now, touched);
+            more_dead.carry_out(&queue, vhost, said);
         }
         for subscription in routes.subscribers {
             subscription.give(&letter, now, touched);

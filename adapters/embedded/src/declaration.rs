@@ -89,6 +89,7 @@ impl Vhost {
         }
         let traits = QueueTraits {
             durable: spec.durable,
+            number: None,
             owner: spec.exclusive.then_some(client),
             auto_delete: spec.auto_delete,
             declared: owned(spec.arguments),

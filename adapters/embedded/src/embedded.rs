@@ -76,8 +76,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
 impl Embedded {
     /// Opens a back end of that name, which holds nothing yet. `clock` tells the time for expiry and deadlines.
     pub fn open(name: &str, options: EmbeddedOptions, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let house = Arc::new(House::new(name, options, clock));
-        Arc::new(Self { house, vhosts: RwLock::default(), watch: None })
+        Self::over(House::new(name, options, clock, None), None)
     }
 
     /// The same inside another back end, which brings messages from elsewhere and wants to know which.
@@ -87,8 +86,11 @@ impl Embedded {
         clock: Arc<dyn Clock>,
         watch: Arc<dyn BindingWatch>,
     ) -> Arc<Self> {
-        let house = Arc::new(House::new(name, options, clock));
-        Arc::new(Self { house, vhosts: RwLock::default(), watch: Some(watch) })
+        Self::over(House::new(name, options, clock, None), Some(watch))
+    }
+
+    fn over(house: House, watch: Option<Arc<dyn BindingWatch>>) -> Arc<Self> {
+        Arc::new(Self { house: Arc::new(house), vhosts: RwLock::default(), watch })
     }
 
     /// All queues as they are now, shared subscriptions included.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linkspan_contract::{Clock, Millis};
 
+use crate::archive::Archive;
 use crate::coordinator::Coordinator;
 use crate::options::EmbeddedOptions;
 
@@ -14,17 +15,25 @@ pub(crate) struct House {
     pub(crate) name: Arc<str>,
     pub(crate) options: EmbeddedOptions,
     pub(crate) coordinator: Arc<Coordinator>,
+    /// Keeps what is durable, and what is too much for the memory; none where all is in memory.
+    pub(crate) archive: Option<Arc<Archive>>,
     clock: Arc<dyn Clock>,
     numbers: AtomicU64,
     closed: AtomicBool,
 }
 
 impl House {
-    pub(crate) fn new(name: &str, options: EmbeddedOptions, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        options: EmbeddedOptions,
+        clock: Arc<dyn Clock>,
+        archive: Option<Arc<Archive>>,
+    ) -> Self {
         Self {
             name: name.into(),
             options,
             coordinator: Coordinator::new(Arc::clone(&clock)),
+            archive,
             clock,
             numbers: AtomicU64::new(0),
             closed: AtomicBool::new(false),

@@ -2,6 +2,8 @@
 
 use linkspan_contract::{Millis, Published};
 
+use linkspan_queues::log::Lsn;
+
 use crate::brake::Brakes;
 use crate::outlet::Touched;
 
@@ -13,4 +15,6 @@ pub(crate) struct Inward<'a> {
     pub(crate) touched: &'a mut Touched,
     pub(crate) brakes: &'a mut Brakes,
     pub(crate) published: &'a mut Published,
+    /// Where what has to be safe before the publisher is told ends in the log; 0 when there is nothing.
+    pub(crate) written: Lsn,
 }

@@ -6,11 +6,15 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Lane, LaneEvent, LaneEvents, Lost,
+    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvent, LaneEvents, Lost,
     Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled, Source, Subscribe,
     SubscriptionKey, TargetId,
 };
 
+use linkspan_queues::log::Lsn;
+use smallvec::{SmallVec, smallvec};
+
+use crate::archive::Archive;
 use crate::body::MemoryBody;
 use crate::brake::Brakes;
 use crate::commit::{Commit, Committed};
@@ -65,19 +69,27 @@ impl EmbeddedLane {
 
     fn publish_now(&mut self, batch: &Batch<'_>) -> Published {
         let now = self.vhost.house.now();
-        self.publisher.publish(batch, &mut self.touched, &mut self.brakes, now)
+        let mut published = self.publisher.publish(batch, &mut self.touched, &mut self.brakes, now);
+        if self.publisher.written > 0
+            && published.wanting > 0
+            && let Some(archive) = &self.vhost.house.archive
+            && archive.tell(self.publisher.written, &self.receipts, || receipts(batch, &published))
+        {
+            published.done = 0;
+        }
+        published
     }
 
     fn settle_now(&mut self, runs: &[Settled]) {
         let now = self.vhost.house.now();
         for run in runs {
-            let known = self.consumers.settle(run, now, &mut self.touched);
-            self.tell(run, known);
+            let (known, written) = self.consumers.settle(run, now, &mut self.touched);
+            self.tell(run, known, written);
         }
     }
 
-    /// Says the word that a run of settlements asks for.
-    fn tell(&self, run: &Settled, known: bool) {
+    /// Says the word that a run of settlements asks for, when what was `written` is safe.
+    fn tell(&self, run: &Settled, known: bool, written: Lsn) {
         if let Some(word) = run.word {
             let outcome = if known {
                 Outcome::Accepted
@@ -85,24 +97,31 @@ impl EmbeddedLane {
                 let why = "the delivery is not this consumer's any more: its deadline has passed, or its queue is gone";
                 Outcome::Refused(Refused::Precondition(why.into()))
             };
-            self.receipts.receipts(&[Receipt { first: word, count: 1, outcome }]);
+            let receipt = Receipt { first: word, count: 1, outcome };
+            let later = |archive: &Arc<Archive>| {
+                written > 0 && archive.tell(written, &self.receipts, || smallvec![receipt.clone()])
+            };
+            if !self.vhost.house.archive.as_ref().is_some_and(later) {
+                self.receipts.receipts(&[receipt]);
+            }
         }
     }
 
-    fn commit_now(&mut self, transaction: &Transaction) -> Result<(), Refused> {
+    /// Tells where what the transaction wrote ends in the log.
+    fn commit_now(&mut self, transaction: &Transaction) -> Result<Lsn, Refused> {
         let now = self.vhost.house.now();
         let Self { publisher, consumers, vhost, touched, brakes, .. } = self;
-        let Committed { known, returned } =
+        let Committed { known, returned, written } =
             Commit::carry_out(transaction, publisher, consumers, vhost, now, touched, brakes)?;
         for (run, known) in transaction.settled.iter().zip(known) {
             let known = self.consumers.settled(run, known);
-            self.tell(run, known);
+            self.tell(run, known, written);
         }
         for message in returned {
             let text = "NO_ROUTE".into();
             self.events.event(LaneEvent::Returned { message, code: NO_ROUTE, text });
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Holds a batch back until the commit, up to the first message that has nowhere to go.
@@ -245,7 +264,13 @@ impl Lane for EmbeddedLane {
         let result = self.commit_now(&transaction);
         self.publisher.forget(&transaction.forgotten);
         self.transaction = Some(Box::default());
-        result
+        let written = result?;
+        match &self.vhost.house.archive {
+            Some(archive) if written > 0 => archive.safe(written).await.map_err(|why| {
+                Refused::Away(format!("{}: the transaction could not be written down: {why}", self.vhost.house.name))
+            }),
+            _ => Ok(()),
+        }
     }
 
     async fn rollback(&mut self) -> Result<(), Refused> {
@@ -253,6 +278,29 @@ impl Lane for EmbeddedLane {
         self.publisher.forget(&transaction.forgotten);
         Ok(())
     }
+}
+
+/// What the publisher is told of a batch when it is safe: the messages that were not simply accepted apart.
+fn receipts(batch: &Batch<'_>, published: &Published) -> SmallVec<[Receipt; 1]> {
+    let (first, count) = (published.first, published.wanting);
+    let mut runs: SmallVec<[Receipt; 1]> = smallvec![Receipt { first, count, outcome: Outcome::Accepted }];
+    if published.exceptions.is_empty() {
+        return runs;
+    }
+    runs.clear();
+    let mut exceptions = published.exceptions.iter().peekable();
+    let messages = batch.messages.get(..published.taken as usize).unwrap_or_default();
+    let wanting = (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RECEIPT));
+    for (seq, (place, _)) in (first..).zip(wanting) {
+        while exceptions.next_if(|(at, _)| *at < place).is_some() {}
+        let exception = exceptions.next_if(|(at, _)| *at == place);
+        let outcome = exception.map_or(Outcome::Accepted, |(_, outcome)| outcome.clone());
+        match runs.last_mut() {
+            Some(last) if last.outcome == outcome => last.count += 1,
+            _ => runs.push(Receipt { first: seq, count: 1, outcome }),
+        }
+    }
+    runs
 }
 
 fn no_transaction() -> Refused {

@@ -24,9 +24,11 @@
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
 //! | [`consumers`], [`working`], [`fetches`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
+//! | [`archive`], [`pending`], [`written`] | what is on the disk, who waits for it, and how a message is written |
 //! | [`gate`], [`brake`] | who is held, and by what |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
 
+mod archive;
 mod arguments;
 mod body;
 mod brake;
@@ -47,6 +49,7 @@ mod keeper;
 mod lane;
 mod options;
 mod outlet;
+mod pending;
 mod plan;
 mod publisher;
 mod queue;
@@ -60,6 +63,7 @@ mod tree;
 mod vhost;
 mod window;
 mod working;
+mod written;
 
 pub use embedded::{BindingWatch, CAPABILITIES, Embedded, QueueDepth};
 pub use options::EmbeddedOptions;

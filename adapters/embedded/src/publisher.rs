@@ -6,6 +6,7 @@ use std::sync::Arc;
 use linkspan_contract::{
     Batch, Delivered, Destination, Flags, Millis, Outcome, Pick, Published, Refused, Seq, TargetId,
 };
+use linkspan_queues::log::Lsn;
 use slab::Slab;
 
 use crate::brake::Brakes;
@@ -29,6 +30,8 @@ pub(crate) struct Publisher {
     /// The topology's epoch that the slots are good for.
     epoch: u64,
     next: Seq,
+    /// Where what the last publish wrote ends in the log; 0 when it wrote nothing that its publisher waits for.
+    pub(crate) written: Lsn,
 }
 
 struct Target {
@@ -38,7 +41,7 @@ struct Target {
 
 impl Publisher {
     pub(crate) fn new(vhost: Arc<Vhost>, client: u64) -> Self {
-        Self { vhost, client, targets: Slab::new(), slots: Slots::default(), epoch: 0, next: 0 }
+        Self { vhost, client, targets: Slab::new(), slots: Slots::default(), epoch: 0, next: 0, written: 0 }
     }
 
     pub(crate) fn target(&mut self, to: &Destination<'_>) -> TargetId {
@@ -87,8 +90,16 @@ impl Publisher {
         let mut published = Published { first: self.next, ..Published::default() };
         Scratch::with(|scratch| {
             published.taken = self.pick(batch, scratch, &mut published);
-            let mut inward = Inward { client: self.client, now, touched, brakes, published: &mut published };
+            let mut inward =
+                Inward { client: self.client, now, touched, brakes, published: &mut published, written: 0 };
             self.deliver(batch, scratch, &mut inward);
+            self.written = inward.written;
+            if self.written > 0
+                && let Some(archive) = &self.vhost.house.archive
+                && archive.is_congested()
+            {
+                brakes.archive(archive);
+            }
             published.congested = !brakes.is_empty();
         });
         if published.exceptions.len() > 1 {

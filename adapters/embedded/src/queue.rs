@@ -1,9 +1,12 @@
 //! A queue of this back end: the engine behind a lock, and the sinks of its consumers.
 
+mod fill;
 mod hand_out;
 mod locked;
 mod membership;
+mod record;
 mod remains;
+mod said;
 
 use std::fmt;
 use std::ops::Range;
@@ -14,7 +17,8 @@ use hashbrown::HashMap;
 use linkspan_contract::{
     Batch, Flags, Kept, Millis, Outcome, OwnedBatch, Published, QueueCounts, Refused, SubscriptionKey,
 };
-use linkspan_queues::{ConsumerId, Effect, Limits, Offer, Pushed, Queue as Engine};
+use linkspan_queues::log::Lsn;
+use linkspan_queues::{ConsumerId, Limits, Offer, Pushed, Queue as Engine, Window};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::{Overflow, Owned, QueueArguments};
@@ -29,11 +33,16 @@ use crate::vhost::Vhost;
 
 pub(crate) use locked::Locked;
 pub(crate) use remains::Remains;
+pub(crate) use said::Said;
+
+use record::Record;
 
 /// What a queue was declared with, beside its limits.
 #[derive(Debug, Default)]
 pub(crate) struct QueueTraits {
     pub(crate) durable: bool,
+    /// Its number in the log, when it outlives the process; each of its priorities has one of those that follow.
+    pub(crate) number: Option<u64>,
     /// The client whose own it is.
     pub(crate) owner: Option<u64>,
     pub(crate) auto_delete: bool,
@@ -53,7 +62,9 @@ pub(crate) struct Queue {
 }
 
 struct State {
-    engine: Engine<Kept>,
+    engine: Engine<Kept, Record>,
+    /// Where what was last written ends in the log.
+    written: Lsn,
     seats: HashMap<ConsumerId, Seat, RandomState>,
     /// Consumers whose sinks are above their marks.
     congested: usize,
@@ -80,6 +91,9 @@ struct Seat {
 /// What a message costs beside its bytes while it is ready.
 const OVERHEAD: u64 = 112;
 
+/// What of a queue's ready messages is in memory where a log keeps the rest.
+const WINDOW: Window = Window { messages: 64 << 10, bytes: 16 << 20 };
+
 impl Queue {
     pub(crate) fn new(
         name: Arc<str>,
@@ -89,11 +103,13 @@ impl Queue {
         now: Millis,
     ) -> Arc<Self> {
         let options = &vhost.house.options;
+        let archive = vhost.house.archive.as_ref();
         let limits = Limits {
             max_length: arguments.max_length,
-            max_bytes: Some(
-                arguments.max_bytes.map_or(options.queue_limit, |own| own.min(options.queue_limit)),
-            ),
+            max_bytes: match (arguments.max_bytes, archive) {
+                (own, Some(_)) => own,
+                (own, None) => Some(own.map_or(options.queue_limit, |own| own.min(options.queue_limit))),
+            },
             overflow: match arguments.overflow {
                 Overflow::DropHead if arguments.is_bounded() => linkspan_queues::Overflow::DropHead,
                 // Nobody asked for messages to be dropped: the memory's bound refuses what comes.
@@ -107,7 +123,14 @@ impl Queue {
             single_active: arguments.single_active,
             expires: arguments.expires,
             ack_timeout: None,
+            window: archive.map(|_| WINDOW),
         };
+        let mut engine = Engine::with_journal(
+            now,
+            limits,
+            archive.map_or_else(Record::default, |archive| Record::new(archive, traits.number)),
+        );
+        record::remember(&mut engine);
         let grave = arguments
             .dead_letter_exchange
             .as_ref()
@@ -124,7 +147,8 @@ impl Queue {
                 slow_after: options.slow_after,
             }),
             state: Mutex::new(State {
-                engine: Engine::new(now, limits),
+                engine,
+                written: 0,
                 seats: HashMap::default(),
                 congested: 0,
                 moved: false,
@@ -191,6 +215,7 @@ impl Queue {
         }
         let durable = batch.any.any(Flags::DURABLE);
         let now = inward.now;
+        state.written = 0;
         if state.engine.direct(count, durable, &mut scratch.straight) == 0 {
             state.push(keeper, ranges, scratch, inward);
         } else {
@@ -201,6 +226,10 @@ impl Queue {
             state.brake(inward.brakes);
         }
         let until = self.held(&state, inward.client, now);
+        state.write(self);
+        if durable {
+            inward.written = inward.written.max(state.written);
+        }
         self.finish(state, now, inward.touched);
         if let Some(until) = until {
             inward.brakes.queue(self, until);
@@ -220,16 +249,18 @@ impl Queue {
         message: &Kept,
         now: Millis,
         touched: &mut Touched,
-    ) -> Vec<Effect<Kept>> {
+    ) -> Said {
         Scratch::with(|scratch| {
             let mut state = self.state.lock();
             if state.ended {
                 dropped("queue-deleted", 1);
-                return Vec::new();
+                return Said::default();
             }
             let offer = offer(&message.batch, message.at);
-            if state.engine.push(now, offer, &mut scratch.assignments) == Pushed::Refused {
-                dropped("queue-full", 1);
+            match state.engine.push(now, offer, &mut scratch.assignments) {
+                Pushed::Queued => {}
+                Pushed::Refused => dropped("queue-full", 1),
+                Pushed::Unwritable => dropped("unwritable", 1),
             }
             state.hand_out(now, scratch, touched);
             self.note(&mut state, now)
@@ -240,6 +271,7 @@ impl Queue {
     pub(crate) fn purge(self: &Arc<Self>, now: Millis) -> u64 {
         let mut state = self.state.lock();
         let purged = state.engine.purge();
+        state.write(self);
         self.gate.progress(now);
         self.gate.level(0);
         purged
@@ -272,26 +304,37 @@ impl Queue {
 
     /// Notes what has changed, lets go of the lock and carries out what the engine has to say.
     fn finish(self: &Arc<Self>, mut state: MutexGuard<'_, State>, now: Millis, touched: &mut Touched) {
-        let effects = self.note(&mut state, now);
+        let said = self.note(&mut state, now);
         drop(state);
-        if !effects.is_empty()
+        if !said.is_empty()
             && let Some(vhost) = self.vhost()
         {
             let mut dead = DeadLetters::default();
-            dead.carry_out(self, &vhost, effects);
+            dead.carry_out(self, &vhost, said);
             dead.bury(&vhost, now, touched);
         }
     }
 
     /// Notes what has changed, and yields what the engine has to say.
-    fn note(self: &Arc<Self>, state: &mut State, now: Millis) -> Vec<Effect<Kept>> {
+    fn note(self: &Arc<Self>, state: &mut State, now: Millis) -> Said {
         if std::mem::take(&mut state.moved) {
             self.gate.progress(now);
         }
-        let ready = state.engine.len();
-        self.gate.level(state.engine.bytes().saturating_add(ready.saturating_mul(OVERHEAD)));
+        state.write(self);
+        let (messages, bytes) = state.engine.in_memory();
+        self.gate.level(bytes.saturating_add(messages.saturating_mul(OVERHEAD)));
         self.schedule(state);
-        if state.engine.has_effects() { state.engine.effects().collect() } else { Vec::new() }
+        if state.engine.has_effects() { Said::of(&mut state.engine) } else { Said::default() }
+    }
+
+    /// The disk takes writes again.
+    pub(crate) fn write_again(self: &Arc<Self>) {
+        self.state.lock().write(self);
+    }
+
+    /// Begins with what was found of it in the log.
+    pub(crate) fn begin(self: &Arc<Self>, now: Millis) {
+        self.act(now, &mut Touched::default(), |_| ());
     }
 
     fn schedule(self: &Arc<Self>, state: &mut State) {
@@ -320,17 +363,36 @@ impl State {
         for Piece { ranges, owned } in &*keeper.keep(ranges) {
             for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
                 let offer = offer(owned, at);
-                if self.engine.push(inward.now, offer, &mut scratch.assignments) == Pushed::Queued {
-                    continue;
-                }
-                if self.is_group {
-                    dropped("group-full", 1);
-                } else {
-                    refused(keeper.batch(), place, inward.published);
-                }
+                let why = match self.engine.push(inward.now, offer, &mut scratch.assignments) {
+                    Pushed::Queued => continue,
+                    Pushed::Refused if self.is_group => {
+                        dropped("group-full", 1);
+                        continue;
+                    }
+                    Pushed::Refused => Outcome::Refused(full()),
+                    Pushed::Unwritable => Outcome::Failed(self.unwritable()),
+                };
+                refused(keeper.batch(), place, why, inward.published);
             }
             self.hand_out(inward.now, scratch, inward.touched);
         }
+    }
+
+    /// Hands what has changed to the log.
+    #[inline]
+    fn write(&mut self, queue: &Arc<Queue>) {
+        let journal = self.engine.journal_mut();
+        if let Some(lsn) = journal.write() {
+            self.written = lsn;
+        } else if journal.is_stuck() {
+            journal.ask_again(queue);
+        }
+    }
+
+    /// Why a message that has to be written down is not taken.
+    fn unwritable(&mut self) -> Refused {
+        let desk = self.engine.journal_mut().desk();
+        Refused::Full(desk.map_or_else(String::new, |desk| desk.archive.why()))
     }
 
     /// A consumer leaves its seat.
@@ -369,13 +431,17 @@ fn dropped(reason: &'static str, count: u32) {
     }
 }
 
-/// A full queue did not take the message at `place`.
-fn refused(batch: &Batch<'_>, place: u32, published: &mut Published) {
-    metrics::counter!("linkspan_messages_refused_total", "reason" => "queue-full").increment(1);
+/// A queue did not take the message at `place`.
+fn refused(batch: &Batch<'_>, place: u32, why: Outcome, published: &mut Published) {
+    let reason = if matches!(why, Outcome::Failed(_)) { "unwritable" } else { "queue-full" };
+    metrics::counter!("linkspan_messages_refused_total", "reason" => reason).increment(1);
     if batch.message(place).is_some_and(|message| message.flags.has(Flags::RECEIPT)) {
-        let why = Refused::Full("the queue is full and takes no more".into());
-        published.exceptions.push((place, Outcome::Refused(why)));
+        published.exceptions.push((place, why));
     }
+}
+
+fn full() -> Refused {
+    Refused::Full("the queue is full and takes no more".into())
 }
 
 impl fmt::Debug for Queue {

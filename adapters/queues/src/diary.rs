@@ -8,9 +8,12 @@ use crate::journal::{Gone, Journal};
 use crate::log::{Commit, LogError, Mark, Read};
 use crate::offer::{Position, Queued};
 
-/// Bytes that stand before the body in a message's record: since, deadline and size, 8 bytes each; attempts, 4; priority
-/// and three zeros.
+/// Bytes that stand before the body in a message's record: since, deadline and size, 8 bytes each; attempts, 4; priority,
+/// 1; 1 when it is not durable and only was too much for the memory; two zeros.
 const HEAD: usize = 32;
+
+/// Room for the next message that is kept.
+const SCRATCH: usize = 64 << 10;
 
 /// How the bodies of a queue are written.
 pub trait Encode<B> {
@@ -19,8 +22,9 @@ pub trait Encode<B> {
     fn encode(&self, body: &B, out: &mut Vec<u8>) -> Option<(u64, u64)>;
 }
 
-/// Writes what a queue tells into a [`Commit`]. The queue's owner hands that to the log before it lets go of the queue's
-/// lock, so that the order of the log is that of the queue. What is not durable is left out.
+/// Writes what a queue tells into a [`Commit`]; each of its priorities is a queue of the log. The queue's owner hands that
+/// to the log before it lets go of the queue's lock, so that the order of the log is that of the queue. What is not durable
+/// is left out as long as the memory has room for it.
 #[derive(Debug)]
 pub struct Diary<E> {
     queue: u64,
@@ -28,49 +32,65 @@ pub struct Diary<E> {
     scratch: Vec<u8>,
     /// What is to be committed; what else belongs into the same commit may be added.
     pub commit: Commit,
+    /// Whose death is to be told behind what became of them.
+    pub dead: Commit,
     /// Why a message could not be written.
     pub refused: Option<LogError>,
 }
 
 impl<E> Diary<E> {
-    /// The journal of the queue that has this number in the log.
+    /// The journal of the queue whose lowest priority has this number in the log, the others the next ones.
     pub fn new(queue: u64, encode: E) -> Self {
-        Self { queue, encode, scratch: Vec::new(), commit: Commit::new(), refused: None }
+        let (commit, dead) = (Commit::new(), Commit::new());
+        Self { queue, encode, scratch: Vec::new(), commit, dead, refused: None }
+    }
+
+    /// The number of its lowest priority.
+    pub const fn number(&self) -> u64 {
+        self.queue
+    }
+
+    const fn level(&self, priority: u8) -> u64 {
+        self.queue.saturating_add(priority as u64)
     }
 }
 
 impl<B, E: Encode<B>> Journal<B> for Diary<E> {
-    fn queued(&mut self, message: &Queued<B>) {
-        if !message.durable {
-            return;
+    fn queued(&mut self, message: &Queued<B>, paged: bool) -> bool {
+        if !message.durable && !paged {
+            return false;
         }
         self.scratch.clear();
         for word in [message.since, message.deadline, message.size] {
             self.scratch.extend_from_slice(&word.to_le_bytes());
         }
         self.scratch.extend_from_slice(&message.attempts.to_le_bytes());
-        self.scratch.extend_from_slice(&[message.priority, 0, 0, 0]);
+        self.scratch.extend_from_slice(&[message.priority, u8::from(!message.durable), 0, 0]);
+        let queue = self.level(message.priority);
         let written = match self.encode.encode(&message.body, &mut self.scratch) {
-            None => self.commit.message(self.queue, message.position, &self.scratch),
-            Some(body) => self.commit.stored(self.queue, message.position, body, &self.scratch),
+            None => self.commit.message(queue, message.position, &self.scratch),
+            Some(body) => self.commit.stored(queue, message.position, body, &self.scratch),
         };
+        let kept = written.is_ok();
         self.refused = written.err().or(self.refused.take());
+        self.scratch.shrink_to(SCRATCH);
+        kept
     }
 
-    fn given(&mut self, positions: Range<Position>) {
-        self.commit.given(self.queue, positions);
+    fn given(&mut self, priority: u8, positions: Range<Position>) {
+        self.commit.given(self.level(priority), positions);
     }
 
     fn returned(&mut self, message: &Queued<B>, not_before: Millis) {
-        if message.durable {
-            let position = message.position;
-            let mark = Mark { attempts: Some(message.attempts), given: 0, not_before };
-            self.commit.mark(self.queue, position..position.saturating_add(1), mark);
-        }
+        let position = message.position;
+        let mark = Mark { attempts: Some(message.attempts), given: 0, not_before };
+        self.commit.mark(self.level(message.priority), position..position.saturating_add(1), mark);
     }
 
-    fn gone(&mut self, positions: Range<Position>, _how: Gone) {
-        self.commit.gone(self.queue, positions);
+    fn gone(&mut self, priority: u8, positions: Range<Position>, how: Gone) {
+        let queue = self.level(priority);
+        let commit = if how == Gone::Dead { &mut self.dead } else { &mut self.commit };
+        commit.gone(queue, positions);
     }
 }
 
@@ -80,7 +100,7 @@ pub fn remembered<'w>(read: &Read<'w>) -> Option<(Queued<&'w [u8]>, Millis)> {
     let (head, body) = read.payload.split_first_chunk::<HEAD>()?;
     let (words, _) = head.as_chunks::<8>();
     let [since, deadline, size, rest] = words else { return None };
-    let [a, b, c, d, priority, ..] = *rest;
+    let [a, b, c, d, priority, transient, ..] = *rest;
     let attempts = read.mark.attempts.unwrap_or(u32::from_le_bytes([a, b, c, d]));
     let message = Queued {
         body,
@@ -90,7 +110,8 @@ pub fn remembered<'w>(read: &Read<'w>) -> Option<(Queued<&'w [u8]>, Millis)> {
         deadline: u64::from_le_bytes(*deadline),
         attempts: attempts.saturating_add(read.mark.given),
         priority,
-        durable: true,
+        durable: transient == 0,
+        logged: true,
     };
     Some((message, read.mark.not_before))
 }

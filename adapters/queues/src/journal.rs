@@ -15,26 +15,32 @@ use crate::offer::{Position, Queued};
 /// position, priority, time of arrival and deadline are those of `queued`; its attempts those of the last `queued` or
 /// [`returned`](Journal::returned), and one more for each [`given`](Journal::given) behind that; it is delayed until
 /// the `not_before` of the last `returned` when no `given` is behind it.
-/// [`Queue::restore`](crate::Queue::restore) takes them in any order. Positions of messages that the log does not keep
-/// (those that are not durable) are told, too, so that ranges stay whole: it ignores what it does not know.
+/// [`Queue::restore`](crate::Queue::restore) takes them in any order.
 ///
-/// A [`Gone::Dead`] and what the owner makes of the [`Effect::Dead`](crate::Effect::Dead) belong in one commit, or the
-/// dead letter can be lost between the two.
+/// A [`Gone::Dead`] is written behind what the owner makes of the [`Effect::Dead`](crate::Effect::Dead), or the dead
+/// letter can be lost between the two.
 pub trait Journal<B> {
     /// False when nothing is recorded: then nothing is prepared for it either.
     const RECORDS: bool = true;
 
-    /// The queue has taken this message, or taken it back.
-    fn queued(&mut self, message: &Queued<B>);
+    /// False when it cannot take a message now, though it had to: one that is `durable`, or that is `paged`.
+    fn takes(&self, durable: bool, paged: bool) -> bool {
+        let _ = (durable, paged);
+        true
+    }
 
-    /// These were given to consumers that will settle them.
-    fn given(&mut self, positions: Range<Position>);
+    /// The queue has taken this message, or taken it back. One that is `paged` is kept nowhere else. False when the
+    /// journal does not keep it: then it is told nothing more of it.
+    fn queued(&mut self, message: &Queued<B>, paged: bool) -> bool;
+
+    /// These, of one priority, were given to consumers that will settle them.
+    fn given(&mut self, priority: u8, positions: Range<Position>);
 
     /// This one came back, with its attempts counted, and is ready from `not_before` on.
     fn returned(&mut self, message: &Queued<B>, not_before: Millis);
 
-    /// These have left the queue.
-    fn gone(&mut self, positions: Range<Position>, how: Gone);
+    /// These, of one priority, have left the queue. What was purged is told as a range that may hold positions of others.
+    fn gone(&mut self, priority: u8, positions: Range<Position>, how: Gone);
 }
 
 /// How messages left a queue.
@@ -58,39 +64,43 @@ impl<B> Journal<B> for NoJournal {
     const RECORDS: bool = false;
 
     #[inline]
-    fn queued(&mut self, _message: &Queued<B>) {}
+    fn queued(&mut self, _message: &Queued<B>, _paged: bool) -> bool {
+        false
+    }
 
     #[inline]
-    fn given(&mut self, _positions: Range<Position>) {}
+    fn given(&mut self, _priority: u8, _positions: Range<Position>) {}
 
     #[inline]
     fn returned(&mut self, _message: &Queued<B>, _not_before: Millis) {}
 
     #[inline]
-    fn gone(&mut self, _positions: Range<Position>, _how: Gone) {}
+    fn gone(&mut self, _priority: u8, _positions: Range<Position>, _how: Gone) {}
 }
 
-/// Positions that follow each other, gathered so that the journal is told once.
+/// Positions of one priority that follow each other, gathered so that the journal is told once.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
+    priority: u8,
     range: Range<Position>,
 }
 
 impl Run {
     /// Adds a position; yields the run before it when it does not continue that.
-    pub(crate) fn join(&mut self, position: Position) -> Option<Range<Position>> {
+    #[inline]
+    pub(crate) fn join(&mut self, priority: u8, position: Position) -> Option<(u8, Range<Position>)> {
         let next = position.saturating_add(1);
-        if self.range.end == position && !self.range.is_empty() {
+        if self.range.end == position && self.priority == priority && !self.range.is_empty() {
             self.range.end = next;
             return None;
         }
-        let before = std::mem::replace(&mut self.range, position..next);
-        (!before.is_empty()).then_some(before)
+        let before = std::mem::replace(self, Self { priority, range: position..next });
+        before.end()
     }
 
     /// What is left.
-    pub(crate) fn end(self) -> Option<Range<Position>> {
-        (!self.range.is_empty()).then_some(self.range)
+    pub(crate) fn end(self) -> Option<(u8, Range<Position>)> {
+        (!self.range.is_empty()).then_some((self.priority, self.range))
     }
 }
 
@@ -101,11 +111,12 @@ mod tests {
     #[test]
     fn positions_that_follow_each_other_make_one_run() {
         let mut run = Run::default();
-        assert_eq!(run.join(0), None);
-        assert_eq!(run.join(1), None);
-        assert_eq!(run.join(5), Some(0..2));
-        assert_eq!(run.join(4), Some(5..6));
-        assert_eq!(run.end(), Some(4..5));
+        assert_eq!(run.join(3, 0), None);
+        assert_eq!(run.join(3, 1), None);
+        assert_eq!(run.join(3, 5), Some((3, 0..2)));
+        assert_eq!(run.join(3, 4), Some((3, 5..6)));
+        assert_eq!(run.join(2, 5), Some((3, 4..5)), "another level is another run");
+        assert_eq!(run.end(), Some((2, 5..6)));
         assert_eq!(Run::default().end(), None);
     }
 }

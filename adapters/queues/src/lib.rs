@@ -13,6 +13,8 @@
 //! 4. A sink that refused to take an assignment: [`Queue::take_back`].
 //! 5. At the time that [`Queue::next_tick`] says: [`Queue::tick`], then `dispatch`.
 //! 6. A lane that goes: [`Queue::release_lane`], then `dispatch`.
+//! 7. Where a journal keeps what is too much for the memory: whenever [`Queue::wants`] says so, [`Queue::bring`] it in,
+//!    then `dispatch`.
 //!
 //! # Order
 //!
@@ -26,7 +28,7 @@
 //! | --- | --- |
 //! | [`queue`] | [`Queue`]: publishing; below it giving out, settling, consumers' coming and going, time |
 //! | [`consumer`], [`holder`], [`rotation`] | who consumes, who holds what, whose turn it is |
-//! | [`offer`], [`ready`], [`delayed`], [`unsettled`] | a message on its way through |
+//! | [`offer`], [`ready`], [`outside`], [`delayed`], [`unsettled`] | a message on its way through |
 //! | [`assignment`], [`effect`] | what the engine tells its owner to do |
 //! | [`limits`] | bounds, and what happens at them |
 //! | [`journal`] | what a durable log is told, and how a queue is rebuilt from it |
@@ -43,6 +45,7 @@ mod journal;
 mod limits;
 pub mod log;
 mod offer;
+mod outside;
 mod queue;
 mod ready;
 mod rotation;
@@ -53,6 +56,6 @@ pub use consumer::{Consumer, ConsumerId, ExclusiveUse, LaneId, Removed};
 pub use diary::{Diary, Encode, remembered};
 pub use effect::{DeadReason, Effect};
 pub use journal::{Gone, Journal, NoJournal};
-pub use limits::{Limits, Overflow};
+pub use limits::{Limits, Overflow, Window};
 pub use offer::{NEVER, Offer, Position, Pushed, Queued};
-pub use queue::{Queue, Tally};
+pub use queue::{Absent, Queue, Tally};

@@ -24,6 +24,17 @@ pub struct Limits {
     /// Milliseconds that a delivery may stay unsettled where the consumer has no such time of its own; counts for what
     /// is fetched, too.
     pub ack_timeout: Option<Millis>,
+    /// How much that is ready is kept in memory where a journal keeps the rest.
+    pub window: Option<Window>,
+}
+
+/// What of a queue's ready messages is in memory. What comes back is, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 /// What a full queue does.

@@ -147,7 +147,7 @@ pub struct Usage {
 /// A log. Dropping it writes what waits and ends its writer.
 pub struct Log {
     shared: Arc<Shared>,
-    coordinator: Option<Coordinator>,
+    coordinator: Mutex<Option<Coordinator>>,
 }
 
 impl Log {
@@ -157,8 +157,8 @@ impl Log {
     /// When another process has the directory, its files are of another version, or the system refuses.
     pub fn open(path: &Path, options: Options, watch: Arc<dyn Watch>) -> Result<(Self, Recovery), LogError> {
         let store = Arc::new(Directory::open(path)?);
-        let (mut log, writer, recovery) = Self::without_thread(store, options, watch)?;
-        log.coordinator = Some(Coordinator::start(writer, Arc::clone(&log.shared))?);
+        let (log, writer, recovery) = Self::without_thread(store, options, watch)?;
+        *log.coordinator.lock() = Some(Coordinator::start(writer, Arc::clone(&log.shared))?);
         Ok((log, recovery))
     }
 
@@ -186,7 +186,7 @@ impl Log {
             watch,
         });
         let writer = Writer::new(Arc::clone(&shared));
-        Ok((Self { shared, coordinator: None }, writer, recovery))
+        Ok((Self { shared, coordinator: Mutex::default() }, writer, recovery))
     }
 
     /// Puts a commit behind all others and empties it. It takes effect for readers at once, and is safe when the
@@ -308,10 +308,11 @@ impl Log {
     }
 
     /// Writes what waits and ends the writer; what cannot be written stays unsafe. Blocks the thread.
-    pub fn close(&mut self) {
+    pub fn close(&self) {
         self.shared.lock().closing = true;
         self.shared.work.notify_all();
-        if let Some(coordinator) = self.coordinator.take() {
+        let coordinator = self.coordinator.lock().take();
+        if let Some(coordinator) = coordinator {
             coordinator.join();
         }
     }

@@ -31,6 +31,8 @@ pub enum Pushed {
     Queued,
     /// The queue is full and refuses what does not fit.
     Refused,
+    /// It would have to be written down, and cannot be now: try again later.
+    Unwritable,
 }
 
 /// A message in a queue.
@@ -52,6 +54,8 @@ pub struct Queued<B> {
     pub priority: u8,
     /// To be kept on disk.
     pub durable: bool,
+    /// The journal keeps it.
+    pub logged: bool,
 }
 
 impl<B> Queued<B> {

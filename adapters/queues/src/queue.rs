@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod membership;
+mod paging;
 mod settle;
 mod tick;
 
@@ -20,9 +21,11 @@ use crate::holder::Holders;
 use crate::journal::{Gone, Journal, NoJournal, Run};
 use crate::limits::{Limits, Overflow};
 use crate::offer::{NEVER, Offer, Position, Pushed, Queued};
+use crate::outside::Outside;
 use crate::ready::Ready;
 use crate::rotation::Rotation;
 
+pub use paging::Absent;
 pub use settle::Tally;
 
 /// A queue of messages with handles `B`. See the [crate] for how it is driven.
@@ -30,6 +33,8 @@ pub use settle::Tally;
 pub struct Queue<B: Clone, J: Journal<B> = NoJournal> {
     limits: Limits,
     ready: Ready<B>,
+    /// What only the journal keeps.
+    outside: Outside,
     delayed: Delayed<B>,
     holders: Holders<B>,
     rotation: Rotation,
@@ -64,6 +69,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let mut queue = Self {
             ready: Ready::new(limits.max_priority),
             limits,
+            outside: Outside::default(),
             delayed: Delayed::new(),
             holders: Holders::new(),
             rotation: Rotation::default(),
@@ -102,7 +108,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             attempts: 0,
             priority: offer.priority.min(self.limits.max_priority),
             durable: offer.durable,
+            logged: false,
         };
+        if J::RECORDS && !self.journal.takes(message.durable, self.pages(message.priority)) {
+            return Pushed::Unwritable;
+        }
         if expiry == Some(0) || self.exceeds(1, message.size) {
             return self.push_if_possible(now, message, expiry == Some(0), out);
         }
@@ -127,15 +137,15 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         let mut message = Some(message);
         // What is still ready, nobody can take; nobody takes this before.
-        if self.ready.is_empty() && !self.rotation.is_empty() {
+        if self.is_empty() && !self.rotation.is_empty() {
             let Some(offered) = message.take() else { return Pushed::Refused };
             let (priority, position) = (offered.priority, offered.position);
             self.accept(offered);
             self.give_out(now, usize::MAX, out);
             message = self.ready.pop_last(priority, position);
-            if message.is_some() && J::RECORDS {
+            if J::RECORDS && message.as_ref().is_some_and(|message| message.logged) {
                 let how = if refused { Gone::Refused } else { Gone::Dead };
-                self.journal.gone(position..position.saturating_add(1), how);
+                self.journal.gone(priority, position..position.saturating_add(1), how);
             }
         }
         let Some(message) = message else { return Pushed::Queued };
@@ -153,6 +163,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     fn drop_head(&mut self) {
         while self.limits.overflow == Overflow::DropHead
             && self.exceeds(0, 0)
+            && self.has_head()
             && let Some(message) = self.ready.pop()
         {
             self.bury(message, DeadReason::MaxLength);
@@ -161,9 +172,18 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     #[inline(always)]
     fn accept(&mut self, message: Queued<B>) {
+        let paged = J::RECORDS && self.pages(message.priority);
+        self.admit(message, paged);
+    }
+
+    #[inline(always)]
+    fn admit(&mut self, mut message: Queued<B>, paged: bool) {
         self.next = self.next.max(message.position.saturating_add(1));
         if J::RECORDS {
-            self.journal.queued(&message);
+            message.logged = self.journal.queued(&message, paged);
+            if paged && message.logged {
+                return self.outside.add(message.priority, message.position, message.size);
+            }
         }
         self.make_ready(message);
     }
@@ -180,14 +200,15 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// True when this much more would be too much.
     #[inline]
     fn exceeds(&self, messages: u64, bytes: u64) -> bool {
-        self.limits.max_length.is_some_and(|max| self.ready.len().saturating_add(messages) > max)
-            || self.limits.max_bytes.is_some_and(|max| self.ready.bytes().saturating_add(bytes) > max)
+        self.limits.max_length.is_some_and(|max| self.len().saturating_add(messages) > max)
+            || self.limits.max_bytes.is_some_and(|max| self.bytes().saturating_add(bytes) > max)
     }
 
     /// A message is dead.
     fn bury(&mut self, message: Queued<B>, reason: DeadReason) {
-        if J::RECORDS {
-            self.journal.gone(message.position..message.position.saturating_add(1), Gone::Dead);
+        if J::RECORDS && message.logged {
+            let positions = message.position..message.position.saturating_add(1);
+            self.journal.gone(message.priority, positions, Gone::Dead);
         }
         self.effects.push(Effect::Dead { message, reason });
     }
@@ -216,15 +237,16 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         for message in std::iter::from_fn(|| self.ready.pop()).chain(self.delayed.drain()) {
             purged += 1;
             if J::RECORDS
-                && let Some(range) = run.join(message.position)
+                && message.logged
+                && let Some((priority, range)) = run.join(message.priority, message.position)
             {
-                self.journal.gone(range, Gone::Purged);
+                self.journal.gone(priority, range, Gone::Purged);
             }
         }
-        if let Some(range) = run.end() {
-            self.journal.gone(range, Gone::Purged);
+        if let Some((priority, range)) = run.end() {
+            self.journal.gone(priority, range, Gone::Purged);
         }
-        purged
+        purged + self.purge_outside()
     }
 
     /// What is to be carried out, in the order in which it happened.
@@ -239,27 +261,33 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// True when [`Queue::dispatch`] might give something out.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() && !self.rotation.is_empty()
+        !self.is_empty() && !self.rotation.is_empty()
     }
 
-    /// Messages that are ready.
+    /// Messages that are ready, wherever they are.
     pub const fn len(&self) -> u64 {
-        self.ready.len()
+        self.ready.len().saturating_add(self.outside.len())
     }
 
     /// True when nothing is ready.
+    #[inline]
     pub const fn is_empty(&self) -> bool {
-        self.ready.is_empty()
+        self.ready.is_empty() && self.outside.len() == 0
     }
 
-    /// Bytes that are ready.
+    /// Bytes that are ready, wherever they are.
     pub const fn bytes(&self) -> u64 {
-        self.ready.bytes()
+        self.ready.bytes().saturating_add(self.outside.bytes())
+    }
+
+    /// How many of the messages that are ready are in memory, and their bytes.
+    pub const fn in_memory(&self) -> (u64, u64) {
+        (self.ready.len(), self.ready.bytes())
     }
 
     /// Messages of one priority that are ready.
     pub fn level_len(&self, priority: u8) -> usize {
-        self.ready.level_len(priority)
+        self.ready.level_len(priority) + usize::try_from(self.outside.level_len(priority)).unwrap_or(usize::MAX)
     }
 
     /// Messages that were released with a delay and wait for its end.

@@ -33,10 +33,10 @@ struct Between<B>(Queued<B>);
 
 /// Which levels hold something.
 #[derive(Debug, Default)]
-struct Occupied([u64; 4]);
+pub(crate) struct Occupied([u64; 4]);
 
 impl Occupied {
-    fn set(&mut self, level: usize, yes: bool) {
+    pub(crate) fn set(&mut self, level: usize, yes: bool) {
         if let Some(word) = self.0.get_mut(level / 64) {
             let bit = 1 << (level % 64);
             *word = if yes { *word | bit } else { *word & !bit };
@@ -44,8 +44,16 @@ impl Occupied {
     }
 
     #[inline]
-    fn highest(&self) -> Option<usize> {
+    pub(crate) fn highest(&self) -> Option<usize> {
         let (at, word) = self.0.iter().enumerate().rev().find(|(_, word)| **word != 0)?;
+        Some(at * 64 + word.ilog2() as usize)
+    }
+
+    /// The highest level that is set here and not in `other`.
+    pub(crate) fn highest_beside(&self, other: &Self) -> Option<usize> {
+        let (Self(one), Self(other)) = (self, other);
+        let words = one.iter().zip(other).map(|(one, other)| one & !other);
+        let (at, word) = words.enumerate().filter(|(_, word)| *word != 0).last()?;
         Some(at * 64 + word.ilog2() as usize)
     }
 }
@@ -128,6 +136,17 @@ impl<B> Ready<B> {
         }
         self.took(&message);
         Some(message)
+    }
+
+    /// The highest level that holds something.
+    #[inline]
+    pub(crate) fn highest(&self) -> Option<usize> {
+        self.occupied.highest()
+    }
+
+    /// Which levels hold something.
+    pub(crate) const fn occupied(&self) -> &Occupied {
+        &self.occupied
     }
 
     /// How many levels there are.

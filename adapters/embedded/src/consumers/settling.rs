@@ -5,33 +5,38 @@ use std::sync::Arc;
 
 use linkspan_contract::{DeliveryTag, Millis, Settled, Settlement};
 use linkspan_queues::ConsumerId;
+use linkspan_queues::log::Lsn;
 
 use super::{Consumers, Consuming};
 use crate::outlet::Touched;
 use crate::queue::Queue;
 
 impl Consumers {
-    /// Carries out a run of settlements; false when nothing of it was there to be settled.
-    pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> bool {
-        match self.by_key.get_mut(&run.key) {
+    /// Carries out a run of settlements; false when nothing of it was there to be settled. And where what that wrote ends
+    /// in the log.
+    pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> (bool, Lsn) {
+        let mut written = 0;
+        let settle = |queue: &Arc<Queue>, consumer, first, count| {
+            let (tally, lsn) = queue.settle(consumer, first, count, &run.outcome, now, touched);
+            written = written.max(lsn);
+            tally.known
+        };
+        let known = match self.by_key.get_mut(&run.key) {
             Some(Consuming::Filter { .. }) => {
                 self.session.settle(run.key, run.first, run.count);
                 true
             }
             Some(Consuming::Queue(working)) => {
-                let known = working.share_out(run.first, run.count, |queue, consumer, first, count| {
-                    queue.settle(consumer, first, count, &run.outcome, now, touched).known
-                });
+                let known = working.share_out(run.first, run.count, settle);
                 if working.tidy() {
                     self.by_key.remove(&run.key);
                 }
                 note_unknown(run.count.saturating_sub(known));
                 known > 0
             }
-            None => self.settle_fetched(run, |queue, holder, first, count| {
-                queue.settle(holder, first, count, &run.outcome, now, touched).known
-            }),
-        }
+            None => self.settle_fetched(run, settle),
+        };
+        (known, written)
     }
 
     /// Tells in which queues the deliveries of a run are, and whose; [`settled`](Self::settled) has to follow.

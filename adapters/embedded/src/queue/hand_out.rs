@@ -14,22 +14,32 @@ use crate::scratch::{NO_LIST, Scratch};
 /// So many messages are given out before sinks are asked whether they are above their marks.
 const ROUND: usize = 256;
 
+/// How often more is brought in from the log when nobody is given anything of it.
+const IDLE: u32 = 16;
+
 impl State {
     /// Gives out what is ready as long as somebody can take it.
     pub(super) fn hand_out(&mut self, now: Millis, scratch: &mut Scratch, touched: &mut Touched) {
+        let mut idle = 0;
         loop {
             self.engine.dispatch_some(now, ROUND, &mut scratch.assignments);
             let mut again = scratch.assignments.len() >= ROUND;
             if scratch.assignments.is_empty() {
-                return;
+                // What is brought in may be dead: who has very much of it looks again soon.
+                idle += 1;
+                if idle > IDLE || !self.fill(now) {
+                    return;
+                }
+                continue;
             }
+            idle = 0;
             if self.seats.len() == 1 {
                 let mut all = std::mem::take(&mut scratch.assignments);
                 if let Some(consumer) = all.first().map(|first| first.consumer) {
                     again |= self.give(consumer, &mut all, scratch, touched);
                 }
                 scratch.assignments = all;
-                if !again {
+                if !again && !self.fill(now) {
                     return;
                 }
                 continue;
@@ -45,7 +55,7 @@ impl State {
             }
             scratch.consumers = consumers;
             scratch.shares.clear();
-            if !again {
+            if !again && !self.fill(now) {
                 return;
             }
         }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use linkspan_contract::{DeliveryTag, Kept, Millis, Refused, Settlement};
-use linkspan_queues::{Assignment, ConsumerId, Effect, Pushed};
+use linkspan_queues::log::Commit;
+use linkspan_queues::{Assignment, ConsumerId, Journal, Pushed};
 use parking_lot::MutexGuard;
 
-use super::{Queue, State, dropped, offer};
+use super::{Queue, Said, State, dropped, offer};
 use crate::brake::Brakes;
 use crate::outlet::Touched;
 use crate::scratch::Scratch;
@@ -27,9 +28,18 @@ impl Queue {
 }
 
 impl<'q> Locked<'q> {
-    /// Refuses messages that the queue would refuse, also when what is ready goes to those who can take it. A shared
+    /// Refuses messages that cannot be written down, and those that the queue would refuse, also when what is ready goes to those who can take it. A shared
     /// subscription refuses nothing.
-    pub(crate) fn check_room(&mut self, messages: u64, bytes: u64, now: Millis) -> Result<(), Refused> {
+    pub(crate) fn check_room(
+        &mut self,
+        messages: u64,
+        bytes: u64,
+        durable: bool,
+        now: Millis,
+    ) -> Result<(), Refused> {
+        if messages > 0 && !self.state.engine.journal().takes(durable, false) {
+            return Err(self.state.unwritable());
+        }
         let State { engine, is_group, .. } = &mut *self.state;
         if *is_group || engine.has_room(messages, bytes) {
             return Ok(());
@@ -42,14 +52,21 @@ impl<'q> Locked<'q> {
         Err(Refused::Full(format!("queue '{name}' has no room for all that the transaction publishes to it")))
     }
 
+    /// What is to be written.
+    pub(crate) fn gathered(&mut self) -> Option<&mut Commit> {
+        self.state.engine.journal_mut().gathered()
+    }
+
     pub(crate) fn push(&mut self, message: &Kept, now: Millis) {
         if self.state.ended {
             dropped("queue-deleted", 1);
             return;
         }
         let offer = offer(&message.batch, message.at);
-        if self.state.engine.push(now, offer, &mut self.assignments) == Pushed::Refused {
-            dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1);
+        match self.state.engine.push(now, offer, &mut self.assignments) {
+            Pushed::Queued => {}
+            Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
+            Pushed::Unwritable => dropped("unwritable", 1),
         }
     }
 
@@ -81,8 +98,8 @@ impl<'q> Locked<'q> {
     }
 
     /// Lets go of it; yields what the engine has to say.
-    pub(crate) fn release(mut self, now: Millis) -> (&'q Arc<Queue>, Vec<Effect<Kept>>) {
-        let effects = self.queue.note(&mut self.state, now);
-        (self.queue, effects)
+    pub(crate) fn release(mut self, now: Millis) -> (&'q Arc<Queue>, Said) {
+        let said = self.queue.note(&mut self.state, now);
+        (self.queue, said)
     }
 }

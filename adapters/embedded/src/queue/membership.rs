@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use linkspan_contract::{DeliveryTag, Kept, Millis, Refused, Settle, Settlement, SubscriptionKey};
+use linkspan_queues::log::Lsn;
 use linkspan_queues::{Assignment, Consumer, ConsumerId, LaneId, Tally};
 
 use super::{Queue, Seat};
@@ -52,7 +53,7 @@ impl Queue {
         });
     }
 
-    /// Carries out what a consumer says.
+    /// Carries out what a consumer says; and where that ends in the log, 0 when nothing is written.
     pub(crate) fn settle(
         self: &Arc<Self>,
         consumer: ConsumerId,
@@ -61,14 +62,21 @@ impl Queue {
         outcome: &Settlement,
         now: Millis,
         touched: &mut Touched,
-    ) -> Tally {
+    ) -> (Tally, Lsn) {
+        self.gate.progress(now);
         if *outcome == Settlement::Accept {
             let mut state = self.state.lock();
-            self.gate.progress(now);
-            return state.engine.settle(now, consumer, first, count, outcome);
+            state.written = 0;
+            let tally = state.engine.settle(now, consumer, first, count, outcome);
+            state.write(self);
+            return (tally, state.written);
         }
-        self.gate.progress(now);
-        self.act(now, touched, |state| state.engine.settle(now, consumer, first, count, outcome))
+        self.act(now, touched, |state| {
+            state.written = 0;
+            let tally = state.engine.settle(now, consumer, first, count, outcome);
+            state.write(self);
+            (tally, state.written)
+        })
     }
 
     /// Takes one message for somebody who asks; and how many are still ready.
@@ -82,7 +90,12 @@ impl Queue {
     ) -> Option<(Assignment<Kept>, u64)> {
         self.gate.progress(now);
         self.act(now, touched, |state| {
-            let assignment = state.engine.fetch(now, key, lane, settled)?;
+            let assignment = loop {
+                match state.engine.fetch(now, key, lane, settled) {
+                    None if state.fill(now) => {}
+                    fetched => break fetched?,
+                }
+            };
             Some((assignment, state.engine.len()))
         })
     }

@@ -5,11 +5,12 @@ use hashbrown::HashMap;
 use linkspan_contract::{Ended, Kept, Refused, What};
 use linkspan_queues::{ConsumerId, Limits, Queue as Engine};
 
+use super::record::Record;
 use super::{Queue, Seat, State};
 
 /// What a queue that has ended leaves behind.
 pub(crate) struct Remains {
-    engine: Engine<Kept>,
+    engine: Engine<Kept, Record>,
     seats: HashMap<ConsumerId, Seat, RandomState>,
 }
 
@@ -48,8 +49,16 @@ impl Queue {
         state.ended = true;
         state.congested = 0;
         self.gate.open();
+        let nothing = Engine::with_journal(0, Limits::default(), Record::default());
+        let mut engine = std::mem::replace(&mut state.engine, nothing);
+        let levels = engine.limits().max_priority;
+        if let Some(desk) = engine.journal_mut().desk() {
+            // What was not written yet is not missed.
+            desk.diary.commit.clear();
+            desk.archive.drop_queue(desk.diary.number(), u64::from(levels) + 1);
+        }
         Remains {
-            engine: std::mem::replace(&mut state.engine, Engine::new(0, Limits::default())),
+            engine,
             seats: std::mem::take(&mut state.seats),
         }
     }

@@ -34,6 +34,18 @@ impl Commit {
         self.bytes.len() as u64
     }
 
+    /// Puts another one behind it, and empties that.
+    pub fn join(&mut self, other: &mut Self) {
+        if other.is_empty() {
+            return;
+        }
+        self.last = self.bytes.len() + other.last;
+        self.open = None;
+        self.adds |= other.adds;
+        self.bytes.append(&mut other.bytes);
+        other.clear();
+    }
+
     /// True when a log that has no room refuses it.
     pub(crate) const fn adds(&self) -> bool {
         self.adds

@@ -24,7 +24,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// What a sink then refuses as closed was never in the queue: push it.
     #[inline]
     pub fn direct(&mut self, count: u32, durable: bool, out: &mut Vec<Direct>) -> u32 {
-        if count == 0 || !self.ready.is_empty() {
+        if count == 0 || !self.is_empty() {
             return 0;
         }
         let Some(equals) = self.rotation.equals() else { return 0 };
@@ -67,6 +67,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let (mut given, mut gone) = (Run::default(), Run::default());
         let mut lot = Lot { at: 0, left: 0 };
         while out.len() < most
+            && self.has_head()
             && let Some(head) = self.ready.first()
         {
             let durable = head.durable;
@@ -107,11 +108,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 self.wake = self.wake.min(due);
                 holder.unsettled.add(message.clone(), due)
             };
-            if J::RECORDS {
-                let (run, position) = (if settled { &mut gone } else { &mut given }, message.position);
-                match run.join(position) {
-                    Some(range) if settled => self.journal.gone(range, Gone::Accepted),
-                    Some(range) => self.journal.given(range),
+            if J::RECORDS && message.logged {
+                let run = if settled { &mut gone } else { &mut given };
+                match run.join(message.priority, message.position) {
+                    Some((priority, range)) if settled => self.journal.gone(priority, range, Gone::Accepted),
+                    Some((priority, range)) => self.journal.given(priority, range),
                     None => {}
                 }
             }
@@ -126,11 +127,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         {
             credit.give_back(lot.left);
         }
-        if let Some(range) = given.end() {
-            self.journal.given(range);
+        if let Some((priority, range)) = given.end() {
+            self.journal.given(priority, range);
         }
-        if let Some(range) = gone.end() {
-            self.journal.gone(range, Gone::Accepted);
+        if let Some((priority, range)) = gone.end() {
+            self.journal.gone(priority, range, Gone::Accepted);
         }
     }
 
@@ -145,15 +146,18 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     ) -> Option<Assignment<B>> {
         self.touch(now);
         self.drop_expired(now);
-        let message = self.ready.pop();
+        let message = if self.has_head() { self.ready.pop() } else { None };
         self.note_head();
         let message = message?;
-        let positions = message.position..message.position.saturating_add(1);
         let mut tag = 0;
-        if settled {
-            self.journal.gone(positions, Gone::Accepted);
-        } else {
-            self.journal.given(positions);
+        if J::RECORDS && message.logged {
+            let positions = message.position..message.position.saturating_add(1);
+            match settled {
+                true => self.journal.gone(message.priority, positions, Gone::Accepted),
+                false => self.journal.given(message.priority, positions),
+            }
+        }
+        if !settled {
             let at = self.holders.hold(key, lane, self.limits.ack_timeout);
             let holder = self.holders.get_mut(at)?;
             holder.fetches = true;
@@ -174,21 +178,24 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let due = holder.due(now);
         let mut run = Run::default();
         holder.unsettled.repeat(due, |tag, message| {
-            if let Some(range) = run.join(message.position) {
-                self.journal.given(range);
+            if J::RECORDS
+                && message.logged
+                && let Some((priority, range)) = run.join(message.priority, message.position)
+            {
+                self.journal.given(priority, range);
             }
             let age = message.age(now);
             out.push(Assignment { consumer, tag, settled: false, age, message: message.clone() });
         });
-        if let Some(range) = run.end() {
-            self.journal.given(range);
+        if let Some((priority, range)) = run.end() {
+            self.journal.given(priority, range);
         }
         self.wake = self.wake.min(due);
     }
 
     /// Lets go the messages at the head whose time is over.
     pub(super) fn drop_expired(&mut self, now: Millis) {
-        while self.ready.first().is_some_and(|head| head.is_expired(now)) {
+        while self.has_head() && self.ready.first().is_some_and(|head| head.is_expired(now)) {
             let Some(message) = self.ready.pop() else { break };
             self.bury(message, DeadReason::Expired);
         }

@@ -45,13 +45,14 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             let mut run = Run::default();
             let known = holder.unsettled.take(first, count, |message| {
                 if J::RECORDS
-                    && let Some(range) = run.join(message.position)
+                    && message.logged
+                    && let Some((priority, range)) = run.join(message.priority, message.position)
                 {
-                    self.journal.gone(range, Gone::Accepted);
+                    self.journal.gone(priority, range, Gone::Accepted);
                 }
             });
-            if let Some(range) = run.end() {
-                self.journal.gone(range, Gone::Accepted);
+            if let Some((priority, range)) = run.end() {
+                self.journal.gone(priority, range, Gone::Accepted);
             }
             known
         } else {
@@ -80,7 +81,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     pub fn take_back(&mut self, assignment: Assignment<B>) {
         let Assignment { consumer, tag, settled, message, .. } = assignment;
         if settled {
-            self.accept(message);
+            // It stands before everything that is not in memory.
+            self.admit(message, false);
             return;
         }
         let Some(at) = self.holders.find(consumer) else { return };
@@ -95,7 +97,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.holders.tidy(at);
         if let Some(message) = own {
             self.unsettled = self.unsettled.saturating_sub(1);
-            self.journal.returned(&message, 0);
+            self.note_return(&message, 0);
             self.make_ready(message);
         }
     }
@@ -117,10 +119,16 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         // The last first: then each goes to the front of its line.
         while let Some(message) = back.pop() {
-            self.journal.returned(&message, not_before);
+            self.note_return(&message, not_before);
             self.stand_by(now, message, not_before);
         }
         self.keep_room(back);
+    }
+
+    fn note_return(&mut self, message: &Queued<B>, not_before: Millis) {
+        if J::RECORDS && message.logged {
+            self.journal.returned(message, not_before);
+        }
     }
 
     fn keep_room(&mut self, mut room: Vec<Queued<B>>) {

@@ -58,9 +58,14 @@ fn messages_attempts_and_delays_survive() {
     drop((log, writer));
 
     let (log, _, _) = open();
-    let mut window = Window::new();
-    log.read(4, 0, 100, 1 << 20, &mut window);
-    let found: Vec<(Queued<&[u8]>, u64)> = window.messages().map(|read| remembered(&read).unwrap()).collect();
+    let mut windows: Vec<Window> = Vec::new();
+    for queue in (4..=9).rev() {
+        let mut window = Window::new();
+        log.read(queue, 0, 100, 1 << 20, &mut window);
+        windows.push(window);
+    }
+    let read = windows.iter().flat_map(Window::messages);
+    let found: Vec<(Queued<&[u8]>, u64)> = read.map(|read| remembered(&read).unwrap()).collect();
     let told: Vec<_> = found
         .iter()
         .map(|(m, not_before)| (std::str::from_utf8(m.body).unwrap(), m.priority, m.attempts, *not_before))

@@ -1,7 +1,7 @@
 //! What can be done to a queue, at random.
 
 use linkspan_contract::{Settle, Settlement};
-use linkspan_queues::{Limits, Overflow};
+use linkspan_queues::{Limits, Overflow, Window};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -130,11 +130,13 @@ pub(crate) fn limits() -> impl Strategy<Value = Limits> {
     let time =
         (option::weighted(0.2, 0..60u64), option::weighted(0.3, 1..80u64), option::weighted(0.3, 5..60u64));
     let rest = (prop_oneof![Just(0u8), Just(4u8)], option::weighted(0.3, 0..3u32), prop::bool::weighted(0.2));
-    (room, time, rest).prop_map(
+    let window = (1..5u64, 1..200u64).prop_map(|(messages, bytes)| Window { messages, bytes });
+    (room, time, rest, option::weighted(0.4, window)).prop_map(
         |(
             (max_length, max_bytes, overflow),
             (message_ttl, expires, ack_timeout),
             (max_priority, delivery_limit, single_active),
+            window,
         )| Limits {
             max_length,
             max_bytes,
@@ -145,6 +147,7 @@ pub(crate) fn limits() -> impl Strategy<Value = Limits> {
             single_active,
             expires,
             ack_timeout,
+            window,
         },
     )
 }

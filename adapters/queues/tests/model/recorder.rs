@@ -22,14 +22,13 @@ impl Recorder {
 }
 
 impl Journal<u64> for Recorder {
-    fn queued(&mut self, message: &Queued<u64>) {
-        assert!(
-            self.messages.insert(message.position, (message.clone(), 0)).is_none(),
-            "queued twice: {message:?}"
-        );
+    fn queued(&mut self, message: &Queued<u64>, _paged: bool) -> bool {
+        let kept = Queued { logged: true, ..message.clone() };
+        assert!(self.messages.insert(message.position, (kept, 0)).is_none(), "queued twice: {message:?}");
+        true
     }
 
-    fn given(&mut self, positions: Range<Position>) {
+    fn given(&mut self, _priority: u8, positions: Range<Position>) {
         for position in positions {
             let (message, not_before) = self.messages.get_mut(&position).expect("what is given is there");
             message.attempts += 1;
@@ -44,9 +43,14 @@ impl Journal<u64> for Recorder {
         *ready = not_before;
     }
 
-    fn gone(&mut self, positions: Range<Position>, _how: Gone) {
+    fn gone(&mut self, priority: u8, positions: Range<Position>, how: Gone) {
         for position in positions {
-            assert!(self.messages.remove(&position).is_some(), "{position} went without having been there");
+            let kept = self.messages.get(&position).map(|(message, _)| message.priority);
+            if how == Gone::Purged && kept != Some(priority) {
+                continue;
+            }
+            assert_eq!(kept, Some(priority), "{position} went without having been there");
+            self.messages.remove(&position);
         }
     }
 }

@@ -1,0 +1,178 @@
+//! What a durable back end has on the disk: the log of its queues, and who waits for it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::{Receipt, ReceiptSink, WireForm};
+use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Recovery, Window};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::pending::{Pending, Waits};
+use crate::queue::Queue;
+
+/// The log, and what goes with it.
+pub(crate) struct Archive {
+    log: Log,
+    pending: Arc<Pending>,
+    forms: Box<[&'static dyn WireForm]>,
+    /// What the log had of each queue when it was opened.
+    found: Mutex<HashMap<u64, QueueState, RandomState>>,
+    /// Numbers of queues that end with the process.
+    passing: AtomicU64,
+}
+
+/// Queues of the log from this number on end with the process.
+pub(crate) const PASSING: u64 = 1 << 62;
+
+/// Numbers that one queue may use: one for each priority.
+pub(crate) const LEVELS: u64 = 256;
+
+/// Bytes that are not safe yet above which publishers wait.
+const HIGH: u64 = 32 << 20;
+
+impl Archive {
+    /// Opens the log in a directory, or begins one there. `forms` are those in which messages may have been kept.
+    pub(crate) fn open(
+        directory: &Path,
+        options: Options,
+        forms: &[&'static dyn WireForm],
+    ) -> Result<(Arc<Self>, Recovery), LogError> {
+        let pending = Arc::new(Pending::default());
+        let (log, recovery) = Log::open(directory, options, Arc::clone(&pending) as _)?;
+        pending.begin(log.synced());
+        let found = log.queues().into_iter().map(|state| (state.queue, state)).collect();
+        let archive = Self {
+            log,
+            pending,
+            forms: forms.into(),
+            found: Mutex::new(found),
+            passing: AtomicU64::new(PASSING),
+        };
+        Ok((Arc::new(archive), recovery))
+    }
+
+    /// A number for a queue that ends with the process.
+    pub(crate) fn passing_number(&self) -> u64 {
+        self.passing.fetch_add(LEVELS, Ordering::Relaxed)
+    }
+
+    /// What the log had of a queue when it was opened; asked for once.
+    pub(crate) fn found(&self, number: u64) -> Option<QueueState> {
+        self.found.lock().remove(&number)
+    }
+
+    /// Forgets what the log had of queues that nobody asked for: they were deleted, or ended with their process.
+    pub(crate) fn forget_rest(&self) {
+        let rest = std::mem::take(&mut *self.found.lock());
+        let mut commit = Commit::new();
+        for number in rest.into_keys() {
+            commit.drop_queue(number);
+        }
+        self.write_behind(&mut commit);
+    }
+
+    /// A queue is gone with all its levels.
+    pub(crate) fn drop_queue(&self, number: u64, levels: u64) {
+        let mut commit = Commit::new();
+        (number..number.saturating_add(levels)).for_each(|number| commit.drop_queue(number));
+        self.write_behind(&mut commit);
+    }
+
+    /// Hands a commit to the log. When that takes none now, it is as it was, and none comes back.
+    pub(crate) fn write(&self, commit: &mut Commit) -> Option<Lsn> {
+        match self.log.commit(commit) {
+            Ok(lsn) => {
+                self.pending.written(lsn);
+                Some(lsn)
+            }
+            Err(LogError::Closed) => {
+                commit.clear();
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Hands the log a commit that only makes room: it is always taken.
+    pub(crate) fn write_behind(&self, commit: &mut Commit) {
+        if !commit.is_empty() {
+            self.write(commit);
+        }
+    }
+
+    /// A queue has something to write that the log did not take: it is asked again when the disk takes writes.
+    pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
+        self.pending.ask_again(queue);
+    }
+
+    /// True while the log takes nothing that needs room.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.pending.is_failed()
+    }
+
+    /// Why, for people.
+    pub(crate) fn why(&self) -> String {
+        let why = self.pending.why();
+        format!("the message cannot be written down now: {}", why.as_deref().unwrap_or("the disk refuses"))
+    }
+
+    /// Has `sink` told these receipts when everything before `lsn` is safe; false when it is already.
+    pub(crate) fn tell(
+        &self,
+        lsn: Lsn,
+        sink: &Arc<dyn ReceiptSink>,
+        runs: impl FnOnce() -> SmallVec<[Receipt; 1]>,
+    ) -> bool {
+        self.pending.add(lsn, || Waits::Receipts { sink: Arc::clone(sink), runs: runs() })
+    }
+
+    /// Returns when everything before `lsn` is safe.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) async fn safe(&self, lsn: Lsn) -> Result<(), Arc<str>> {
+        let (told, hears) = tokio::sync::oneshot::channel();
+        if !self.pending.add(lsn, || Waits::Task(told)) {
+            return Ok(());
+        }
+        hears.await.unwrap_or_else(|_| Err("the log was closed".into()))
+    }
+
+    /// True when so much waits for the disk that publishers have to.
+    #[inline]
+    pub(crate) fn is_congested(&self) -> bool {
+        self.pending.waiting() > HIGH && !self.is_failed()
+    }
+
+    /// Pending while that is so.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.pending.poll(cx, HIGH / 2)
+    }
+
+    /// Reads messages of a queue: see [`Log::read`].
+    pub(crate) fn read(&self, number: u64, from: u64, count: usize, bytes: u64, window: &mut Window) {
+        self.log.read(number, from, count, bytes, window);
+    }
+
+    /// The form of that number.
+    pub(crate) fn form(&self, id: u8) -> Option<&'static dyn WireForm> {
+        self.forms.iter().copied().find(|form| form.id() == id)
+    }
+
+    /// Writes what waits, and nothing any more.
+    pub(crate) fn close(&self) {
+        self.log.close();
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("usage", &self.log.usage()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! Who waits until the log is safe up to a place.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use linkspan_contract::{Outcome, Receipt, ReceiptSink, Refused};
+use linkspan_queues::log::{LogError, Lsn, Watch};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use crate::queue::Queue;
+
+/// Hears from the log, and tells those who wait.
+#[derive(Default)]
+pub(crate) struct Pending {
+    state: Mutex<State>,
+    synced: AtomicU64,
+    written: AtomicU64,
+    failed: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the places that are waited for.
+    line: VecDeque<(Lsn, Waits)>,
+    publishers: Vec<Waker>,
+    /// Queues that have something to write.
+    stuck: Vec<Weak<Queue>>,
+    why: Option<Arc<str>>,
+}
+
+/// Who waits for a place.
+pub(crate) enum Waits {
+    /// A lane's publisher.
+    Receipts { sink: Arc<dyn ReceiptSink>, runs: SmallVec<[Receipt; 1]> },
+    /// Somebody who does nothing else meanwhile.
+    Task(oneshot::Sender<Result<(), Arc<str>>>),
+}
+
+impl Waits {
+    fn tell(self, failed: Option<&Arc<str>>) {
+        match self {
+            Self::Task(told) => {
+                let _ = told.send(failed.map_or(Ok(()), |why| Err(Arc::clone(why))));
+            }
+            Self::Receipts { sink, mut runs } => {
+                if let Some(why) = failed {
+                    for run in runs.iter_mut().filter(|run| run.outcome == Outcome::Accepted) {
+                        let text = format!("the message could not be written down: {why}");
+                        run.outcome = Outcome::Failed(Refused::Full(text));
+                    }
+                }
+                sink.receipts(&runs);
+            }
+        }
+    }
+
+    /// Adds receipts of the same lane that are told at the same time; gives them back when they are another's.
+    fn join(&mut self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Receipts { sink, runs }, Self::Receipts { sink: same, runs: more })
+                if Arc::ptr_eq(sink, &same) =>
+            {
+                for run in more {
+                    match runs.last_mut() {
+                        Some(last)
+                            if last.outcome == run.outcome
+                                && last.first.saturating_add(last.count.into()) == run.first =>
+                        {
+                            last.count = last.count.saturating_add(run.count);
+                        }
+                        _ => runs.push(run),
+                    }
+                }
+                None
+            }
+            (_, other) => Some(other),
+        }
+    }
+}
+
+impl Pending {
+    /// Everything before `synced` is safe from the beginning.
+    pub(crate) fn begin(&self, synced: Lsn) {
+        self.synced.store(synced, Ordering::SeqCst);
+        self.written.fetch_max(synced, Ordering::SeqCst);
+    }
+
+    /// So far was written.
+    pub(crate) fn written(&self, to: Lsn) {
+        self.written.fetch_max(to, Ordering::SeqCst);
+    }
+
+    /// Bytes that are not safe yet.
+    #[inline]
+    pub(crate) fn waiting(&self) -> u64 {
+        self.written.load(Ordering::Relaxed).saturating_sub(self.synced.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn why(&self) -> Option<Arc<str>> {
+        self.state.lock().why.clone()
+    }
+
+    /// Has somebody wait for a place; false when it is safe already.
+    pub(crate) fn add(&self, lsn: Lsn, who: impl FnOnce() -> Waits) -> bool {
+        let mut state = self.state.lock();
+        if lsn <= self.synced.load(Ordering::SeqCst) {
+            return false;
+        }
+        // Who wrote first may come second, by a little.
+        let behind = state.line.iter().rev().take_while(|(other, _)| *other > lsn).count();
+        let place = state.line.len() - behind;
+        state.line.insert(place, (lsn, who()));
+        true
+    }
+
+    pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
+        let mut state = self.state.lock();
+        let is_it = |other: &Weak<Queue>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(queue));
+        if !state.stuck.iter().any(is_it) {
+            state.stuck.push(Arc::downgrade(queue));
+        }
+    }
+
+    /// Ready when no more than `low` bytes wait, or there is no telling when that will be.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, low: u64) -> Poll<()> {
+        let mut state = self.state.lock();
+        if self.is_failed() || self.waiting() <= low {
+            return Poll::Ready(());
+        }
+        if !state.publishers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.publishers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Takes out who waits for places up to `to`, those of one lane together.
+    fn take(state: &mut State, to: Lsn) -> Vec<Waits> {
+        let count = state.line.partition_point(|(lsn, _)| *lsn <= to);
+        let mut taken: Vec<Waits> = Vec::new();
+        for (_, waits) in state.line.drain(..count) {
+            let alone = match taken.last_mut() {
+                Some(last) => last.join(waits),
+                None => Some(waits),
+            };
+            taken.extend(alone);
+        }
+        if state.line.is_empty() && state.line.capacity() > ROOM {
+            state.line = VecDeque::new();
+        }
+        taken
+    }
+}
+
+/// Room for so many who wait is kept.
+const ROOM: usize = 4096;
+
+impl Watch for Pending {
+    fn synced(&self, to: Lsn) {
+        let (taken, publishers) = {
+            let mut state = self.state.lock();
+            self.synced.fetch_max(to, Ordering::SeqCst);
+            (Self::take(&mut state, to), std::mem::take(&mut state.publishers))
+        };
+        taken.into_iter().for_each(|waits| waits.tell(None));
+        publishers.into_iter().for_each(Waker::wake);
+    }
+
+    fn failed(&self, _from: Lsn, to: Lsn, why: &str) {
+        let why: Arc<str> = why.into();
+        tracing::error!(%why, "messages cannot be written down: publishers of durable messages are refused until they can");
+        let (taken, publishers) = {
+            let mut state = self.state.lock();
+            state.why = Some(Arc::clone(&why));
+            self.failed.store(true, Ordering::SeqCst);
+            (Self::take(&mut state, to), std::mem::take(&mut state.publishers))
+        };
+        metrics::counter!("linkspan_log_failures_total").increment(1);
+        taken.into_iter().for_each(|waits| waits.tell(Some(&why)));
+        publishers.into_iter().for_each(Waker::wake);
+    }
+
+    fn resumed(&self) {
+        tracing::info!("messages can be written down again");
+        let stuck = {
+            let mut state = self.state.lock();
+            state.why = None;
+            self.failed.store(false, Ordering::SeqCst);
+            std::mem::take(&mut state.stuck)
+        };
+        for queue in stuck.iter().filter_map(Weak::upgrade) {
+            queue.write_again();
+        }
+    }
+
+    fn trouble(&self, what: &LogError) {
+        tracing::warn!(%what, "the log");
+    }
+}

@@ -1,0 +1,126 @@
+//! What a queue tells the log.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use linkspan_contract::{Kept, Millis};
+use linkspan_queues::log::{Commit, Lsn};
+use linkspan_queues::{Diary, Gone, Journal, Position, Queue as Engine, Queued};
+
+use super::Queue;
+use crate::archive::Archive;
+use crate::written::Written;
+
+/// The journal of a queue; that of a back end in memory records nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    desk: Option<Box<Desk>>,
+}
+
+/// Where a queue's journal is written.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) archive: Arc<Archive>,
+    pub(crate) diary: Diary<Written>,
+    /// The queue outlives the process.
+    durable: bool,
+    /// Messages that stood before it when the queue was found in the log are there only if they are durable.
+    pub(crate) found_below: Position,
+}
+
+impl Record {
+    /// For the queue of this number in the log; without one it ends with the process.
+    pub(crate) fn new(archive: &Arc<Archive>, number: Option<u64>) -> Self {
+        let diary = Diary::new(number.unwrap_or_else(|| archive.passing_number()), Written);
+        let archive = Arc::clone(archive);
+        Self { desk: Some(Box::new(Desk { archive, diary, durable: number.is_some(), found_below: 0 })) }
+    }
+
+    pub(crate) fn desk(&mut self) -> Option<&mut Desk> {
+        self.desk.as_deref_mut()
+    }
+
+    /// Hands to the log what has gathered, and tells where it ends. The queue's lock is held.
+    #[inline]
+    pub(crate) fn write(&mut self) -> Option<Lsn> {
+        let desk = self.desk.as_mut()?;
+        if desk.diary.commit.is_empty() {
+            return None;
+        }
+        if let Some(why) = desk.diary.refused.take() {
+            tracing::error!(%why, "a message could not be written down");
+        }
+        desk.archive.write(&mut desk.diary.commit)
+    }
+
+    /// True when something has gathered that the log did not take.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.desk.as_ref().is_some_and(|desk| !desk.diary.commit.is_empty())
+    }
+
+    /// Has the log ask again when it takes writes.
+    pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
+        if let Some(desk) = &self.desk {
+            desk.archive.ask_again(queue);
+        }
+    }
+
+    /// What has gathered, to be written together with others'.
+    pub(crate) fn gathered(&mut self) -> Option<&mut Commit> {
+        self.desk.as_mut().map(|desk| &mut desk.diary.commit)
+    }
+
+    /// Whose death is to be written behind what becomes of them.
+    pub(crate) fn dead(&mut self) -> Commit {
+        self.desk.as_mut().map(|desk| std::mem::take(&mut desk.diary.dead)).unwrap_or_default()
+    }
+}
+
+/// Counts in a new queue what the log has of it; [`State::fill`](super::State) brings it in.
+pub(super) fn remember(engine: &mut Engine<Kept, Record>) {
+    let levels = engine.limits().max_priority;
+    let Some(desk) = engine.journal_mut().desk() else { return };
+    let (archive, number) = (Arc::clone(&desk.archive), desk.diary.number());
+    let mut next = 0;
+    for priority in 0..=levels {
+        let Some(found) = archive.found(number.saturating_add(priority.into())) else { continue };
+        next = next.max(found.next);
+        let beside = found.len.saturating_mul(Written::BESIDE);
+        engine.leave_outside(priority, 0, found.len, found.bytes.saturating_sub(beside), found.next);
+    }
+    if let Some(desk) = engine.journal_mut().desk() {
+        desk.found_below = next;
+    }
+}
+
+impl Journal<Kept> for Record {
+    #[inline]
+    fn takes(&self, durable: bool, paged: bool) -> bool {
+        let Some(desk) = &self.desk else { return true };
+        !(paged || durable && desk.durable) || !desk.archive.is_failed()
+    }
+
+    #[inline]
+    fn queued(&mut self, message: &Queued<Kept>, paged: bool) -> bool {
+        let Some(desk) = &mut self.desk else { return false };
+        (paged || message.durable && desk.durable) && desk.diary.queued(message, true)
+    }
+
+    fn given(&mut self, priority: u8, positions: Range<Position>) {
+        if let Some(desk) = &mut self.desk {
+            Journal::<Kept>::given(&mut desk.diary, priority, positions);
+        }
+    }
+
+    fn returned(&mut self, message: &Queued<Kept>, not_before: Millis) {
+        if let Some(desk) = &mut self.desk {
+            desk.diary.returned(message, not_before);
+        }
+    }
+
+    fn gone(&mut self, priority: u8, positions: Range<Position>, how: Gone) {
+        if let Some(desk) = &mut self.desk {
+            Journal::<Kept>::gone(&mut desk.diary, priority, positions, how);
+        }
+    }
+}

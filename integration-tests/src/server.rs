@@ -34,7 +34,7 @@ fn config(toml: &str, folder: &Path) -> Config {
         Err(errors) => panic!("the test's configuration is wrong:\n{errors}"),
     };
     for backend in config.backends.values_mut() {
-        if let Backend::Embedded { path } = backend {
+        if let Backend::Embedded { path, .. } = backend {
             *path = folder.join(&path);
         }
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use linkspan_amqp::{AmqpBackend, AmqpOptions};
 use linkspan_contract::lease::SoleInstance;
 use linkspan_contract::{Backend, Clock};
-use linkspan_embedded::{Embedded, EmbeddedOptions};
+use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
 use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
 
 use super::certificates;
+use crate::doors;
 use crate::config::{self, Config, ConfigError, ConfigErrors, Culprit, Limits, MqttVersion, Upstream};
 
 /// What is wrong with back ends as they are configured, whether or not their brokers are there.
@@ -57,8 +58,24 @@ pub fn open(
     for (name, backend) in &config.backends {
         let wrong = |key: Option<&str>, text: String| config.wrong(Culprit::Backend(name, key), text);
         let backend: Arc<dyn Backend> = match backend {
-            config::Backend::Embedded { .. } => {
-                Embedded::open(name, embedded(&config.limits), Arc::clone(clock))
+            config::Backend::Embedded { path, sync } => {
+                if *sync == config::Sync::Never {
+                    tracing::warn!(
+                        backend = %name,
+                        "sync = \"never\": what is acknowledged is lost when the machine goes off before the system has written it"
+                    );
+                }
+                let on_disk = OnDisk {
+                    directory: path.clone(),
+                    sync: match sync {
+                        config::Sync::Group => SyncMode::Group,
+                        config::Sync::Always => SyncMode::Always,
+                        config::Sync::Never => SyncMode::Never,
+                    },
+                    forms: doors::forms(),
+                };
+                Embedded::durable(name, embedded(&config.limits), Arc::clone(clock), &on_disk)
+                    .map_err(|error| wrong(Some("path"), error.to_string()))?
             }
             config::Backend::Amqp(upstream) => {
                 let options = amqp(upstream).map_err(|(key, text)| wrong(key, text))?;

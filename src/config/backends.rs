@@ -21,6 +21,8 @@ pub enum Backend {
     Embedded {
         /// Its directory; relative to where Linkspan was started.
         path: PathBuf,
+        /// When what is acknowledged is made safe.
+        sync: Sync,
     },
     /// RabbitMQ and other brokers that speak AMQP 0-9-1.
     Amqp(Upstream),
@@ -32,6 +34,19 @@ pub enum Backend {
         /// Which version it is spoken to in.
         version: MqttVersion,
     },
+}
+
+/// When what an embedded back end writes is made safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sync {
+    /// One `fdatasync` for all who wait while the one before is under way.
+    #[default]
+    Group,
+    /// One for each.
+    Always,
+    /// None: acknowledged messages survive the end of Linkspan, but not that of the machine.
+    Never,
 }
 
 impl Backend {
@@ -53,6 +68,8 @@ pub(super) struct BackendTable {
     kind: Option<String>,
     /// Of kind `embedded`; [`DEFAULT_PATH`] when not given.
     path: Option<PathBuf>,
+    /// Of kind `embedded`; [`Sync::Group`] when not given.
+    sync: Option<Sync>,
     /// Of kinds `amqp` and `mqtt`.
     url: Option<Url>,
     /// Of kinds `amqp` and `mqtt`: certificates to trust beside the machine's own, PEM.
@@ -84,14 +101,14 @@ pub(super) fn check(
     report: &mut Report<'_>,
 ) -> BTreeMap<Arc<str>, Backend> {
     if backends.is_empty() {
-        return BTreeMap::from([(DEFAULT_NAME.into(), Backend::Embedded { path: DEFAULT_PATH.into() })]);
+        return BTreeMap::from([(DEFAULT_NAME.into(), Backend::Embedded { path: DEFAULT_PATH.into(), sync: Sync::default() })]);
     }
     let mut built: BTreeMap<Arc<str>, Backend> = BTreeMap::new();
     for (name, table) in backends {
         let key = KeyPath::of(["backends", name]);
         if let Some(backend) = table.check(&key, report) {
-            if let Backend::Embedded { path } = &backend
-                && let Some((other, _)) = built.iter().find(|(_, other)| **other == backend)
+            if let Backend::Embedded { path, .. } = &backend
+                && let Some((other, _)) = built.iter().find(|(_, other)| matches!(other, Backend::Embedded { path: same, .. } if same == path))
             {
                 let path = path.display();
                 report
@@ -149,7 +166,7 @@ impl BackendTable {
         if path.as_os_str().is_empty() {
             report.bad_value(&key.key("path"), "\"\" is no directory");
         }
-        Some(Backend::Embedded { path })
+        Some(Backend::Embedded { path, sync: self.sync.unwrap_or_default() })
     }
 
     fn check_upstream(
@@ -159,6 +176,10 @@ impl BackendTable {
         schemes: [&str; 2],
         report: &mut Report<'_>,
     ) -> Option<Upstream> {
+        if self.sync.is_some() {
+            let text = format!("a back end of kind `{kind}` writes nothing down here: only `embedded` has a sync");
+            report.bad_value(&key.key("sync"), text);
+        }
         if self.path.is_some() {
             report.bad_value(
                 &key.key("path"),

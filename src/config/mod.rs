@@ -36,7 +36,7 @@ use std::sync::Arc;
 use figment::value::Value;
 use serde::Deserialize;
 
-pub use backends::Backend;
+pub use backends::{Backend, Sync};
 pub use doors::{AmqpDoor, Doors, HttpDoor, MqttDoor};
 pub use error::{ConfigError, ConfigErrors, Hint, OtherLine, Place, Problem};
 pub use key::KeyPath;

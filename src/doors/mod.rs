@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use linkspan_contract::WireForm;
+use linkspan_contract::neutral::NEUTRAL;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::listener::{Listener, Stream};
@@ -32,6 +34,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 fn give_way(cx: &Context<'_>) {
     cx.waker().wake_by_ref();
     std::thread::yield_now();
+}
+
+/// The forms in which messages come in, for who keeps them beyond this process.
+pub fn forms() -> Vec<&'static dyn WireForm> {
+    let mut forms: Vec<&'static dyn WireForm> = vec![&NEUTRAL, &amqp::AMQP_FORM];
+    forms.extend(mqtt::forms());
+    forms
 }
 
 /// A protocol server.

@@ -9,11 +9,15 @@ use hashbrown::HashMap;
 use linkspan_contract::{
     Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Health, Support,
 };
+use linkspan_queues::log::{Damage, Options, Recovery};
 use parking_lot::RwLock;
 
+use crate::archive::Archive;
 use crate::connection::EmbeddedConnection;
 use crate::house::House;
-use crate::options::EmbeddedOptions;
+use crate::open_error::OpenError;
+use crate::options::{EmbeddedOptions, OnDisk};
+use crate::register::Register;
 use crate::vhost::Vhost;
 
 /// An in-process broker; several vhosts may live in it, each with its own exchanges, queues and addresses.
@@ -21,6 +25,9 @@ pub struct Embedded {
     house: Arc<House>,
     vhosts: RwLock<HashMap<Arc<str>, Arc<Vhost>, RandomState>>,
     watch: Option<Arc<dyn BindingWatch>>,
+    /// Keeps what is declared durable; none where all is in memory.
+    register: Option<Arc<Register>>,
+    capabilities: &'static Capabilities,
 }
 
 /// Is told which addresses the queues of any vhost are bound to, one word for each binding that comes or goes, for
@@ -56,7 +63,7 @@ pub struct QueueDepth {
     pub consumers: u64,
 }
 
-/// What every back end of this kind can do.
+/// What a back end of this kind can do that keeps everything in memory.
 pub static CAPABILITIES: Capabilities = Capabilities {
     publish_subscribe: Support::Native,
     competing_consumers: Support::Native,
@@ -73,8 +80,49 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     sessions: Support::Absent("a session ends with its connection"),
 };
 
+/// What one with a directory can do.
+pub static DURABLE: Capabilities = Capabilities {
+    durable: Support::Native,
+    ..CAPABILITIES
+};
+
 impl Embedded {
-    /// Opens a back end of that name, which holds nothing yet. `clock` tells the time for expiry and deadlines.
+    /// Opens a back end whose durable things live in a directory: what an earlier one has left there is there again.
+    /// `clock` tells the time for expiry and deadlines, and is to go on where that one's stood.
+    ///
+    /// # Errors
+    /// When another process has the directory, or it cannot be read or written.
+    pub fn durable(
+        name: &str,
+        options: EmbeddedOptions,
+        clock: Arc<dyn Clock>,
+        on_disk: &OnDisk,
+    ) -> Result<Arc<Self>, OpenError> {
+        let directory = &on_disk.directory;
+        let unmade = |source| OpenError::Directory { directory: directory.clone(), source };
+        std::fs::create_dir_all(directory).map_err(unmade)?;
+        let log = Options { sync: on_disk.sync, ..Options::default() };
+        let (archive, recovery) = Archive::open(&directory.join(LOG), log, &on_disk.forms)?;
+        report(name, &recovery);
+        let (register, known) = Register::open(directory)?;
+        let register = Arc::new(register);
+        let house = Arc::new(House::new(name, options, clock, Some(Arc::clone(&archive))));
+        let restored = known.restore(&house, None, &register);
+        let now = house.now();
+        let mut vhosts = HashMap::default();
+        for vhost in restored.vhosts {
+            let queues: Vec<_> = vhost.look().queues().cloned().collect();
+            queues.iter().for_each(|queue| queue.begin(now));
+            vhosts.insert(Arc::clone(&vhost.name), vhost);
+        }
+        if restored.whole {
+            archive.forget_rest();
+        }
+        let vhosts = RwLock::new(vhosts);
+        Ok(Arc::new(Self { house, vhosts, watch: None, register: Some(register), capabilities: &DURABLE }))
+    }
+
+    /// Opens a back end of that name in memory, which holds nothing yet. `clock` tells the time for expiry and deadlines.
     pub fn open(name: &str, options: EmbeddedOptions, clock: Arc<dyn Clock>) -> Arc<Self> {
         Self::over(House::new(name, options, clock, None), None)
     }
@@ -90,7 +138,8 @@ impl Embedded {
     }
 
     fn over(house: House, watch: Option<Arc<dyn BindingWatch>>) -> Arc<Self> {
-        Arc::new(Self { house: Arc::new(house), vhosts: RwLock::default(), watch })
+        let (house, vhosts) = (Arc::new(house), RwLock::default());
+        Arc::new(Self { house, vhosts, watch, register: None, capabilities: &CAPABILITIES })
     }
 
     /// All queues as they are now, shared subscriptions included.
@@ -122,7 +171,13 @@ impl Embedded {
             return Arc::clone(vhost);
         }
         let mut vhosts = self.vhosts.write();
-        let made = || Arc::new(Vhost::new(Arc::clone(name), Arc::clone(&self.house), self.watch.clone()));
+        let made = || {
+            let (name, house, watch) = (Arc::clone(name), Arc::clone(&self.house), self.watch.clone());
+            Arc::new(match &self.register {
+                Some(register) => Vhost::kept(name, house, watch, Arc::clone(register)),
+                None => Vhost::new(name, house, watch),
+            })
+        };
         Arc::clone(vhosts.entry(Arc::clone(name)).or_insert_with(made))
     }
 }
@@ -130,7 +185,7 @@ impl Embedded {
 #[async_trait]
 impl Backend for Embedded {
     fn capabilities(&self) -> &Capabilities {
-        &CAPABILITIES
+        self.capabilities
     }
 
     async fn connect(
@@ -151,5 +206,46 @@ impl Backend for Embedded {
 
     async fn close(&self) {
         self.house.close();
+        let (archive, register) = (self.house.archive.clone(), self.register.clone());
+        if archive.is_none() && register.is_none() {
+            return;
+        }
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Some(register) = register {
+                register.close();
+            }
+            if let Some(archive) = archive {
+                archive.close();
+            }
+        });
+        if closed.await.is_err() {
+            tracing::error!(backend = %self.house.name, "what was written last may not be on the disk: closing failed");
+        }
+    }
+}
+
+/// The folder of the log in the directory.
+const LOG: &str = "log";
+
+/// Tells what was found on the disk.
+fn report(name: &str, recovery: &Recovery) {
+    let Recovery { segments, records, bytes, damage, cut, lost } = recovery;
+    if *records > 0 {
+        tracing::info!(backend = name, segments, records, bytes, "what an earlier process has left was read");
+    }
+    if let Some(Damage { file, offset, bytes, copy }) = cut {
+        tracing::warn!(
+            backend = name, file, offset, bytes, copy = copy.as_deref().unwrap_or("none"),
+            "the log ended in the middle of a write: nobody was told that it was safe"
+        );
+    }
+    for Damage { file, offset, bytes, copy } in damage {
+        tracing::error!(
+            backend = name, file, offset, bytes, copy = copy.as_deref().unwrap_or("none"),
+            "the log is damaged: what lay there is lost and set aside, everything else is served"
+        );
+    }
+    for (queue, message) in lost {
+        tracing::error!(backend = name, queue, message, "a part of a message is damaged: it is lost");
     }
 }

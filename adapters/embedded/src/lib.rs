@@ -19,7 +19,7 @@
 //!
 //! | file | noun |
 //! | --- | --- |
-//! | [`embedded`], [`options`], [`house`] | the back end, its bounds, what its vhosts share |
+//! | [`embedded`], [`options`], [`open_error`], [`house`] | the back end, its bounds, why it cannot be, what its vhosts share |
 //! | [`connection`], [`lane`], [`transaction`], [`commit`], [`body`] | a client's scope, and its ways through |
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
 //! | [`consumers`], [`working`], [`fetches`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
@@ -47,6 +47,7 @@ mod house;
 mod inward;
 mod keeper;
 mod lane;
+mod open_error;
 mod options;
 mod outlet;
 mod pending;
@@ -66,4 +67,6 @@ mod working;
 mod written;
 
 pub use embedded::{BindingWatch, CAPABILITIES, Embedded, QueueDepth};
-pub use options::EmbeddedOptions;
+pub use linkspan_queues::log::SyncMode;
+pub use open_error::OpenError;
+pub use options::{EmbeddedOptions, OnDisk};

@@ -1,6 +1,9 @@
 //! Bounds of an embedded back end.
 
-use linkspan_contract::Millis;
+use std::path::PathBuf;
+
+use linkspan_contract::{Millis, WireForm};
+use linkspan_queues::log::SyncMode;
 
 /// How much may wait in memory, and when publishers are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,4 +35,15 @@ impl Default for EmbeddedOptions {
             body_limit: 128 << 20,
         }
     }
+}
+
+/// Where an embedded back end keeps what is to survive.
+#[derive(Clone)]
+pub struct OnDisk {
+    /// Its directory, made when it is not there.
+    pub directory: PathBuf,
+    /// When what is acknowledged is made safe.
+    pub sync: SyncMode,
+    /// The forms of messages: those of all that may ever have been published here.
+    pub forms: Vec<&'static dyn WireForm>,
 }

@@ -314,6 +314,7 @@ impl Log {
         let coordinator = self.coordinator.lock().take();
         if let Some(coordinator) = coordinator {
             coordinator.join();
+            self.shared.store.release();
         }
     }
 }

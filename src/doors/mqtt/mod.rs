@@ -52,6 +52,7 @@ use linkspan_contract::Backend;
 use tokio::sync::Semaphore;
 
 pub use self::limits::Limits;
+pub use self::translate::forms;
 use self::metric::Counters;
 use self::registry::Registry;
 use super::listener::Stream;

@@ -17,12 +17,18 @@ use std::sync::Arc;
 
 use linkspan_contract::{
     BackendError, Body, Ended, Flags, Message, Outcome, Refused, Replay, Settle, Settlement, Span, TargetId,
+    WireForm,
 };
 
 use super::receipts::Answer;
 use crate::protocol::mqtt::{
-    PropertyIdentifier, PublishProperties, PublishSpans, Qos, ReasonCode, RetainHandling,
+    PropertyIdentifier, PublishProperties, PublishSpans, Qos, ReasonCode, RetainHandling, Version,
 };
+
+/// The forms of PUBLISH packets.
+pub fn forms() -> [&'static dyn WireForm; 2] {
+    [form::of(Version::V311), form::of(Version::V5)]
+}
 
 /// The user property that carries AMQP's priority.
 pub(super) const PRIORITY: &str = "amqp-priority";

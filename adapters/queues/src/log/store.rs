@@ -35,6 +35,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes names safe.
     fn sync(&self) -> io::Result<()>;
+
+    /// Nothing is read or written any more: somebody else may have it.
+    fn release(&self) {}
 }
 
 /// A file. What is written is there for good after [`StoreFile::sync`].
@@ -65,7 +68,7 @@ pub trait StoreFile: Send + Sync + 'static {
 pub struct Directory {
     path: PathBuf,
     /// Held open as long as the directory is ours; none when it is only looked at.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Directory {
@@ -93,12 +96,12 @@ impl Directory {
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(|error| io("cannot write the lock in", error))?;
-        Ok(Self { path: path.to_owned(), _lock: Some(lock) })
+        Ok(Self { path: path.to_owned(), lock: Some(lock) })
     }
 
     /// A directory to look at, whoever has it. Nothing is to be written through it.
     pub fn look(path: &Path) -> Self {
-        Self { path: path.to_owned(), _lock: None }
+        Self { path: path.to_owned(), lock: None }
     }
 }
 
@@ -161,6 +164,11 @@ impl Store for Directory {
 
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+
+    fn release(&self) {
+        // The lock goes with the process at the latest.
+        let _ = self.lock.as_ref().map(File::unlock);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::routes::{Pattern, Route};
 /// What a back end of this kind can do.
 fn of(backend: &Backend) -> &'static Capabilities {
     match backend {
-        Backend::Embedded { .. } => &linkspan_embedded::CAPABILITIES,
+        Backend::Embedded { .. } => &linkspan_embedded::DURABLE,
         Backend::Amqp(_) => &linkspan_amqp::CAPABILITIES,
         Backend::Mqtt { .. } => &linkspan_mqtt::CAPABILITIES,
     }
@@ -69,7 +69,7 @@ pub fn described(config: &Config) -> String {
     text.push_str("\nback ends\n");
     for (name, backend) in &config.backends {
         let place = match backend {
-            Backend::Embedded { path } => path.display().to_string(),
+            Backend::Embedded { path, .. } => path.display().to_string(),
             Backend::Amqp(upstream) | Backend::Mqtt { upstream, .. } => upstream.url.to_string(),
         };
         let _ = writeln!(text, "  {name}: {}, {place}", backend.kind());

@@ -30,7 +30,7 @@ pub(crate) struct Archive {
 /// Queues of the log from this number on end with the process.
 pub(crate) const PASSING: u64 = 1 << 62;
 
-/// Numbers that one queue may use: one for each priority.
+/// Numbers of the log that a queue has: one for each priority. The first is that of the register, times these.
 pub(crate) const LEVELS: u64 = 256;
 
 /// Bytes that are not safe yet above which publishers wait.

@@ -13,7 +13,8 @@
 //!
 //! Topology before queues, these before sessions, these before sinks; no lock is held while another thread is waited
 //! for. Two queues, or two sessions, are locked together by a [`commit`] alone, in the order of their addresses. A publish
-//! takes the topology's lock only to make a plan.
+//! takes the topology's lock only to make a plan. What is to be kept of the topology is sent to the [`register`]'s writer
+//! under its lock, so that both have the same order; the writer takes that lock when it has written.
 //!
 //! # Rooms
 //!
@@ -27,6 +28,7 @@
 //! | [`archive`], [`pending`], [`written`] | what is on the disk, who waits for it, and how a message is written |
 //! | [`gate`], [`brake`] | who is held, and by what |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
+//! | [`register`] | what is declared, on the disk |
 
 mod archive;
 mod arguments;
@@ -54,6 +56,7 @@ mod pending;
 mod plan;
 mod publisher;
 mod queue;
+mod register;
 mod scratch;
 mod session;
 mod slots;
@@ -66,7 +69,8 @@ mod window;
 mod working;
 mod written;
 
-pub use embedded::{BindingWatch, CAPABILITIES, Embedded, QueueDepth};
+pub use embedded::{BindingWatch, CAPABILITIES, DURABLE, Embedded, QueueDepth};
 pub use linkspan_queues::log::SyncMode;
 pub use open_error::OpenError;
 pub use options::{EmbeddedOptions, OnDisk};
+pub use register::{QueueName, RegisterError, queue_names};

@@ -41,12 +41,12 @@ use record::Record;
 #[derive(Debug, Default)]
 pub(crate) struct QueueTraits {
     pub(crate) durable: bool,
-    /// Its number in the log, when it outlives the process; each of its priorities has one of those that follow.
-    pub(crate) number: Option<u64>,
     /// The client whose own it is.
     pub(crate) owner: Option<u64>,
     pub(crate) auto_delete: bool,
     pub(crate) declared: Owned,
+    /// What it is called on the disk; none: nothing of it is there.
+    pub(crate) number: Option<u64>,
     /// The shared subscription that it is, by group and filter.
     pub(crate) group: Option<(Box<str>, Box<str>)>,
 }

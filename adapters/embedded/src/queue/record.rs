@@ -8,7 +8,7 @@ use linkspan_queues::log::{Commit, Lsn};
 use linkspan_queues::{Diary, Gone, Journal, Position, Queue as Engine, Queued};
 
 use super::Queue;
-use crate::archive::Archive;
+use crate::archive::{Archive, LEVELS};
 use crate::written::Written;
 
 /// The journal of a queue; that of a back end in memory records nothing.
@@ -29,9 +29,10 @@ pub(crate) struct Desk {
 }
 
 impl Record {
-    /// For the queue of this number in the log; without one it ends with the process.
+    /// For the queue that the register knows by this number; without one it ends with the process.
     pub(crate) fn new(archive: &Arc<Archive>, number: Option<u64>) -> Self {
-        let diary = Diary::new(number.unwrap_or_else(|| archive.passing_number()), Written);
+        let first = number.map(|number| number.saturating_mul(LEVELS));
+        let diary = Diary::new(first.unwrap_or_else(|| archive.passing_number()), Written);
         let archive = Arc::clone(archive);
         Self { desk: Some(Box::new(Desk { archive, diary, durable: number.is_some(), found_below: 0 })) }
     }

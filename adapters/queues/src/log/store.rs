@@ -148,7 +148,7 @@ impl Store for Directory {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoreFile>> {
         let path = self.path.join(name);
-        let file = OpenOptions::new().read(true).write(self._lock.is_some()).open(path)?;
+        let file = OpenOptions::new().read(true).write(self.lock.is_some()).open(path)?;
         // What is read is read in order; a system that knows no advice does without.
         let _ = fadvise(&file, 0, None, Advice::Sequential);
         Ok(Arc::new(DirectoryFile(file)))

@@ -342,8 +342,8 @@ mod tests {
     use crate::house::House;
     use crate::options::EmbeddedOptions;
 
-    #[test]
-    fn a_lane_that_lives_long_forgets_queues_that_are_gone() {
+    #[tokio::test]
+    async fn a_lane_that_lives_long_forgets_queues_that_are_gone() {
         let options = EmbeddedOptions::default();
         let house = Arc::new(House::new("local", options, Arc::new(SystemClock)));
         let vhost = Arc::new(Vhost::new("/".into(), house, None));
@@ -359,7 +359,7 @@ mod tests {
             arguments: &[],
         };
         for subscription in 0..1000 {
-            let (counts, _) = vhost.declare_queue(&spec, 1).unwrap();
+            let (counts, _) = vhost.declare_queue(&spec, 1).await.unwrap();
             let key = SubscriptionKey { subscription, part: 0 };
             let how = Subscribe::new(Settle::ByConsumer);
             let source = Source::Queue(&counts.name);
@@ -368,7 +368,7 @@ mod tests {
             if subscription % 2 == 0 {
                 consumers.unsubscribe(key, 0, &mut touched);
             } else {
-                vhost.delete_queue(&counts.name, false, false, 1).unwrap();
+                vhost.delete_queue(&counts.name, false, false, 1).await.unwrap();
             }
         }
         assert!(consumers.queues.len() < 10, "{}", consumers.queues.len());

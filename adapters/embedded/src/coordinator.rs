@@ -159,7 +159,9 @@ mod tests {
             auto_delete: false,
             arguments: &arguments,
         };
-        let (_, queue) = vhost.declare_queue(&spec, 1).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (_, queue) = runtime.block_on(vhost.declare_queue(&spec, 1)).unwrap();
+        drop(runtime);
         let queue = queue.unwrap();
         let message = Letters::numbered(TargetId(0), [1]).batch().keep(0..1).kept(0).unwrap();
         for _ in 0..100 {

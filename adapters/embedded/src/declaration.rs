@@ -11,14 +11,24 @@ use crate::arguments::{Declared, QueueArguments, owned, text_of};
 use crate::exchange::{self, End, Exchange};
 use crate::headers;
 use crate::queue::{Queue, QueueTraits, Remains};
-use crate::topology::Topology;
+use crate::register::{ExchangeRow, Keeping, QueueRow, Records, Row, Turn};
+use crate::topology::{self, Topology};
 use crate::vhost::Vhost;
 
 /// Names that only the standard and this back end give.
 const RESERVED: &str = "amq.";
 
+/// A queue's counts, and the queue itself when this declaration made it.
+pub(crate) type Made = (QueueCounts, Option<Arc<Queue>>);
+
+/// What a declaration comes to.
+enum Declaring {
+    Now(Made),
+    Kept(Keeping<Made>),
+}
+
 impl Vhost {
-    pub(crate) fn declare_exchange(&self, spec: &ExchangeSpec<'_>) -> Result<(), Refused> {
+    pub(crate) async fn declare_exchange(self: &Arc<Self>, spec: &ExchangeSpec<'_>) -> Result<(), Refused> {
         if spec.name.is_empty() && !spec.passive {
             return Err(default_exchange());
         }
@@ -33,16 +43,57 @@ impl Vhost {
             return Err(reserved(What::Exchange, spec.name));
         }
         let new = new_exchange(spec)?;
-        self.change(|topology| match topology.exchange(spec.name) {
-            Some(exchange) => same_exchange(exchange, spec),
-            None => {
-                topology.add_exchange(new);
-                Ok(())
-            }
-        })
+        let turn = self.turn(spec.name).await;
+        match self.keep_exchange(spec, new, turn)? {
+            Some(keeping) => keeping.kept().await,
+            None => Ok(()),
+        }
     }
 
-    pub(crate) fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<(), Refused> {
+    /// Has an exchange kept that others see when it is durable; one that is not to be kept, they see at once.
+    fn keep_exchange(
+        self: &Arc<Self>,
+        spec: &ExchangeSpec<'_>,
+        new: Exchange,
+        turn: Option<Turn>,
+    ) -> Result<Option<Keeping<()>>, Refused> {
+        let records = self.records().filter(|_| spec.durable);
+        let Some(records) = records else {
+            return self.change(|topology| match topology.exchange(spec.name) {
+                Some(exchange) => same_exchange(exchange, spec).map(|()| None),
+                None => {
+                    topology.add_exchange(new);
+                    Ok(None)
+                }
+            });
+        };
+        let topology = self.look();
+        if let Some(exchange) = topology.exchange(spec.name) {
+            return same_exchange(exchange, spec).map(|()| None);
+        }
+        let row = ExchangeRow {
+            name: Arc::clone(&new.name),
+            kind: new.kind.clone(),
+            auto_delete: new.auto_delete,
+            internal: new.internal,
+            arguments: new.arguments.clone(),
+        };
+        let vhost = Arc::clone(self);
+        Ok(Some(records.put(Row::Exchange(row), move || {
+            vhost.change(|topology| topology.add_exchange(new));
+            drop(turn);
+        })))
+    }
+
+    /// Waits until nobody else declares this name; where nothing is kept, nobody has to.
+    async fn turn(&self, name: &str) -> Option<Turn> {
+        match self.records() {
+            Some(records) => records.turn(name).await,
+            None => None,
+        }
+    }
+
+    pub(crate) async fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<(), Refused> {
         if name.is_empty() {
             return Err(default_exchange());
         }
@@ -52,22 +103,24 @@ impl Vhost {
                 "deletion of system exchange '{name}' in vhost '{vhost}' not allowed"
             )));
         }
-        self.change(|topology| {
+        let (deleted, went) = self.undo(|topology| {
             let used = topology.exchange(name).is_some_and(Exchange::is_used);
             if if_unused && used {
                 return Err(Refused::InUse { what: What::Exchange, name: name.into() });
             }
             topology.remove_exchange(name);
             Ok(())
-        })
+        });
+        deleted?;
+        self.settled(went).await
     }
 
     /// Declares a queue; the queue itself comes along when this declaration made it.
-    pub(crate) fn declare_queue(
+    pub(crate) async fn declare_queue(
         self: &Arc<Self>,
         spec: &QueueSpec<'_>,
         client: u64,
-    ) -> Result<(QueueCounts, Option<Arc<Queue>>), Refused> {
+    ) -> Result<Made, Refused> {
         let now = self.house.now();
         if spec.passive {
             let queue = self.queue(spec.name, client)?;
@@ -87,62 +140,161 @@ impl Vhost {
         if unknown > 0 {
             metrics::counter!("linkspan_queue_arguments_ignored_total").increment(unknown as u64);
         }
+        let turn = self.turn(&name).await;
+        match self.keep_queue(spec, client, &name, arguments, turn)? {
+            Declaring::Kept(keeping) => keeping.kept().await,
+            Declaring::Now(made) => Ok(made),
+        }
+    }
+
+    /// Has a queue kept that others see when it is durable; one that is not to be kept, they see at once. An exclusive
+    /// queue is not: after a restart it would be nobody's.
+    fn keep_queue(
+        self: &Arc<Self>,
+        spec: &QueueSpec<'_>,
+        client: u64,
+        name: &Arc<str>,
+        arguments: QueueArguments,
+        turn: Option<Turn>,
+    ) -> Result<Declaring, Refused> {
+        let records = self.records().filter(|_| spec.durable && !spec.exclusive);
         let traits = QueueTraits {
             durable: spec.durable,
             owner: spec.exclusive.then_some(client),
             auto_delete: spec.auto_delete,
             declared: owned(spec.arguments),
+            number: records.map(Records::number),
             group: None,
         };
-        let new = Queue::new(Arc::clone(&name), self, traits, &arguments, now);
-        let made = self.change(|topology| match topology.queue(&name) {
-            Some(queue) => same_queue(queue, spec, client).map(|()| (queue.declared(now), None)),
-            None => {
-                topology.add_queue(Arc::clone(&new));
-                Ok((new.declared(now), Some(Arc::clone(&new))))
+        let Some((records, number)) = records.zip(traits.number) else {
+            let now = self.house.now();
+            let new = Queue::new(Arc::clone(name), self, traits, &arguments, now);
+            let made = self.change(|topology| match topology.queue(name) {
+                Some(queue) => same_queue(queue, spec, client).map(|()| (queue.declared(now), None)),
+                None => {
+                    topology.add_queue(Arc::clone(&new));
+                    Ok((new.declared(now), Some(Arc::clone(&new))))
+                }
+            })?;
+            if let Some(queue) = &made.1 {
+                queue.watch();
             }
-        })?;
-        if let Some(queue) = &made.1 {
-            queue.watch();
+            return Ok(Declaring::Now(made));
+        };
+        let topology = self.look();
+        if let Some(queue) = topology.queue(name) {
+            same_queue(queue, spec, client)?;
+            return Ok(Declaring::Now((queue.declared(self.house.now()), None)));
         }
-        Ok(made)
+        let row = QueueRow {
+            name: Arc::clone(name),
+            number,
+            auto_delete: spec.auto_delete,
+            arguments: traits.declared.clone(),
+        };
+        let (vhost, name) = (Arc::clone(self), Arc::clone(name));
+        Ok(Declaring::Kept(records.put(Row::Queue(row), move || {
+            let now = vhost.house.now();
+            let new = Queue::new(name, &vhost, traits, &arguments, now);
+            vhost.change(|topology| topology.add_queue(Arc::clone(&new)));
+            drop(turn);
+            new.watch();
+            (new.declared(now), Some(new))
+        })))
     }
 
-    pub(crate) fn delete_queue(
+    pub(crate) async fn delete_queue(
         &self,
         name: &str,
         if_unused: bool,
         if_empty: bool,
         client: u64,
     ) -> Result<u64, Refused> {
-        let deleted = self.change(|topology| {
+        let (deleted, went) = self.undo(|topology| {
             let Some(queue) = topology.queue(name).cloned() else { return Ok(None) };
             queue.check_owner(client)?;
             let remains = queue.end_if(if_unused, if_empty)?;
             topology.remove_queue(&queue);
             Ok(Some(remains))
-        })?;
-        Ok(deleted.map_or(0, Remains::tell))
+        });
+        let ready = deleted?.map_or(0, Remains::tell);
+        self.settled(went).await?;
+        Ok(ready)
     }
 
-    pub(crate) fn bind(&self, binding: &Binding<'_>, client: u64) -> Result<(), Refused> {
-        self.change(|topology| {
-            if let Some((source, binding)) = ends(topology, binding, client)? {
-                topology.bind(source, binding);
+    pub(crate) async fn bind(self: &Arc<Self>, binding: &Binding<'_>, client: u64) -> Result<(), Refused> {
+        loop {
+            if let Some(keeping) = self.keep_binding(binding, client)? {
+                return keeping.kept().await?;
             }
-            Ok(())
-        })
+            let bound = self.change(|topology| {
+                let (source, new) = ends(topology, binding, client)?;
+                // Its ends may have become such as are kept since the look.
+                let is_new = !topology.exchange(source).is_some_and(|exchange| exchange.has(&new));
+                if is_new && topology.keeps(source, &new) {
+                    return Ok(false);
+                }
+                topology.bind(source, new);
+                Ok(true)
+            })?;
+            if bound {
+                return Ok(());
+            }
+        }
     }
 
-    pub(crate) fn unbind(&self, binding: &Binding<'_>, client: u64) -> Result<(), Refused> {
-        self.change(|topology| {
+    /// Has a binding kept that takes effect when it is durable; none when it is not to be kept, or is already.
+    fn keep_binding(
+        self: &Arc<Self>,
+        binding: &Binding<'_>,
+        client: u64,
+    ) -> Result<Option<Keeping<Result<(), Refused>>>, Refused> {
+        let Some(records) = self.records() else { return Ok(None) };
+        let topology = self.look();
+        let (source, new) = ends(&topology, binding, client)?;
+        let Some(exchange) = topology.exchange(source) else { return Ok(None) };
+        if !topology.keeps(source, &new) || exchange.has(&new) {
+            return Ok(None);
+        }
+        let source = Arc::clone(&exchange.name);
+        let Some(row) = topology::row(Arc::clone(&source), new.clone()) else { return Ok(None) };
+        let vhost = Arc::clone(self);
+        Ok(Some(records.put(Row::Binding(row), move || {
+            vhost.change(|topology| {
+                // An end that went since has taken what was kept of the binding along.
+                if topology.exchange(&source).is_none() || !topology.keeps(&source, &new) {
+                    return Err(gone(topology, &source, &new));
+                }
+                topology.bind(&source, new);
+                Ok(())
+            })
+        })))
+    }
+
+    pub(crate) async fn unbind(&self, binding: &Binding<'_>, client: u64) -> Result<(), Refused> {
+        let (undone, went) = self.undo(|topology| {
             match ends(topology, binding, client) {
-                Ok(Some((source, binding))) => topology.unbind(source, &binding),
-                Ok(None) | Err(Refused::NotFound { .. }) => {}
+                Ok((source, binding)) => topology.unbind(source, &binding),
+                Err(Refused::NotFound { .. }) => {}
                 Err(why) => return Err(why),
             }
             Ok(())
-        })
+        });
+        undone?;
+        self.settled(went).await
+    }
+}
+
+/// The end of a binding that went while it was being made.
+fn gone(topology: &Topology, source: &str, binding: &exchange::Binding) -> Refused {
+    match &binding.to {
+        End::Queue(queue) if topology.exchange(source).is_some_and(|exchange| exchange.durable) => {
+            no_queue(&queue.name)
+        }
+        End::Exchange(name) if !topology.exchange(name).is_some_and(|exchange| exchange.durable) => {
+            no_exchange(name)
+        }
+        _ => no_exchange(source),
     }
 }
 
@@ -151,8 +303,7 @@ fn ends<'b>(
     topology: &Topology,
     binding: &Binding<'b>,
     client: u64,
-) -> Result<Option<(&'b str, exchange::Binding)>, Refused> {
-    let no_queue = |name: &str| Refused::NotFound { what: What::Queue, name: name.into() };
+) -> Result<(&'b str, exchange::Binding), Refused> {
     if binding.source.is_empty() || binding.to == BindingEnd::Exchange("") {
         return Err(default_exchange());
     }
@@ -172,10 +323,11 @@ fn ends<'b>(
         headers::check(binding.arguments)?;
     }
     let arguments = owned(binding.arguments);
-    Ok(Some((binding.source, exchange::Binding { key: binding.key.into(), arguments, to })))
+    Ok((binding.source, exchange::Binding { key: binding.key.into(), arguments, to }))
 }
 
-fn new_exchange(spec: &ExchangeSpec<'_>) -> Result<Exchange, Refused> {
+/// An exchange as it was declared, or will be.
+pub(crate) fn new_exchange(spec: &ExchangeSpec<'_>) -> Result<Exchange, Refused> {
     let alternate = match spec.arguments.iter().find(|(name, _)| *name == "alternate-exchange") {
         None => None,
         Some((_, value)) => Some(text_of(spec.arguments, "alternate-exchange").ok_or_else(|| {
@@ -222,6 +374,10 @@ fn same_queue(queue: &Queue, spec: &QueueSpec<'_>, client: u64) -> Result<(), Re
 
 fn default_exchange() -> Refused {
     Refused::AccessRefused("operation not permitted on the default exchange".into())
+}
+
+fn no_queue(name: &str) -> Refused {
+    Refused::NotFound { what: What::Queue, name: name.into() }
 }
 
 fn no_exchange(name: &str) -> Refused {

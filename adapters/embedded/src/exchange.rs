@@ -114,35 +114,39 @@ impl Exchange {
 
     /// Adds a binding; false when it is there.
     pub(crate) fn bind(&mut self, binding: Binding) -> bool {
-        let list = match &mut self.table {
-            Table::Topic(tree) => {
-                let pattern = Pattern::from_binding(&binding.key);
-                if tree.under(&pattern).any(|other| other.is(&binding)) {
-                    return false;
-                }
-                tree.insert(&pattern, binding);
-                self.bindings += 1;
-                return true;
-            }
-            Table::Direct(keys) => keys.entry(binding.key.clone()).or_default(),
-            Table::Fanout(list) | Table::Headers(list) => list,
-        };
-        let is_new = !list.iter().any(|other| other.is(&binding));
-        if is_new {
-            list.push(binding);
-            self.bindings += 1;
+        if self.has(&binding) {
+            return false;
         }
-        is_new
+        match &mut self.table {
+            Table::Topic(tree) => tree.insert(&Pattern::from_binding(&binding.key), binding),
+            Table::Direct(keys) => keys.entry(binding.key.clone()).or_default().push(binding),
+            Table::Fanout(list) | Table::Headers(list) => list.push(binding),
+        }
+        self.bindings += 1;
+        true
     }
 
-    /// Removes a binding; false when it was not there.
-    pub(crate) fn unbind(&mut self, binding: &Binding) -> bool {
-        let found = match &mut self.table {
+    /// True when there is such a binding.
+    pub(crate) fn has(&self, binding: &Binding) -> bool {
+        match &self.table {
             Table::Topic(tree) => {
-                tree.remove(&Pattern::from_binding(&binding.key), |other| other.is(binding)).is_some()
+                tree.under(&Pattern::from_binding(&binding.key)).any(|other| other.is(binding))
             }
             Table::Direct(keys) => {
-                let Some(list) = keys.get_mut(&binding.key) else { return false };
+                keys.get(&binding.key).into_iter().flatten().any(|other| other.is(binding))
+            }
+            Table::Fanout(list) | Table::Headers(list) => list.iter().any(|other| other.is(binding)),
+        }
+    }
+
+    /// Removes a binding; none when it was not there.
+    pub(crate) fn unbind(&mut self, binding: &Binding) -> Option<Binding> {
+        let found = match &mut self.table {
+            Table::Topic(tree) => {
+                tree.remove(&Pattern::from_binding(&binding.key), |other| other.is(binding))
+            }
+            Table::Direct(keys) => {
+                let list = keys.get_mut(&binding.key)?;
                 let found = take(list, binding);
                 if list.is_empty() {
                     keys.remove(&binding.key);
@@ -151,7 +155,7 @@ impl Exchange {
             }
             Table::Fanout(list) | Table::Headers(list) => take(list, binding),
         };
-        self.bindings -= usize::from(found);
+        self.bindings -= usize::from(found.is_some());
         found
     }
 
@@ -210,10 +214,7 @@ impl Exchange {
     }
 }
 
-fn take(list: &mut Vec<Binding>, binding: &Binding) -> bool {
-    let place = list.iter().position(|other| other.is(binding));
-    if let Some(place) = place {
-        list.swap_remove(place);
-    }
-    place.is_some()
+fn take(list: &mut Vec<Binding>, binding: &Binding) -> Option<Binding> {
+    let place = list.iter().position(|other| other.is(binding))?;
+    Some(list.swap_remove(place))
 }

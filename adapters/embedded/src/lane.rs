@@ -202,15 +202,15 @@ impl Lane for EmbeddedLane {
     }
 
     async fn declare_exchange(&mut self, exchange: &ExchangeSpec<'_>) -> Result<(), Refused> {
-        self.vhost.declare_exchange(exchange)
+        self.vhost.declare_exchange(exchange).await
     }
 
     async fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<(), Refused> {
-        self.vhost.delete_exchange(name, if_unused)
+        self.vhost.delete_exchange(name, if_unused).await
     }
 
     async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused> {
-        let (counts, made) = self.vhost.declare_queue(queue, self.client)?;
+        let (counts, made) = self.vhost.declare_queue(queue, self.client).await?;
         if let Some(made) = made
             && queue.exclusive
         {
@@ -220,7 +220,7 @@ impl Lane for EmbeddedLane {
     }
 
     async fn delete_queue(&mut self, name: &str, if_unused: bool, if_empty: bool) -> Result<u64, Refused> {
-        self.vhost.delete_queue(name, if_unused, if_empty, self.client)
+        self.vhost.delete_queue(name, if_unused, if_empty, self.client).await
     }
 
     async fn purge_queue(&mut self, name: &str) -> Result<u64, Refused> {
@@ -228,11 +228,11 @@ impl Lane for EmbeddedLane {
     }
 
     async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
-        self.vhost.bind(binding, self.client)
+        self.vhost.bind(binding, self.client).await
     }
 
     async fn unbind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
-        self.vhost.unbind(binding, self.client)
+        self.vhost.unbind(binding, self.client).await
     }
 
     async fn begin(&mut self) -> Result<(), Refused> {

@@ -13,7 +13,8 @@
 //!
 //! Topology before queues, these before sessions, these before sinks; no lock is held while another thread is waited
 //! for. Two queues, or two sessions, are locked together by a [`commit`] alone, in the order of their addresses. A publish
-//! takes the topology's lock only to make a plan.
+//! takes the topology's lock only to make a plan. What is to be kept of the topology is sent to the [`register`]'s writer
+//! under its lock, so that both have the same order; the writer takes that lock when it has written.
 //!
 //! # Rooms
 //!
@@ -26,6 +27,7 @@
 //! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
 //! | [`gate`], [`brake`] | who is held, and by what |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
+//! | [`register`] | what is declared, on the disk |
 
 mod arguments;
 mod body;
@@ -50,6 +52,8 @@ mod outlet;
 mod plan;
 mod publisher;
 mod queue;
+#[allow(dead_code, reason = "no back end is opened with a directory yet")]
+mod register;
 mod scratch;
 mod session;
 mod slots;
@@ -63,3 +67,4 @@ mod working;
 
 pub use embedded::{BindingWatch, CAPABILITIES, Embedded, QueueDepth};
 pub use options::EmbeddedOptions;
+pub use register::{QueueName, RegisterError, queue_names};

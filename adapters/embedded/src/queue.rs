@@ -38,6 +38,8 @@ pub(crate) struct QueueTraits {
     pub(crate) owner: Option<u64>,
     pub(crate) auto_delete: bool,
     pub(crate) declared: Owned,
+    /// What it is called on the disk; none: nothing of it is there.
+    pub(crate) number: Option<u64>,
     /// The shared subscription that it is, by group and filter.
     pub(crate) group: Option<(Box<str>, Box<str>)>,
 }

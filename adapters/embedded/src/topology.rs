@@ -12,6 +12,7 @@ use linkspan_contract::{Destination, ExchangeKind, Properties, Refused, What};
 use crate::embedded::BindingWatch;
 use crate::exchange::{Binding, Bound, End, Exchange};
 use crate::queue::Queue;
+use crate::register::{BindingRow, EndRow, Gone};
 use crate::subscription::Subscription;
 
 /// The topic exchange that is the vhost's address space.
@@ -30,6 +31,8 @@ const PREDECLARED: [(&str, ExchangeKind); 5] = [
 pub(crate) struct Topology {
     vhost: Arc<str>,
     watch: Option<Arc<dyn BindingWatch>>,
+    /// What of it is kept and has gone; none where nothing is kept.
+    gone: Option<Vec<Gone>>,
     exchanges: HashMap<Arc<str>, Exchange, RandomState>,
     queues: HashMap<Arc<str>, Declared, RandomState>,
     groups: HashMap<(Box<str>, Box<str>), Arc<Queue>, RandomState>,
@@ -60,7 +63,8 @@ impl fmt::Debug for Topology {
 type Spelled<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 impl Topology {
-    pub(crate) fn new(vhost: Arc<str>, watch: Option<Arc<dyn BindingWatch>>) -> Self {
+    /// A topology with nothing declared. `keeps`: what is durable is to outlive it.
+    pub(crate) fn new(vhost: Arc<str>, watch: Option<Arc<dyn BindingWatch>>, keeps: bool) -> Self {
         let exchanges = PREDECLARED
             .into_iter()
             .filter_map(|(name, kind)| {
@@ -68,7 +72,33 @@ impl Topology {
                 Some((name.clone(), Exchange::new(name, kind)?))
             })
             .collect();
-        Self { vhost, watch, exchanges, queues: HashMap::default(), groups: HashMap::default() }
+        let gone = keeps.then(Vec::new);
+        Self { vhost, watch, gone, exchanges, queues: HashMap::default(), groups: HashMap::default() }
+    }
+
+    /// What is not to be kept any more since this was asked last.
+    pub(crate) fn take_gone(&mut self) -> Vec<Gone> {
+        self.gone.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// True when such a binding is kept: both its ends are here and kept themselves.
+    pub(crate) fn keeps(&self, source: &str, binding: &Binding) -> bool {
+        self.gone.is_some()
+            && self.exchange(source).is_some_and(|exchange| exchange.durable)
+            && match &binding.to {
+                End::Queue(queue) => {
+                    let is_here = |current| Arc::ptr_eq(current, queue);
+                    queue.traits().number.is_some() && self.queue(&queue.name).is_some_and(is_here)
+                }
+                End::Exchange(name) => self.exchange(name).is_some_and(|exchange| exchange.durable),
+                End::Subscriber(_) => false,
+            }
+    }
+
+    fn forget_kept(&mut self, what: Gone) {
+        if let Some(gone) = &mut self.gone {
+            gone.push(what);
+        }
     }
 
     pub(crate) fn exchange(&self, name: &str) -> Option<&Exchange> {
@@ -159,7 +189,14 @@ impl Topology {
 
     /// Undoes a binding; an auto-delete exchange that led nowhere else goes.
     pub(crate) fn unbind(&mut self, source: &str, binding: &Binding) {
-        if self.exchanges.get_mut(source).is_some_and(|exchange| exchange.unbind(binding)) {
+        let Some(exchange) = self.exchanges.get_mut(source) else { return };
+        let name = Arc::clone(&exchange.name);
+        if let Some(undone) = exchange.unbind(binding) {
+            if self.keeps(source, &undone)
+                && let Some(row) = row(name, undone)
+            {
+                self.forget_kept(Gone::Binding(row));
+            }
             self.tell_unbound(source, &binding.key);
             if let Some(list) = self.bound_of(&binding.to)
                 && let Some(place) = list.iter().position(|bound| {
@@ -193,6 +230,9 @@ impl Topology {
     fn remove_exchanges(&mut self, mut names: Vec<Arc<str>>) {
         while let Some(name) = names.pop() {
             let Some(exchange) = self.exchanges.remove(&name) else { continue };
+            if exchange.durable {
+                self.forget_kept(Gone::Exchange(Arc::clone(&name)));
+            }
             exchange.each_binding(|binding| {
                 if let Some(list) = self.bound_of(&binding.to) {
                     list.retain(|bound| bound.exchange != name);
@@ -208,6 +248,9 @@ impl Topology {
             return;
         }
         if let Some(declared) = self.queues.remove(&queue.name) {
+            if queue.traits().number.is_some() {
+                self.forget_kept(Gone::Queue(Arc::clone(&queue.name)));
+            }
             let left = self.forget(declared.bound, End::Queue(declared.queue));
             self.remove_exchanges(left);
         }
@@ -219,7 +262,7 @@ impl Topology {
         for Bound { exchange: name, key, arguments } in bound {
             let binding = Binding { key, arguments, to: to.clone() };
             let Some(exchange) = self.exchanges.get_mut(&name) else { continue };
-            if exchange.unbind(&binding) {
+            if exchange.unbind(&binding).is_some() {
                 if exchange.is_left() {
                     left.push(Arc::clone(&name));
                 }
@@ -338,4 +381,15 @@ impl Topology {
             }
         }
     }
+}
+
+/// What is kept of a binding.
+pub(crate) fn row(source: Arc<str>, binding: Binding) -> Option<BindingRow> {
+    let Binding { key, arguments, to } = binding;
+    let to = match to {
+        End::Queue(queue) => EndRow::Queue(Arc::clone(&queue.name)),
+        End::Exchange(name) => EndRow::Exchange(name),
+        End::Subscriber(_) => return None,
+    };
+    Some(BindingRow { source, to, key, arguments })
 }

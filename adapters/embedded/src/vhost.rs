@@ -9,7 +9,13 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::embedded::BindingWatch;
 use crate::house::House;
 use crate::queue::Queue;
+use crate::register::{Records, Register};
 use crate::topology::{Routes, Topology};
+
+/// Whether something went that was kept.
+#[must_use]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Went(bool);
 
 /// One vhost of the back end.
 #[derive(Debug)]
@@ -19,12 +25,31 @@ pub(crate) struct Vhost {
     /// Counts the changes; lanes find a target's way again when it differs.
     epoch: AtomicU64,
     topology: RwLock<Topology>,
+    /// Where what is declared here is kept; none: it is gone when this is.
+    records: Option<Records>,
 }
 
 impl Vhost {
+    /// A vhost that keeps nothing.
     pub(crate) fn new(name: Arc<str>, house: Arc<House>, watch: Option<Arc<dyn BindingWatch>>) -> Self {
-        let topology = RwLock::new(Topology::new(Arc::clone(&name), watch));
-        Self { name, house, epoch: AtomicU64::new(1), topology }
+        let topology = RwLock::new(Topology::new(Arc::clone(&name), watch, false));
+        Self { name, house, epoch: AtomicU64::new(1), topology, records: None }
+    }
+
+    /// A vhost whose durable declarations are kept.
+    pub(crate) fn kept(
+        name: Arc<str>,
+        house: Arc<House>,
+        watch: Option<Arc<dyn BindingWatch>>,
+        register: Arc<Register>,
+    ) -> Self {
+        let topology = RwLock::new(Topology::new(Arc::clone(&name), watch, true));
+        let records = Some(Records::new(register, Arc::clone(&name)));
+        Self { name, house, epoch: AtomicU64::new(1), topology, records }
+    }
+
+    pub(crate) fn records(&self) -> Option<&Records> {
+        self.records.as_ref()
     }
 
     #[inline]
@@ -41,12 +66,36 @@ impl Vhost {
         self.topology.read().route(to, properties)
     }
 
-    /// Changes the topology. Lock order is topology before queue.
+    /// Changes the topology. Lock order is topology before queue. What goes and was kept will be kept no more, without
+    /// waiting for it.
     pub(crate) fn change<R>(&self, how: impl FnOnce(&mut Topology) -> R) -> R {
+        self.undo(how).0
+    }
+
+    /// Changes the topology; also tells whether something went that was kept, of which [`settled`](Self::settled) knows
+    /// when it is gone for good.
+    pub(crate) fn undo<R>(&self, how: impl FnOnce(&mut Topology) -> R) -> (R, Went) {
         let mut topology: RwLockWriteGuard<'_, Topology> = self.topology.write();
         let result = how(&mut topology);
         self.epoch.fetch_add(1, Ordering::Release);
-        result
+        let mut went = Went(false);
+        if let Some(records) = &self.records {
+            let gone = topology.take_gone();
+            if !gone.is_empty() {
+                went.0 = true;
+                // Under the lock: the register has the topology's order.
+                records.forget(gone);
+            }
+        }
+        (result, went)
+    }
+
+    /// Waits until what went does not come back after a restart.
+    pub(crate) async fn settled(&self, went: Went) -> Result<(), Refused> {
+        match &self.records {
+            Some(records) if went.0 => records.settled().await,
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn look(&self) -> RwLockReadGuard<'_, Topology> {

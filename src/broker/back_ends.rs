@@ -11,8 +11,8 @@ use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
 use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
 
 use super::certificates;
-use crate::doors;
 use crate::config::{self, Config, ConfigError, ConfigErrors, Culprit, Limits, MqttVersion, Upstream};
+use crate::doors;
 
 /// What is wrong with back ends as they are configured, whether or not their brokers are there.
 pub fn refused(config: &Config) -> Vec<ConfigError> {

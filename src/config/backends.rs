@@ -101,14 +101,19 @@ pub(super) fn check(
     report: &mut Report<'_>,
 ) -> BTreeMap<Arc<str>, Backend> {
     if backends.is_empty() {
-        return BTreeMap::from([(DEFAULT_NAME.into(), Backend::Embedded { path: DEFAULT_PATH.into(), sync: Sync::default() })]);
+        return BTreeMap::from([(
+            DEFAULT_NAME.into(),
+            Backend::Embedded { path: DEFAULT_PATH.into(), sync: Sync::default() },
+        )]);
     }
     let mut built: BTreeMap<Arc<str>, Backend> = BTreeMap::new();
     for (name, table) in backends {
         let key = KeyPath::of(["backends", name]);
         if let Some(backend) = table.check(&key, report) {
             if let Backend::Embedded { path, .. } = &backend
-                && let Some((other, _)) = built.iter().find(|(_, other)| matches!(other, Backend::Embedded { path: same, .. } if same == path))
+                && let Some((other, _)) = built
+                    .iter()
+                    .find(|(_, other)| matches!(other, Backend::Embedded { path: same, .. } if same == path))
             {
                 let path = path.display();
                 report
@@ -177,7 +182,8 @@ impl BackendTable {
         report: &mut Report<'_>,
     ) -> Option<Upstream> {
         if self.sync.is_some() {
-            let text = format!("a back end of kind `{kind}` writes nothing down here: only `embedded` has a sync");
+            let text =
+                format!("a back end of kind `{kind}` writes nothing down here: only `embedded` has a sync");
             report.bad_value(&key.key("sync"), text);
         }
         if self.path.is_some() {

@@ -94,14 +94,11 @@ impl<'t> Commit<'t> {
         let mut locked: Vec<queue::Locked<'_>> = commit.queues.values().map(|one| one.queue.lock()).collect();
         // A queue that is locked cannot end before it is let go.
         drop(topology);
-        let room = locked
-            .iter_mut()
-            .zip(commit.queues.values())
-            .try_for_each(|(queue, share)| {
-                let durable = |kept: &Kept| kept.message().flags.has(Flags::DURABLE);
-                let any_durable = share.messages.iter().any(durable);
-                queue.check_room(share.messages.len() as u64, share.bytes, any_durable, now)
-            });
+        let room = locked.iter_mut().zip(commit.queues.values()).try_for_each(|(queue, share)| {
+            let durable = |kept: &Kept| kept.message().flags.has(Flags::DURABLE);
+            let any_durable = share.messages.iter().any(durable);
+            queue.check_room(share.messages.len() as u64, share.bytes, any_durable, now)
+        });
         let known = room.map(|()| {
             let known = commit.change(&mut locked, now);
             commit.deliver(now, touched, brakes);

@@ -81,10 +81,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
 };
 
 /// What one with a directory can do.
-pub static DURABLE: Capabilities = Capabilities {
-    durable: Support::Native,
-    ..CAPABILITIES
-};
+pub static DURABLE: Capabilities = Capabilities { durable: Support::Native, ..CAPABILITIES };
 
 impl Embedded {
     /// Opens a back end whose durable things live in a directory: what an earlier one has left there is there again.
@@ -235,13 +232,21 @@ fn report(name: &str, recovery: &Recovery) {
     }
     if let Some(Damage { file, offset, bytes, copy }) = cut {
         tracing::warn!(
-            backend = name, file, offset, bytes, copy = copy.as_deref().unwrap_or("none"),
+            backend = name,
+            file,
+            offset,
+            bytes,
+            copy = copy.as_deref().unwrap_or("none"),
             "the log ended in the middle of a write: nobody was told that it was safe"
         );
     }
     for Damage { file, offset, bytes, copy } in damage {
         tracing::error!(
-            backend = name, file, offset, bytes, copy = copy.as_deref().unwrap_or("none"),
+            backend = name,
+            file,
+            offset,
+            bytes,
+            copy = copy.as_deref().unwrap_or("none"),
             "the log is damaged: what lay there is lost and set aside, everything else is served"
         );
     }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
     Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvent, LaneEvents, Lost,
-    Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled, Source, Subscribe,
-    SubscriptionKey, TargetId,
+    Message, Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled, Source,
+    Subscribe, SubscriptionKey, TargetId,
 };
 
 use linkspan_queues::log::Lsn;
@@ -76,6 +76,11 @@ impl EmbeddedLane {
             && archive.tell(self.publisher.written, &self.receipts, || receipts(batch, &published))
         {
             published.done = 0;
+            let taken = published.taken;
+            published.exceptions.retain(|(place, outcome)| {
+                *place >= taken
+                    || batch.message(*place).is_none_or(|message| !is_told_later(message, outcome))
+            });
         }
         published
     }
@@ -267,7 +272,10 @@ impl Lane for EmbeddedLane {
         let written = result?;
         match &self.vhost.house.archive {
             Some(archive) if written > 0 => archive.safe(written).await.map_err(|why| {
-                Refused::Away(format!("{}: the transaction could not be written down: {why}", self.vhost.house.name))
+                Refused::Away(format!(
+                    "{}: the transaction could not be written down: {why}",
+                    self.vhost.house.name
+                ))
             }),
             _ => Ok(()),
         }
@@ -291,9 +299,9 @@ fn receipts(batch: &Batch<'_>, published: &Published) -> SmallVec<[Receipt; 1]> 
     let mut exceptions = published.exceptions.iter().peekable();
     let messages = batch.messages.get(..published.taken as usize).unwrap_or_default();
     let wanting = (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RECEIPT));
-    for (seq, (place, _)) in (first..).zip(wanting) {
+    for (seq, (place, message)) in (first..).zip(wanting) {
         while exceptions.next_if(|(at, _)| *at < place).is_some() {}
-        let exception = exceptions.next_if(|(at, _)| *at == place);
+        let exception = exceptions.next_if(|(at, outcome)| *at == place && is_told_later(message, outcome));
         let outcome = exception.map_or(Outcome::Accepted, |(_, outcome)| outcome.clone());
         match runs.last_mut() {
             Some(last) if last.outcome == outcome => last.count += 1,
@@ -301,6 +309,13 @@ fn receipts(batch: &Batch<'_>, published: &Published) -> SmallVec<[Receipt; 1]> 
         }
     }
     runs
+}
+
+/// Whether what became of a message is told with its receipt, and not at once: what goes back to its publisher does so
+/// before it is confirmed.
+fn is_told_later(message: &Message, outcome: &Outcome) -> bool {
+    let goes_back = message.flags.has(Flags::MANDATORY) && *outcome == Outcome::Unroutable;
+    message.flags.has(Flags::RECEIPT) && !goes_back
 }
 
 fn no_transaction() -> Refused {

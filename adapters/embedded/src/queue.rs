@@ -244,12 +244,7 @@ impl Queue {
     }
 
     /// Takes one kept message, from inside: a dead letter. What that costs others is for the caller to carry out.
-    pub(crate) fn put(
-        self: &Arc<Self>,
-        message: &Kept,
-        now: Millis,
-        touched: &mut Touched,
-    ) -> Said {
+    pub(crate) fn put(self: &Arc<Self>, message: &Kept, now: Millis, touched: &mut Touched) -> Said {
         Scratch::with(|scratch| {
             let mut state = self.state.lock();
             if state.ended {

@@ -44,3 +44,78 @@ linkspan_contract::conformance!(
     #[tokio::test(start_paused = true)]
     Fresh
 );
+
+/// One with a directory, in the machine's own time: its writer is a thread.
+mod on_disk {
+    use linkspan_contract::neutral::NEUTRAL;
+    use linkspan_contract::{
+        BackendError, Capabilities, Client, Connection, DeliverySink, Health, SystemClock,
+    };
+    use linkspan_embedded::SyncMode;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct OnDisk;
+
+    /// A back end whose directory goes with it.
+    struct Housed {
+        inner: Arc<Embedded>,
+        _directory: TempDir,
+    }
+
+    #[async_trait]
+    impl Backend for Housed {
+        fn capabilities(&self) -> &Capabilities {
+            self.inner.capabilities()
+        }
+
+        async fn connect(
+            &self,
+            client: &Client,
+            sink: Arc<dyn DeliverySink>,
+        ) -> Result<Box<dyn Connection>, BackendError> {
+            self.inner.connect(client, sink).await
+        }
+
+        async fn health(&self) -> Health {
+            self.inner.health().await
+        }
+
+        async fn close(&self) {
+            self.inner.close().await;
+        }
+    }
+
+    #[async_trait]
+    impl Fixture for OnDisk {
+        async fn backend(&self) -> Arc<dyn Backend> {
+            let directory = tempfile::tempdir().unwrap();
+            let on_disk = linkspan_embedded::OnDisk {
+                directory: directory.path().to_owned(),
+                sync: SyncMode::Group,
+                forms: vec![&NEUTRAL],
+            };
+            let options = EmbeddedOptions::default();
+            let inner = Embedded::durable("local", options, Arc::new(SystemClock), &on_disk).unwrap();
+            Arc::new(Housed { inner, _directory: directory })
+        }
+
+        async fn pass(&self, millis: u64) {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+
+        fn patience(&self) -> Duration {
+            Duration::from_secs(5)
+        }
+
+        fn quiet(&self) -> Duration {
+            Duration::from_millis(50)
+        }
+    }
+
+    linkspan_contract::conformance!(
+        #[tokio::test]
+        OnDisk
+    );
+}

@@ -287,7 +287,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// Messages of one priority that are ready.
     pub fn level_len(&self, priority: u8) -> usize {
-        self.ready.level_len(priority) + usize::try_from(self.outside.level_len(priority)).unwrap_or(usize::MAX)
+        self.ready.level_len(priority)
+            + usize::try_from(self.outside.level_len(priority)).unwrap_or(usize::MAX)
     }
 
     /// Messages that were released with a delay and wait for its end.

@@ -52,9 +52,9 @@ use linkspan_contract::Backend;
 use tokio::sync::Semaphore;
 
 pub use self::limits::Limits;
-pub use self::translate::forms;
 use self::metric::Counters;
 use self::registry::Registry;
+pub use self::translate::forms;
 use super::listener::Stream;
 use super::{Door, Stop};
 use crate::identity::Users;

@@ -57,9 +57,6 @@ impl Queue {
             desk.diary.commit.clear();
             desk.archive.drop_queue(desk.diary.number(), u64::from(levels) + 1);
         }
-        Remains {
-            engine,
-            seats: std::mem::take(&mut state.seats),
-        }
+        Remains { engine, seats: std::mem::take(&mut state.seats) }
     }
 }

@@ -72,7 +72,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     pub(super) fn purge_outside(&mut self) -> u64 {
         let mut purged = 0;
-        while let Some(priority) = self.outside.occupied().highest().and_then(|level| u8::try_from(level).ok()) {
+        while let Some(priority) =
+            self.outside.occupied().highest().and_then(|level| u8::try_from(level).ok())
+        {
             let from = self.outside.from(priority);
             self.journal.gone(priority, from..self.next, Gone::Purged);
             purged += self.outside.clear(priority);

@@ -544,7 +544,8 @@ fn what_was_restored_goes_on_where_it_was() {
         deadline: NEVER,
         attempts,
         priority: 0,
-        durable: true, logged: false,
+        durable: true,
+        logged: false,
     };
     queue.restore(100, kept("c", 9, 0), 0);
     queue.restore(100, kept("a", 2, 1), 0);

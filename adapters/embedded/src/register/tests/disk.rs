@@ -37,6 +37,8 @@ struct Inner {
     fails_on: bool,
     off_from: Option<u64>,
     held: bool,
+    /// A sync waits.
+    holds: bool,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -77,6 +79,11 @@ impl Disk {
     pub(super) fn hold(&self, held: bool) {
         self.inner.lock().held = held;
         self.released.notify_all();
+    }
+
+    /// A sync waits now.
+    pub(super) fn holds(&self) -> bool {
+        self.inner.lock().holds
     }
 
     /// What is there after the machine went off: all that was synced, and of the rest what `choose` keeps.
@@ -184,8 +191,10 @@ impl StorageBackend for DiskFile {
         {
             let mut inner = self.disk.inner.lock();
             while inner.held {
+                inner.holds = true;
                 self.disk.released.wait(&mut inner);
             }
+            inner.holds = false;
             inner.syncs += 1;
         }
         self.disk.call()?;

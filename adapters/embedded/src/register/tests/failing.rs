@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::io::ErrorKind;
+use std::pin::pin;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -9,7 +10,7 @@ use linkspan_contract::topology::BindingEnd;
 use linkspan_contract::{ExchangeKind, Refused};
 
 use super::disk::Disk;
-use super::life::{CLIENT, Life, Rows, STEPS};
+use super::life::{CLIENT, Life, Rows, STEPS, poll};
 
 /// What is kept before each step and after the last, and how many calls that takes.
 async fn states() -> (Vec<Rows>, u64) {
@@ -77,47 +78,101 @@ async fn wherever_the_machine_goes_off_what_was_told_is_there_and_what_is_there_
 #[tokio::test]
 async fn a_step_that_the_disk_refuses_is_told_so_and_can_be_done_again() {
     let (states, calls) = states().await;
-    for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
-        for call in 1..=calls {
-            let disk = Disk::default();
-            disk.fail_at(call, kind, false);
-            // There is nothing to serve at the very first start.
-            let Ok(life) = Life::on(disk.clone()) else { continue };
-            let mut refusals = 0;
-            for step in 0..STEPS {
-                if let Err(refused) = life.step(step).await {
-                    refusals += 1;
-                    assert!(
-                        matches!(refused, Refused::Full(_)),
-                        "{kind}, call {call}, step {step}: {refused}"
-                    );
-                    assert!(refused.may_retry());
-                    let goes = matches!(step, 9..=12 | 15);
-                    let seen = &states[if goes { step + 1 } else { step }];
-                    assert_eq!(life.rows(), *seen, "{kind}, call {call}, step {step}: what is seen");
-                    let left = Life::on(disk.after_power_loss(chance(call))).unwrap().known;
-                    assert!(
-                        left == states[step] || left == states[step + 1],
-                        "{kind}, call {call}, step {step}: what is left"
-                    );
-                    life.step(step).await.unwrap();
-                }
-                assert_eq!(life.rows(), states[step + 1], "{kind}, call {call}: after step {step}");
-                if refusals > 0 {
-                    life.settled().await.unwrap();
-                    let left = Life::on(disk.after_power_loss(|| false)).unwrap();
-                    assert_eq!(
-                        left.known,
-                        states[step + 1],
-                        "{kind}, call {call}: what is safe after step {step}"
-                    );
-                }
+    let mut refused_of_all = 0;
+    for call in 1..=calls {
+        let kind = if call % 2 == 0 { ErrorKind::StorageFull } else { ErrorKind::Other };
+        let disk = Disk::default();
+        disk.fail_at(call, kind, false);
+        // There is nothing to serve at the very first start.
+        let Ok(life) = Life::on(disk.clone()) else { continue };
+        let mut refusals = 0;
+        for step in 0..STEPS {
+            if let Err(refused) = life.step(step).await {
+                refusals += 1;
+                refused_of_all += 1;
+                assert!(matches!(refused, Refused::Full(_)), "{kind}, call {call}, step {step}: {refused}");
+                assert!(refused.may_retry());
+                let goes = matches!(step, 9..=12 | 15);
+                let seen = &states[if goes { step + 1 } else { step }];
+                assert_eq!(life.rows(), *seen, "{kind}, call {call}, step {step}: what is seen");
+                let left = Life::on(disk.after_power_loss(chance(call))).unwrap().known;
+                assert!(
+                    left == states[step] || left == states[step + 1],
+                    "{kind}, call {call}, step {step}: what is left"
+                );
+                life.step(step).await.unwrap();
             }
+            assert_eq!(life.rows(), states[step + 1], "{kind}, call {call}: after step {step}");
+            if refusals > 0 {
+                life.settled().await.unwrap();
+                let left = Life::on(disk.after_power_loss(|| false)).unwrap();
+                assert_eq!(
+                    left.known,
+                    states[step + 1],
+                    "{kind}, call {call}: what is safe after step {step}"
+                );
+            }
+        }
+        drop(life);
+        let life = Life::on(disk.after_power_loss(|| false)).unwrap();
+        assert_eq!(life.known, states[STEPS], "{kind}, call {call}: what is safe at the end");
+    }
+    assert!(refused_of_all > calls / 2, "{refused_of_all} refusals at {calls} calls");
+}
+
+#[tokio::test]
+async fn what_was_refused_is_not_kept_whatever_was_written_of_it() {
+    // The steps that declare.
+    for step in [0, 1, 2, 3, 4, 7] {
+        for later in 1.. {
+            let disk = Disk::default();
+            let life = Life::on(disk.clone()).unwrap();
+            for earlier in 0..step {
+                life.step(earlier).await.unwrap();
+            }
+            disk.fail_at(disk.calls() + later, ErrorKind::Other, false);
+            if life.step(step).await.is_ok() {
+                assert!(later > 3, "a transaction is more than {later} calls");
+                break;
+            }
+            // Another goes on with what the failure left.
+            life.queue("other", &[]).await.unwrap();
+            let rows = life.rows();
+            assert!(rows.len() <= step + 1, "step {step}, call {later}: it is not seen");
             drop(life);
             let life = Life::on(disk.after_power_loss(|| false)).unwrap();
-            assert_eq!(life.known, states[STEPS], "{kind}, call {call}: what is safe at the end");
+            assert_eq!(life.known, rows, "step {step}, call {later}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_binding_that_is_kept_stays_when_the_same_asked_for_once_more_fails() {
+    let mut failed = 0;
+    for later in 1..20 {
+        let disk = Disk::default();
+        let life = Life::on(disk.clone()).unwrap();
+        life.queue("q", &[]).await.unwrap();
+        disk.hold(true);
+        let bind = || life.bind("amq.topic", BindingEnd::Queue("q"), "k");
+        let (mut one, mut other) = (pin!(bind()), pin!(bind()));
+        assert!(poll(one.as_mut()).is_pending());
+        while !disk.holds() {
+            tokio::task::yield_now().await;
+        }
+        assert!(poll(other.as_mut()).is_pending(), "nobody sees the binding yet");
+        disk.fail_at(disk.calls() + later, ErrorKind::Other, false);
+        disk.hold(false);
+        let told = (one.await.is_ok(), other.await.is_ok());
+        failed += u32::from(told == (true, false));
+        disk.mend();
+        life.queue("later", &[]).await.unwrap();
+        let rows = life.rows();
+        assert_eq!(rows.iter().any(|row| row.starts_with("Binding")), told.0 || told.1, "call {later}");
+        let left = Life::on(disk.after_power_loss(|| false)).unwrap();
+        assert_eq!(left.known, rows, "call {later}");
+    }
+    assert!(failed > 2, "the second alone failed {failed} times");
 }
 
 #[tokio::test]

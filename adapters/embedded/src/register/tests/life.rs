@@ -1,8 +1,11 @@
 //! A vhost over a register, from a start to the next.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use linkspan_contract::topology::{Argument, Binding, BindingEnd};
 use linkspan_contract::{ExchangeKind, ExchangeSpec, QueueSpec, Refused, SystemClock, Value};
@@ -46,7 +49,7 @@ impl Life {
         let (register, found) = opened?;
         let register = Arc::new(register);
         let known = found.vhosts.values().flatten().map(in_words).collect();
-        let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::new(SystemClock)));
+        let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::new(SystemClock), None));
         let mut restored = found.restore(&house, None, &register);
         let make = || Arc::new(Vhost::kept("/".into(), Arc::clone(&house), None, Arc::clone(&register)));
         let vhost = restored.vhosts.pop().unwrap_or_else(make);
@@ -196,4 +199,9 @@ pub(super) fn queue<'a>(name: &'a str, arguments: &'a [Argument<'a>]) -> QueueSp
 
 pub(super) fn binding<'a>(source: &'a str, to: BindingEnd<'a>, key: &'a str) -> Binding<'a> {
     Binding { source, to, key: key.as_bytes(), arguments: &[] }
+}
+
+/// Looks whether something is done, once.
+pub(super) fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }

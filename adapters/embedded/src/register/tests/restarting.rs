@@ -140,8 +140,12 @@ async fn vhosts_are_kept_apart() {
     let directory = tempfile::tempdir().unwrap();
     let (register, _) = Register::open(directory.path()).unwrap();
     let register = Arc::new(register);
-    let house =
-        Arc::new(House::new("local", EmbeddedOptions::default(), Arc::new(linkspan_contract::SystemClock)));
+    let house = Arc::new(House::new(
+        "local",
+        EmbeddedOptions::default(),
+        Arc::new(linkspan_contract::SystemClock),
+        None,
+    ));
     for name in ["a", "b"] {
         let vhost = Arc::new(Vhost::kept(name.into(), Arc::clone(&house), None, Arc::clone(&register)));
         vhost.declare_queue(&queue("q", &[]), CLIENT).await.unwrap();
@@ -174,7 +178,7 @@ async fn a_queue_that_expires_is_kept_no_more() {
     let (register, _) = Register::open(directory.path()).unwrap();
     let register = Arc::new(register);
     let clock = Arc::new(PausedClock(Instant::now()));
-    let house = Arc::new(House::new("local", EmbeddedOptions::default(), clock));
+    let house = Arc::new(House::new("local", EmbeddedOptions::default(), clock, None));
     let vhost = Arc::new(Vhost::kept("/".into(), house, None, Arc::clone(&register)));
     let arguments = [("x-expires", Value::I32(20))];
     vhost.declare_queue(&queue("q", &arguments), CLIENT).await.unwrap();
@@ -322,7 +326,7 @@ fn a_file_that_an_earlier_version_wrote_can_be_opened() {
     let life = Life::at(directory.path());
     assert!(life.whole);
     assert_eq!(life.rows(), life.known);
-    assert_eq!(life.known.len(), 8, "{:#?}", life.known);
+    assert_eq!(life.known.len(), 9, "{:#?}", life.known);
     assert_eq!((life.number("q"), life.number("w")), (Some(1), Some(2)));
     assert_eq!(life.register.number(), 3);
 }

@@ -1,23 +1,18 @@
 //! Several clients at a time.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use linkspan_contract::topology::BindingEnd;
 use linkspan_contract::{ExchangeKind, Refused, SystemClock, Value, What};
 use tokio::task::JoinSet;
 
 use super::disk::Disk;
-use super::life::{CLIENT, Life, binding, exchange, queue};
+use super::life::{CLIENT, Life, binding, exchange, poll, queue};
 use crate::house::House;
 use crate::options::EmbeddedOptions;
 use crate::vhost::Vhost;
-
-fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_declarations_of_one_queue_one_makes_it() {
@@ -194,7 +189,7 @@ async fn what_is_not_kept_never_touches_the_file_and_waits_for_nobody() {
     let disk = Disk::default();
     let kept = Life::on(disk.clone()).unwrap();
     let calls = disk.calls();
-    let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::new(SystemClock)));
+    let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::new(SystemClock), None));
     let in_memory = Arc::new(Vhost::new("/".into(), house, None));
     for (vhost, durable) in [(&kept.vhost, false), (&in_memory, true), (&in_memory, false)] {
         let mut x = exchange("x", ExchangeKind::Fanout);

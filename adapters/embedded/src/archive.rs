@@ -81,6 +81,8 @@ impl Archive {
     pub(crate) fn drop_queue(&self, number: u64, levels: u64) {
         let mut commit = Commit::new();
         (number..number.saturating_add(levels)).for_each(|number| commit.drop_queue(number));
+        // Short keys fit into a record.
+        self.keys(number).iter().for_each(|key| drop(commit.delete(number, key)));
         self.write_behind(&mut commit);
     }
 
@@ -158,6 +160,11 @@ impl Archive {
     /// Reads messages of a queue: see [`Log::read`].
     pub(crate) fn read(&self, number: u64, from: u64, count: usize, bytes: u64, window: &mut Window) {
         self.log.read(number, from, count, bytes, window);
+    }
+
+    /// What is noted under a number.
+    pub(crate) fn keys(&self, number: u64) -> Vec<Box<[u8]>> {
+        self.log.keys(number)
     }
 
     /// The form of that number.

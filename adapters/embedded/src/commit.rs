@@ -20,6 +20,7 @@ use crate::consumers::Consumers;
 use crate::dead_letter::DeadLetters;
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
+use crate::parcel::Parcel;
 use crate::plan::is_settled;
 use crate::publisher::{Publisher, dropped_closed};
 use crate::queue::{self, Queue};
@@ -41,7 +42,7 @@ pub(crate) struct Commit<'t> {
 
 struct ForQueue {
     queue: Arc<Queue>,
-    messages: Vec<Kept>,
+    messages: Vec<Parcel>,
     bytes: u64,
     settled: Vec<Share>,
 }
@@ -95,7 +96,7 @@ impl<'t> Commit<'t> {
         // A queue that is locked cannot end before it is let go.
         drop(topology);
         let room = locked.iter_mut().zip(commit.queues.values()).try_for_each(|(queue, share)| {
-            let durable = |kept: &Kept| kept.message().flags.has(Flags::DURABLE);
+            let durable = |parcel: &Parcel| parcel.clone().kept().message().flags.has(Flags::DURABLE);
             let any_durable = share.messages.iter().any(durable);
             queue.check_room(share.messages.len() as u64, share.bytes, any_durable, now)
         });
@@ -146,12 +147,20 @@ impl<'t> Commit<'t> {
         for queue in &routes.queues {
             let share = self.queue(queue);
             share.bytes = share.bytes.saturating_add(message.batch.size(message.at));
-            share.messages.push(message.clone());
+            share.messages.push(message.clone().into());
         }
         for subscription in &routes.subscribers {
             if !(subscription.no_local && subscription.session.client == self.client) {
                 any = true;
-                self.session(&subscription.session).add(message, subscription, flags);
+                match subscription.session.inbox().filter(|_| !is_settled(subscription.settle, flags)) {
+                    Some(inbox) => {
+                        let via = subscription.key.subscription;
+                        let share = self.queue(inbox);
+                        share.bytes = share.bytes.saturating_add(message.batch.size(message.at));
+                        share.messages.push(Parcel { via, ..message.clone().into() });
+                    }
+                    None => self.session(&subscription.session).add(message, subscription, flags),
+                }
             }
         }
         if !any && flags.has(Flags::MANDATORY) {
@@ -190,7 +199,7 @@ impl<'t> Commit<'t> {
     fn change(&self, locked: &mut [queue::Locked<'_>], now: Millis) -> Vec<u32> {
         let mut known = vec![0_u32; self.transaction.settled.len()];
         for (queue, share) in locked.iter_mut().zip(self.queues.values()) {
-            share.messages.iter().for_each(|message| queue.push(message, now));
+            share.messages.iter().for_each(|message| queue.push(message.clone(), now));
             for Share { run, consumer, first, count } in &share.settled {
                 let Some(Settled { outcome, .. }) = self.transaction.settled.get(*run) else { continue };
                 let there = queue.settle(*consumer, *first, *count, outcome, now);

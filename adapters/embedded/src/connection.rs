@@ -15,6 +15,8 @@ use crate::vhost::Vhost;
 pub(crate) struct EmbeddedConnection {
     vhost: Arc<Vhost>,
     client: Client,
+    /// The queue of the client's session, when that outlives the process.
+    inbox: Option<Arc<Queue>>,
     sink: Arc<dyn DeliverySink>,
     sessions: Vec<Weak<Session>>,
     own: Arc<Own>,
@@ -37,8 +39,13 @@ impl Own {
 }
 
 impl EmbeddedConnection {
-    pub(crate) fn new(vhost: Arc<Vhost>, client: &Client, sink: Arc<dyn DeliverySink>) -> Self {
-        Self { vhost, client: client.clone(), sink, sessions: Vec::new(), own: Arc::default() }
+    pub(crate) fn new(
+        vhost: Arc<Vhost>,
+        client: &Client,
+        inbox: Option<Arc<Queue>>,
+        sink: Arc<dyn DeliverySink>,
+    ) -> Self {
+        Self { vhost, client: client.clone(), inbox, sink, sessions: Vec::new(), own: Arc::default() }
     }
 }
 
@@ -60,6 +67,7 @@ impl Connection for EmbeddedConnection {
         let session = Arc::new(Session::new(
             self.client.number,
             self.client.keeps_session(),
+            self.inbox.clone(),
             Arc::clone(&self.sink),
             &self.vhost.house.options,
         ));
@@ -73,7 +81,13 @@ impl Connection for EmbeddedConnection {
         Ok(Box::new(EmbeddedLane::new(vhost, self.client.number, session, own, receipts, events)))
     }
 
-    async fn close(self: Box<Self>) {}
+    async fn close(self: Box<Self>) {
+        if self.inbox.is_some()
+            && let Err(why) = self.vhost.end_inbox(&self.client.identifier).await
+        {
+            tracing::warn!(client = %self.client.identifier, %why, "a session that is over was not forgotten");
+        }
+    }
 }
 
 impl Drop for EmbeddedConnection {

@@ -33,6 +33,8 @@ pub(crate) struct Consumers {
     /// Which of them is given to first.
     turn: usize,
     fetches: Option<Fetches>,
+    /// Who consumes from the session's queue.
+    at_inbox: Option<ConsumerId>,
 }
 
 enum Consuming {
@@ -57,7 +59,7 @@ impl Used {
 
 impl Consumers {
     pub(crate) fn new(vhost: Arc<Vhost>, lane: LaneId, session: Arc<Session>) -> Self {
-        Self { vhost, lane, session, by_key: HashMap::default(), queues: Vec::new(), turn: 0, fetches: None }
+        Self { vhost, lane, session, by_key: HashMap::default(), queues: Vec::new(), turn: 0, fetches: None, at_inbox: None }
     }
 
     pub(crate) fn subscribe(
@@ -79,6 +81,7 @@ impl Consumers {
                     }
                     None => None,
                 };
+                self.visit_inbox(key, how, credit.as_ref())?;
                 let window = self.session.window(credit);
                 let session = Arc::clone(&self.session);
                 let filter = Pattern::from_filter(filter);
@@ -115,6 +118,29 @@ impl Consumers {
                 Ok(Arc::clone(queue))
             }),
         }
+    }
+
+    /// The first subscription with something to settle has the session's queue consumed.
+    fn visit_inbox(
+        &mut self,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<&Arc<Credit>>,
+    ) -> Result<(), Refused> {
+        let Some(inbox) = self.session.inbox().cloned() else { return Ok(()) };
+        if self.at_inbox.is_some() || how.settle == Settle::OnDelivery {
+            return Ok(());
+        }
+        let id = self.vhost.house.number();
+        let consumer = Consumer {
+            credit: credit.cloned(),
+            tags_by_position: true,
+            ..Consumer::new(id, self.lane, Settle::ByConsumer)
+        };
+        inbox.join(consumer, &self.session, key)?;
+        self.uses(&inbox, Some(id));
+        self.at_inbox = Some(id);
+        Ok(())
     }
 
     fn subscribe_queue(
@@ -203,6 +229,11 @@ impl Consumers {
                     }
                     topology.subscribe(&next);
                 });
+                if let (Some(inbox), Some(consumer)) = (self.session.inbox(), self.at_inbox)
+                    && next.settle != Settle::OnDelivery
+                {
+                    inbox.start(consumer, now, touched);
+                }
             }
             Some(Consuming::Queue(working)) => working.queue.start(working.consumer, now, touched),
             None => {}
@@ -224,6 +255,9 @@ impl Consumers {
                 let subscription = of_now?;
                 self.vhost.change(|topology| topology.unsubscribe(&subscription));
                 self.session.forget(&subscription);
+                if let Some(inbox) = self.session.inbox() {
+                    inbox.end_subscription(subscription.key.subscription);
+                }
                 None
             }
             Consuming::Queue(mut working) => {
@@ -267,7 +301,7 @@ impl Consumers {
             self.uses(&queue, None);
         }
         Ok(Some(Fetched {
-            message: assignment.message.body,
+            message: assignment.message.body.kept(),
             key,
             tag,
             age: assignment.age,
@@ -347,7 +381,7 @@ mod tests {
         let options = EmbeddedOptions::default();
         let house = Arc::new(House::new("local", options, Arc::new(SystemClock), None));
         let vhost = Arc::new(Vhost::new("/".into(), house, None));
-        let session = Arc::new(Session::new(1, false, Arc::new(Recorder::default()), &options));
+        let session = Arc::new(Session::new(1, false, None, Arc::new(Recorder::default()), &options));
         let mut consumers = Consumers::new(Arc::clone(&vhost), 7, session);
         let mut touched = Touched::default();
         let spec = QueueSpec {

@@ -165,7 +165,7 @@ mod tests {
         let queue = queue.unwrap();
         let message = Letters::numbered(TargetId(0), [1]).batch().keep(0..1).kept(0).unwrap();
         for _ in 0..100 {
-            queue.put(&message, house.now(), &mut Touched::default());
+            queue.put(message.clone().into(), house.now(), &mut Touched::default());
             let now = 2 + clock.0.fetch_add(2, Ordering::SeqCst);
             let (place, _) = house.coordinator.pop(now).unwrap();
             queue.tick(place, now, &mut Touched::default());

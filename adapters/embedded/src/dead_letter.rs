@@ -12,6 +12,7 @@ use linkspan_queues::log::Commit;
 use linkspan_queues::{DeadReason, Effect, Queued};
 
 use crate::outlet::Touched;
+use crate::parcel::Parcel;
 use crate::queue::{Queue, Said};
 use crate::topology::ADDRESS_SPACE;
 use crate::vhost::Vhost;
@@ -34,7 +35,7 @@ pub(crate) struct DeadLetters {
 
 struct DeadLetter {
     from: Arc<Queue>,
-    message: Queued<Kept>,
+    message: Queued<Parcel>,
     reason: DeadReason,
 }
 
@@ -83,7 +84,7 @@ impl DeadLetter {
         touched: &mut Touched,
         more_dead: &mut DeadLetters,
     ) {
-        let kept = &self.message.body;
+        let kept = &self.message.body.clone().kept();
         let address = kept.address();
         let own_key = address.key();
         let exchange = address.exchange.map_or_else(
@@ -129,11 +130,14 @@ impl DeadLetter {
                 lost("dead-letter-cycle");
                 continue;
             }
-            let said = queue.put(&one, now, touched);
+            let said = queue.put(one.clone().into(), now, touched);
             more_dead.carry_out(&queue, vhost, said);
         }
         for subscription in routes.subscribers {
-            subscription.give(&letter, now, touched);
+            let said = subscription.give(&letter, now, touched);
+            if let Some(inbox) = subscription.session.inbox() {
+                more_dead.carry_out(inbox, vhost, said);
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use linkspan_contract::{ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec, Refu
 use crate::arguments::{Declared, QueueArguments, owned, text_of};
 use crate::exchange::{self, End, Exchange};
 use crate::headers;
+use crate::inbox::INBOX;
 use crate::queue::{Queue, QueueTraits, Remains};
 use crate::register::{ExchangeRow, Keeping, QueueRow, Records, Row, Turn};
 use crate::topology::{self, Topology};
@@ -86,7 +87,7 @@ impl Vhost {
     }
 
     /// Waits until nobody else declares this name; where nothing is kept, nobody has to.
-    async fn turn(&self, name: &str) -> Option<Turn> {
+    pub(crate) async fn turn(&self, name: &str) -> Option<Turn> {
         match self.records() {
             Some(records) => records.turn(name).await,
             None => None,
@@ -128,6 +129,10 @@ impl Vhost {
         }
         if spec.name.starts_with(RESERVED) {
             return Err(reserved(What::Queue, spec.name));
+        }
+        if spec.name.starts_with(INBOX) {
+            let name = spec.name;
+            return Err(Refused::AccessRefused(format!("queue name '{name}' is that of a session")));
         }
         if !spec.name.is_empty()
             && let Some(queue) = self.look().queue(spec.name)

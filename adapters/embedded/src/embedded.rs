@@ -51,7 +51,7 @@ impl fmt::Debug for Embedded {
 pub struct QueueDepth {
     /// Its namespace.
     pub vhost: Arc<str>,
-    /// Its name; for a shared subscription `$share/<group>/<filter>`.
+    /// Its name; for a shared subscription `$share/<group>/<filter>`, for a session `$session/<client identifier>`.
     pub name: Arc<str>,
     /// Messages that wait, delayed ones included.
     pub ready: u64,
@@ -108,7 +108,10 @@ impl Embedded {
         let now = house.now();
         let mut vhosts = HashMap::default();
         for vhost in restored.vhosts {
-            let queues: Vec<_> = vhost.look().queues().cloned().collect();
+            let queues: Vec<_> = {
+                let topology = vhost.look();
+                topology.queues().chain(topology.inboxes()).cloned().collect()
+            };
             queues.iter().for_each(|queue| queue.begin(now));
             vhosts.insert(Arc::clone(&vhost.name), vhost);
         }
@@ -146,7 +149,7 @@ impl Embedded {
         for vhost in vhosts {
             let queues: Vec<_> = {
                 let topology = vhost.look();
-                topology.queues().chain(topology.groups()).cloned().collect()
+                topology.queues().chain(topology.groups()).chain(topology.inboxes()).cloned().collect()
             };
             depths.extend(queues.into_iter().map(|queue| {
                 let (ready, unsettled, bytes, consumers) = queue.depth();
@@ -194,7 +197,14 @@ impl Backend for Embedded {
             let name = self.house.name.to_string();
             return Err(BackendError::Away { name, why: "it is being closed".into() });
         }
-        Ok(Box::new(EmbeddedConnection::new(self.vhost(&client.vhost), client, sink)))
+        let vhost = self.vhost(&client.vhost);
+        let inbox = match &client.session {
+            None => Ok(None),
+            Some(terms) if terms.keep > 0 => vhost.inbox(&client.identifier, terms.fresh).await,
+            Some(_) => vhost.end_inbox(&client.identifier).await.map(|()| None),
+        };
+        let inbox = inbox.map_err(|why| BackendError::Away { name: self.house.name.to_string(), why: why.to_string() })?;
+        Ok(Box::new(EmbeddedConnection::new(vhost, client, inbox, sink)))
     }
 
     async fn health(&self) -> Health {

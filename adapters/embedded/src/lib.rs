@@ -23,8 +23,8 @@
 //! | [`embedded`], [`options`], [`open_error`], [`house`] | the back end, its bounds, why it cannot be, what its vhosts share |
 //! | [`connection`], [`lane`], [`transaction`], [`commit`], [`body`] | a client's scope, and its ways through |
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
-//! | [`consumers`], [`working`], [`fetches`], [`session`], [`window`], [`subscription`], [`outlet`] | the way out |
-//! | [`queue`], [`dead_letter`], [`coordinator`] | queues, what dies in them, and time |
+//! | [`consumers`], [`working`], [`fetches`], [`session`], [`inbox`], [`window`], [`subscription`], [`outlet`] | the way out |
+//! | [`queue`], [`parcel`], [`dead_letter`], [`coordinator`] | queues, what is in them, what dies in them, and time |
 //! | [`archive`], [`pending`], [`written`] | what is on the disk, who waits for it, and how a message is written |
 //! | [`gate`], [`brake`] | who is held, and by what |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
@@ -46,12 +46,14 @@ mod fetches;
 mod gate;
 mod headers;
 mod house;
+mod inbox;
 mod inward;
 mod keeper;
 mod lane;
 mod open_error;
 mod options;
 mod outlet;
+mod parcel;
 mod pending;
 mod plan;
 mod publisher;

@@ -69,14 +69,16 @@ pub(crate) struct Plan {
 pub(crate) struct Member {
     /// Place of its session among the lane's.
     pub(crate) slot: u32,
+    /// Place of its session's queue among the lane's.
+    pub(crate) inbox: Option<u32>,
     pub(crate) key: SubscriptionKey,
     pub(crate) settle: Settle,
     pub(crate) subscription: Arc<Subscription>,
 }
 
 impl Member {
-    pub(crate) fn new(slot: u32, subscription: Arc<Subscription>) -> Self {
-        Self { slot, key: subscription.key, settle: subscription.settle, subscription }
+    pub(crate) fn new(slot: u32, inbox: Option<u32>, subscription: Arc<Subscription>) -> Self {
+        Self { slot, inbox, key: subscription.key, settle: subscription.settle, subscription }
     }
 
     /// True when nobody will settle a message of these flags.

@@ -13,7 +13,7 @@ use crate::brake::Brakes;
 use crate::inward::Inward;
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
-use crate::plan::{Goal, Member, Plan, Way};
+use crate::plan::{Goal, Plan, Way};
 use crate::scratch::{NO_LIST, Scratch};
 use crate::slots::{FOUND, Slots};
 use crate::subscription::Subscription;
@@ -191,7 +191,7 @@ impl Publisher {
                     .subscribers
                     .into_iter()
                     .filter(|subscription| !(subscription.no_local && subscription.session.client == client))
-                    .map(|subscription| Member::new(slots.session(&subscription.session), subscription))
+                    .map(|subscription| slots.member(subscription))
                     .collect();
                 let queues = routes.queues.iter().map(|queue| slots.queue(queue)).collect();
                 Plan { epoch, members, queues, way: Way::Common }
@@ -239,7 +239,7 @@ impl Publisher {
         for place in places.drain(..) {
             let Some(slot) = self.slots.queues.get_mut(place as usize) else { continue };
             let ranges = scratch.ranges.take(slot.list);
-            slot.queue.publish(&mut keeper, &ranges, scratch, inward);
+            slot.queue.publish(&mut keeper, &ranges, slot.via, scratch, inward);
             let list = slot.list;
             slot.list = NO_LIST;
             scratch.ranges.put_back(list, ranges);

@@ -8,6 +8,7 @@ mod record;
 mod remains;
 mod said;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -15,10 +16,10 @@ use std::sync::{Arc, Weak};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::{
-    Batch, Flags, Kept, Millis, Outcome, OwnedBatch, Published, QueueCounts, Refused, SubscriptionKey,
+    Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey,
 };
 use linkspan_queues::log::Lsn;
-use linkspan_queues::{ConsumerId, Limits, Offer, Pushed, Queue as Engine, Window};
+use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine, Window};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::{Overflow, Owned, QueueArguments};
@@ -28,6 +29,7 @@ use crate::gate::{Gate, Marks};
 use crate::inward::Inward;
 use crate::keeper::{Keeper, Piece};
 use crate::outlet::{Outlet, Touched};
+use crate::parcel::Parcel;
 use crate::scratch::Scratch;
 use crate::vhost::Vhost;
 
@@ -62,7 +64,7 @@ pub(crate) struct Queue {
 }
 
 struct State {
-    engine: Engine<Kept, Record>,
+    engine: Engine<Parcel, Record>,
     /// Where what was last written ends in the log.
     written: Lsn,
     seats: HashMap<ConsumerId, Seat, RandomState>,
@@ -74,6 +76,8 @@ struct State {
     scheduled: Option<Place>,
     /// What is published to it is lost for it without a word to the publisher: others may get it.
     is_group: bool,
+    /// Of a session's queue: what came by these is nobody's any more.
+    ended_subscriptions: BTreeSet<u32>,
     ended: bool,
 }
 
@@ -131,6 +135,7 @@ impl Queue {
             archive.map_or_else(Record::default, |archive| Record::new(archive, traits.number)),
         );
         record::remember(&mut engine);
+        let ended_subscriptions = engine.journal_mut().desk().map(|desk| desk.ended()).unwrap_or_default();
         let grave = arguments
             .dead_letter_exchange
             .as_ref()
@@ -154,6 +159,7 @@ impl Queue {
                 moved: false,
                 scheduled: None,
                 is_group,
+                ended_subscriptions,
                 ended: false,
             }),
         })
@@ -203,6 +209,7 @@ impl Queue {
         self: &Arc<Self>,
         keeper: &mut Keeper<'_>,
         ranges: &[Range<u32>],
+        via: u32,
         scratch: &mut Scratch,
         inward: &mut Inward<'_>,
     ) {
@@ -217,10 +224,10 @@ impl Queue {
         let now = inward.now;
         state.written = 0;
         if state.engine.direct(count, durable, &mut scratch.straight) == 0 {
-            state.push(keeper, ranges, scratch, inward);
+            state.push(keeper, ranges, via, scratch, inward);
         } else {
             let missed = state.hand_straight(batch, ranges, scratch, inward);
-            state.push(keeper, &missed, scratch, inward);
+            state.push(keeper, &missed, via, scratch, inward);
         }
         if state.congested > 0 && !state.engine.is_empty() {
             state.brake(inward.brakes);
@@ -244,15 +251,14 @@ impl Queue {
     }
 
     /// Takes one kept message, from inside: a dead letter. What that costs others is for the caller to carry out.
-    pub(crate) fn put(self: &Arc<Self>, message: &Kept, now: Millis, touched: &mut Touched) -> Said {
+    pub(crate) fn put(self: &Arc<Self>, message: Parcel, now: Millis, touched: &mut Touched) -> Said {
         Scratch::with(|scratch| {
             let mut state = self.state.lock();
             if state.ended {
                 dropped("queue-deleted", 1);
                 return Said::default();
             }
-            let offer = offer(&message.batch, message.at);
-            match state.engine.push(now, offer, &mut scratch.assignments) {
+            match state.engine.push(now, message.offer(), &mut scratch.assignments) {
                 Pushed::Queued => {}
                 Pushed::Refused => dropped("queue-full", 1),
                 Pushed::Unwritable => dropped("unwritable", 1),
@@ -327,6 +333,17 @@ impl Queue {
         self.state.lock().write(self);
     }
 
+    /// What came by a session's subscription is nobody's any more: it has ended, and its number is not used again.
+    pub(crate) fn end_subscription(self: &Arc<Self>, number: u32) {
+        let mut state = self.state.lock();
+        if !state.engine.is_empty() && state.ended_subscriptions.insert(number) {
+            if let Some(desk) = state.engine.journal_mut().desk() {
+                desk.note_ended(number);
+            }
+            state.write(self);
+        }
+    }
+
     /// Begins with what was found of it in the log.
     pub(crate) fn begin(self: &Arc<Self>, now: Millis) {
         self.act(now, &mut Touched::default(), |_| ());
@@ -349,6 +366,7 @@ impl State {
         &mut self,
         keeper: &mut Keeper<'_>,
         ranges: &[Range<u32>],
+        via: u32,
         scratch: &mut Scratch,
         inward: &mut Inward<'_>,
     ) {
@@ -357,8 +375,8 @@ impl State {
         }
         for Piece { ranges, owned } in &*keeper.keep(ranges) {
             for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
-                let offer = offer(owned, at);
-                let why = match self.engine.push(inward.now, offer, &mut scratch.assignments) {
+                let parcel = Parcel { batch: Arc::clone(owned), at, via };
+                let why = match self.engine.push(inward.now, parcel.offer(), &mut scratch.assignments) {
                     Pushed::Queued => continue,
                     Pushed::Refused if self.is_group => {
                         dropped("group-full", 1);
@@ -395,19 +413,6 @@ impl State {
         if let Some(seat) = self.seats.remove(&consumer) {
             self.congested -= usize::from(seat.congested);
         }
-    }
-}
-
-/// A message as the engine takes it.
-fn offer(owned: &Arc<OwnedBatch>, at: u32) -> Offer<Kept> {
-    let kept = Kept { batch: Arc::clone(owned), at };
-    let message = owned.messages().get(at as usize).copied().unwrap_or_default();
-    Offer {
-        size: owned.size(at),
-        priority: message.priority,
-        expiry: message.flags.has(Flags::EXPIRES).then_some(message.expiry),
-        durable: message.flags.has(Flags::DURABLE),
-        body: kept,
     }
 }
 

@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use linkspan_contract::{Kept, Pick};
+use linkspan_contract::Pick;
 use linkspan_queues::{Assignment, ConsumerId, Direct};
 
+use crate::parcel::Parcel;
 use crate::subscription::Subscription;
 
 /// Lists that are empty between two publishes, with room from the last ones.
@@ -22,9 +23,9 @@ pub(crate) struct Scratch {
     pub(crate) given: Vec<Pick>,
     pub(crate) straight: Vec<Direct>,
     pub(crate) places: Vec<u32>,
-    pub(crate) assignments: Vec<Assignment<Kept>>,
+    pub(crate) assignments: Vec<Assignment<Parcel>>,
     /// Assignments by consumer.
-    pub(crate) shares: Lists<Assignment<Kept>>,
+    pub(crate) shares: Lists<Assignment<Parcel>>,
     pub(crate) consumers: Vec<ConsumerId>,
 }
 

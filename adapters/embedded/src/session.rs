@@ -16,6 +16,7 @@ use crate::gate::{Gate, Marks};
 use crate::keeper::{Keeper, Piece};
 use crate::options::EmbeddedOptions;
 use crate::outlet::Touched;
+use crate::queue::Queue;
 use crate::subscription::Subscription;
 use crate::window::{Wait, Window, size};
 
@@ -25,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) client: u64,
     /// It outlives its socket: what it has unsettled is kept, to be given again.
     keeps: bool,
+    /// Where what its client settles waits and is kept, when it outlives the process.
+    inbox: Option<Arc<Queue>>,
     limit: u64,
     /// How often the sink was replaced.
     attached: AtomicU64,
@@ -64,12 +67,14 @@ impl Session {
     pub(crate) fn new(
         client: u64,
         keeps: bool,
+        inbox: Option<Arc<Queue>>,
         sink: Arc<dyn DeliverySink>,
         options: &EmbeddedOptions,
     ) -> Self {
         Self {
             client,
             keeps,
+            inbox,
             limit: options.session_limit,
             attached: AtomicU64::new(0),
             gate: Gate::new(Marks {
@@ -79,6 +84,11 @@ impl Session {
             }),
             state: Mutex::new(State { sink, windows: Vec::new(), bytes: 0, held: VecDeque::new(), holes: 0 }),
         }
+    }
+
+    #[inline]
+    pub(crate) fn inbox(&self) -> Option<&Arc<Queue>> {
+        self.inbox.as_ref()
     }
 
     /// The sink, and how often it was replaced.
@@ -425,7 +435,7 @@ mod tests {
 
     #[test]
     fn one_delivery_that_is_never_settled_holds_no_room_of_those_behind_it() {
-        let session = Session::new(1, true, Arc::new(Recorder::default()), &EmbeddedOptions::default());
+        let session = Session::new(1, true, None, Arc::new(Recorder::default()), &EmbeddedOptions::default());
         let key = SubscriptionKey { subscription: 1, part: 0 };
         let batch = Letters::numbered(TargetId(0), [1]).batch().keep(0..1);
         for tag in 1..=10_000 {

@@ -8,10 +8,12 @@ use hashbrown::HashMap;
 use linkspan_contract::{Flags, Pick, TargetId};
 
 use crate::outlet::Outlet;
+use crate::parcel::Parcel;
 use crate::plan::{Member, Plan};
 use crate::queue::Queue;
 use crate::scratch::{NO_LIST, Scratch};
 use crate::session::Session;
+use crate::subscription::Subscription;
 use crate::topology::Routes;
 
 /// The sessions and queues that this lane's targets lead to, numbered, so that picks are appended without hashing.
@@ -32,6 +34,8 @@ pub(crate) struct SessionSlot {
 
 pub(crate) struct QueueSlot {
     pub(crate) queue: Arc<Queue>,
+    /// The subscription by which it is published to, when it is a session's.
+    pub(crate) via: u32,
     /// Its list of ranges during a publish.
     pub(crate) list: u32,
 }
@@ -61,9 +65,26 @@ impl Slots {
     pub(crate) fn queue(&mut self, queue: &Arc<Queue>) -> u32 {
         let queues = &mut self.queues;
         *self.places.entry(Arc::as_ptr(queue).addr()).or_insert_with(|| {
-            queues.push(QueueSlot { queue: Arc::clone(queue), list: NO_LIST });
+            queues.push(QueueSlot {
+                queue: Arc::clone(queue),
+                via: Parcel::NO_SUBSCRIPTION,
+                list: NO_LIST,
+            });
             u32::try_from(queues.len() - 1).unwrap_or(u32::MAX)
         })
+    }
+
+    /// A member that gets a copy; what its client settles goes into the session's queue, where there is one.
+    pub(crate) fn member(&mut self, subscription: Arc<Subscription>) -> Member {
+        let inbox = subscription.session.inbox().map(|inbox| {
+            let queues = &mut self.queues;
+            *self.places.entry(Arc::as_ptr(&subscription).addr()).or_insert_with(|| {
+                let via = subscription.key.subscription;
+                queues.push(QueueSlot { queue: Arc::clone(inbox), via, list: NO_LIST });
+                u32::try_from(queues.len() - 1).unwrap_or(u32::MAX)
+            })
+        });
+        Member::new(self.session(&subscription.session), inbox, subscription)
     }
 
     /// Adds a run to the lists of all that get it; false when nobody does.
@@ -77,8 +98,13 @@ impl Slots {
         scratch: &mut Scratch,
     ) -> bool {
         for (place, member) in (0..).zip(&plan.members) {
-            let whose = u64::from(target.0) << 32 | place;
-            self.append_pick(member, whose, at.clone(), flags, scratch);
+            match member.inbox.filter(|_| !member.is_settled(flags)) {
+                Some(inbox) => self.append_range(inbox, at.clone(), scratch),
+                None => {
+                    let whose = u64::from(target.0) << 32 | place;
+                    self.append_pick(member, whose, at.clone(), flags, scratch);
+                }
+            }
         }
         for slot in &plan.queues {
             self.append_range(*slot, at.clone(), scratch);
@@ -106,7 +132,11 @@ impl Slots {
                 continue;
             }
             any = true;
-            let member = Member::new(self.session(&subscription.session), subscription);
+            let member = self.member(subscription);
+            if let Some(inbox) = member.inbox.filter(|_| !member.is_settled(flags)) {
+                self.append_range(inbox, at.clone(), scratch);
+                continue;
+            }
             let whose = FOUND << 32 | scratch.found.len() as u64;
             self.append_pick(&member, whose, at.clone(), flags, scratch);
             scratch.found.push(member.subscription);

@@ -8,7 +8,9 @@ use linkspan_contract::{DeliveryTag, Millis, OwnedBatch, Pick, Settle, Subscript
 
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
+use crate::parcel::Parcel;
 use crate::plan::is_settled;
+use crate::queue::Said;
 use crate::session::Session;
 
 /// What publishers need to know of it.
@@ -78,13 +80,19 @@ impl Subscription {
         first
     }
 
-    /// Gives it a message from inside: a dead letter.
-    pub(crate) fn give(self: &Arc<Self>, letter: &OwnedBatch, now: Millis, touched: &mut Touched) {
+    /// Gives it a message from inside: a dead letter. What that costs others, where a session has a queue, is for the
+    /// caller to carry out.
+    pub(crate) fn give(self: &Arc<Self>, letter: &Arc<OwnedBatch>, now: Millis, touched: &mut Touched) -> Said {
         let batch = letter.batch();
         let settled = is_settled(self.settle, batch.any);
+        if let Some(inbox) = self.session.inbox().filter(|_| !settled) {
+            let parcel = Parcel { batch: Arc::clone(letter), at: 0, via: self.key.subscription };
+            return inbox.put(parcel, now, touched);
+        }
         let pick = Pick { at: 0..1, key: self.key, first: 0, age: 0, attempt: 0, settled };
         let mut keeper = Keeper::new(&batch);
         self.session.deliver(&mut keeper, &[pick], |_| Some(self), &mut Vec::new(), now, touched);
+        Said::default()
     }
 
     /// Nothing more is given to it.

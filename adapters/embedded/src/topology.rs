@@ -36,6 +36,8 @@ pub(crate) struct Topology {
     exchanges: HashMap<Arc<str>, Exchange, RandomState>,
     queues: HashMap<Arc<str>, Declared, RandomState>,
     groups: HashMap<(Box<str>, Box<str>), Arc<Queue>, RandomState>,
+    /// Sessions' queues, which no binding leads to.
+    inboxes: HashMap<Arc<str>, Arc<Queue>, RandomState>,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,15 @@ impl Topology {
             })
             .collect();
         let gone = keeps.then(Vec::new);
-        Self { vhost, watch, gone, exchanges, queues: HashMap::default(), groups: HashMap::default() }
+        Self {
+            vhost,
+            watch,
+            gone,
+            exchanges,
+            queues: HashMap::default(),
+            groups: HashMap::default(),
+            inboxes: HashMap::default(),
+        }
     }
 
     /// What is not to be kept any more since this was asked last.
@@ -142,6 +152,25 @@ impl Topology {
             space.subscribe(&Pattern::from_filter(filter), End::Queue(Arc::clone(&queue)));
         }
         queue
+    }
+
+    pub(crate) fn inbox(&self, name: &str) -> Option<&Arc<Queue>> {
+        self.inboxes.get(name)
+    }
+
+    pub(crate) fn inboxes(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.inboxes.values()
+    }
+
+    pub(crate) fn add_inbox(&mut self, inbox: Arc<Queue>) {
+        self.inboxes.insert(Arc::clone(&inbox.name), inbox);
+    }
+
+    /// Takes out a session's queue.
+    pub(crate) fn remove_inbox(&mut self, name: &str) -> Option<Arc<Queue>> {
+        let inbox = self.inboxes.remove(name)?;
+        self.forget_kept(Gone::Queue(Arc::clone(&inbox.name)));
+        Some(inbox)
     }
 
     /// Takes out a shared subscription's queue.

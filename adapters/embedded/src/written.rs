@@ -2,19 +2,21 @@
 //!
 //! One byte with the form's number, one with 1 when the payload is a body apart, two with the flags, eight with the expiry;
 //! then where address, properties and payload lie in the message's own bytes, offset and length of each, and the number of
-//! these bytes, four bytes each; then they, and the body behind them. All little-endian.
+//! these bytes, four bytes each; the number of the subscription that it came by, four; then the message's bytes, and the
+//! body behind them. All little-endian.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use linkspan_contract::{Body, Flags, Kept, Message, Millis, OwnedBatch, Span, WireForm};
+use linkspan_contract::{Body, Flags, Message, Millis, OwnedBatch, Span, WireForm};
 use linkspan_queues::log::Window;
 use linkspan_queues::{Encode, Queued, remembered};
 
 use crate::archive::Archive;
+use crate::parcel::Parcel;
 
 /// Bytes before the message's own.
-const HEAD: usize = 40;
+const HEAD: usize = 44;
 
 /// Messages are read in batches of no more than so many,
 const MESSAGES: usize = 128;
@@ -31,10 +33,10 @@ impl Written {
     pub(crate) const BESIDE: u64 = HEAD as u64 + 32;
 }
 
-impl Encode<Kept> for Written {
-    fn encode(&self, kept: &Kept, out: &mut Vec<u8>) -> Option<(u64, u64)> {
-        let message = kept.message();
-        let batch = kept.batch.batch();
+impl Encode<Parcel> for Written {
+    fn encode(&self, parcel: &Parcel, out: &mut Vec<u8>) -> Option<(u64, u64)> {
+        let batch = parcel.batch.batch();
+        let message = batch.message(parcel.at).copied().unwrap_or_default();
         let body = match batch.body {
             Some(Body::Shared(body)) => Some(body),
             // This back end has made none yet.
@@ -49,6 +51,7 @@ impl Encode<Kept> for Written {
             out.extend_from_slice(&len.to_le_bytes());
         }
         out.extend_from_slice(&message.wire.len.to_le_bytes());
+        out.extend_from_slice(&parcel.via.to_le_bytes());
         out.extend_from_slice(message.wire.of(batch.bytes));
         if let Some(body) = body {
             out.extend_from_slice(body);
@@ -60,7 +63,7 @@ impl Encode<Kept> for Written {
 /// What was read of a queue.
 pub(crate) enum Found {
     /// A message, and when it is ready.
-    Message(Queued<Kept>, Millis),
+    Message(Queued<Parcel>, Millis),
     /// One that cannot be read, at that place.
     Damaged(u64),
 }
@@ -69,6 +72,7 @@ pub(crate) enum Found {
 struct Head<'r> {
     form: &'static dyn WireForm,
     message: Message,
+    via: u32,
     own: &'r [u8],
     body: Option<&'r [u8]>,
 }
@@ -95,7 +99,7 @@ impl<'r> Head<'r> {
             payload,
             ..Message::default()
         };
-        Some(Self { form: archive.form(*form)?, message, own, body })
+        Some(Self { form: archive.form(*form)?, message, via: word(7)?, own, body })
     }
 }
 
@@ -105,11 +109,11 @@ struct Piece {
     form: Option<&'static dyn WireForm>,
     bytes: Vec<u8>,
     messages: Vec<Message>,
-    queued: Vec<(Queued<()>, Millis)>,
+    queued: Vec<(Queued<u32>, Millis)>,
 }
 
 impl Piece {
-    fn add(&mut self, head: &Head<'_>, queued: Queued<()>, not_before: Millis) {
+    fn add(&mut self, head: &Head<'_>, queued: Queued<u32>, not_before: Millis) {
         let at = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         let moved = |span: Span| Span::new(span.start.saturating_add(at), span.len);
         let Message { wire, address, properties, payload, .. } = head.message;
@@ -131,8 +135,8 @@ impl Piece {
         let (bytes, messages) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.messages));
         let batch = OwnedBatch::new(bytes.into(), messages.into(), body, form);
         for (at, (queued, not_before)) in (0..).zip(self.queued.drain(..)) {
-            let body = Kept { batch: Arc::clone(&batch), at };
-            let Queued { position, size, since, deadline, attempts, priority, durable, logged, .. } = queued;
+            let Queued { body: via, position, size, since, deadline, attempts, priority, durable, logged } = queued;
+            let body = Parcel { batch: Arc::clone(&batch), at, via };
             let message =
                 Queued { body, position, size, since, deadline, attempts, priority, durable, logged };
             to(Found::Message(message, not_before));
@@ -164,7 +168,7 @@ pub(crate) fn read(window: &Window, archive: &Archive, mut to: impl FnMut(Found)
             piece.end(None, &mut to);
         }
         let Queued { position, size, since, deadline, attempts, priority, durable, logged, .. } = queued;
-        let bare = Queued { body: (), position, size, since, deadline, attempts, priority, durable, logged };
+        let bare = Queued { body: head.via, position, size, since, deadline, attempts, priority, durable, logged };
         piece.add(&head, bare, not_before);
         if let Some(body) = head.body {
             piece.end(Some(Body::Shared(Bytes::copy_from_slice(body))), &mut to);

@@ -27,12 +27,24 @@ pub struct Consumer {
     pub credit: Option<Arc<Credit>>,
     /// Milliseconds after which an unsettled delivery comes back by itself; without, the queue's own time counts.
     pub ack_timeout: Option<Millis>,
+    /// The tags of its deliveries are the messages' positions, and one: so they mean the same after a restart. Else they
+    /// count from 1.
+    pub tags_by_position: bool,
 }
 
 impl Consumer {
     /// A consumer of everything with nothing special.
     pub const fn new(id: ConsumerId, lane: LaneId, settle: Settle) -> Self {
-        Self { id, lane, priority: 0, exclusive: false, settle, credit: None, ack_timeout: None }
+        Self {
+            id,
+            lane,
+            priority: 0,
+            exclusive: false,
+            settle,
+            credit: None,
+            ack_timeout: None,
+            tags_by_position: false,
+        }
     }
 }
 

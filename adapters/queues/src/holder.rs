@@ -35,6 +35,7 @@ pub(crate) struct Wants {
     pub(crate) paused: bool,
     /// It is in the rotation.
     pub(crate) listed: bool,
+    pub(crate) tags_by_position: bool,
 }
 
 impl<B> Holder<B> {

@@ -59,6 +59,25 @@ impl<B> Unsettled<B> {
         tag
     }
 
+    /// Adds a delivery under a tag of the caller's, which none has that is there.
+    pub(crate) fn add_at(&mut self, tag: DeliveryTag, message: Queued<B>, due: Millis) -> DeliveryTag {
+        let slot = Slot { tag, due, extended: false, message: Some(message) };
+        if tag >= self.next {
+            self.slots.push_back(slot);
+            self.next = tag.saturating_add(1);
+        } else {
+            // One that came back: its deadline is behind those of later tags, which are in order by themselves.
+            let place = self.slots.partition_point(|other| other.tag < tag);
+            match self.slots.get_mut(place) {
+                Some(hole) if hole.tag == tag => *hole = slot,
+                _ => self.slots.insert(place, slot),
+            }
+            self.due_from = self.due_from.min(tag);
+        }
+        self.live += 1;
+        tag
+    }
+
     /// Takes those of the run that are there, in order, and says how many.
     #[inline]
     pub(crate) fn take(&mut self, first: DeliveryTag, count: u32, mut each: impl FnMut(Queued<B>)) -> u32 {

@@ -16,16 +16,19 @@ impl Consumers {
     /// in the log.
     pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> (bool, Lsn) {
         let mut written = 0;
-        let settle = |queue: &Arc<Queue>, consumer, first, count| {
+        let mut settle = |queue: &Arc<Queue>, consumer, first, count| {
             let (tally, lsn) = queue.settle(consumer, first, count, &run.outcome, now, touched);
             written = written.max(lsn);
             tally.known
         };
         let known = match self.by_key.get_mut(&run.key) {
-            Some(Consuming::Filter { .. }) => {
-                self.session.settle(run.key, run.first, run.count);
-                true
-            }
+            Some(Consuming::Filter { .. }) => match (self.session.inbox(), self.at_inbox) {
+                (Some(inbox), Some(consumer)) => settle(inbox, consumer, run.first, run.count) > 0,
+                _ => {
+                    self.session.settle(run.key, run.first, run.count);
+                    true
+                }
+            },
             Some(Consuming::Queue(working)) => {
                 let known = working.share_out(run.first, run.count, settle);
                 if working.tidy() {
@@ -34,7 +37,11 @@ impl Consumers {
                 note_unknown(run.count.saturating_sub(known));
                 known > 0
             }
-            None => self.settle_fetched(run, settle),
+            // The subscription may be over, what it brought is still the client's.
+            None => match (self.session.inbox(), self.at_inbox) {
+                (Some(inbox), Some(consumer)) => settle(inbox, consumer, run.first, run.count) > 0,
+                _ => self.settle_fetched(run, settle),
+            },
         };
         (known, written)
     }
@@ -45,13 +52,16 @@ impl Consumers {
         run: &Settled,
         mut to: impl FnMut(&Arc<Queue>, ConsumerId, DeliveryTag, u32),
     ) {
-        let to = |queue: &_, consumer, first, count| {
+        let mut to = |queue: &_, consumer, first, count| {
             to(queue, consumer, first, count);
             0
         };
         match self.by_key.get(&run.key) {
             Some(Consuming::Queue(working)) => working.share_out(run.first, run.count, to),
-            Some(Consuming::Filter { .. }) => 0,
+            Some(Consuming::Filter { .. }) => match (self.session.inbox(), self.at_inbox) {
+                (Some(inbox), Some(consumer)) => to(inbox, consumer, run.first, run.count),
+                _ => 0,
+            },
             None => match self.fetches.as_ref().filter(|fetches| fetches.key == run.key) {
                 Some(fetches) => fetches.share_out(tags(run), to),
                 None => 0,

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use linkspan_contract::{Batch, Delivered, Kept, Millis, Pick};
+use linkspan_contract::{Batch, Delivered, Millis, Pick, SubscriptionKey};
 use linkspan_queues::Assignment;
 
 use super::{Seat, State};
 use crate::brake::Brakes;
 use crate::inward::Inward;
 use crate::outlet::Touched;
+use crate::parcel::Parcel;
 use crate::scratch::{NO_LIST, Scratch};
 
 /// So many messages are given out before sinks are asked whether they are above their marks.
@@ -33,6 +34,7 @@ impl State {
                 continue;
             }
             idle = 0;
+            self.waive_ended(scratch);
             if self.seats.len() == 1 {
                 let mut all = std::mem::take(&mut scratch.assignments);
                 if let Some(consumer) = all.first().map(|first| first.consumer) {
@@ -61,12 +63,24 @@ impl State {
         }
     }
 
+    /// What came by a subscription that has ended since is nobody's to have.
+    fn waive_ended(&mut self, scratch: &mut Scratch) {
+        if self.ended_subscriptions.is_empty() {
+            return;
+        }
+        let ended = &self.ended_subscriptions;
+        let is_over = |assignment: &mut Assignment<Parcel>| ended.contains(&assignment.message.body.via);
+        for assignment in scratch.assignments.extract_if(.., is_over) {
+            self.engine.waive(assignment);
+        }
+    }
+
     /// Gives consumers once more what they have not settled.
     pub(super) fn repeat(&mut self, scratch: &mut Scratch, touched: &mut Touched) {
         let again = std::mem::take(&mut scratch.assignments);
         for assignment in &again {
             let Some(seat) = self.seats.get_mut(&assignment.consumer) else { continue };
-            let Kept { batch, at } = &assignment.message.body;
+            let Parcel { batch, at, .. } = &assignment.message.body;
             let pick = pick(seat, assignment, *at);
             let sink = seat.outlet.sink();
             sink.deliver(&batch.batch(), std::slice::from_ref(&pick));
@@ -106,7 +120,7 @@ impl State {
     fn give(
         &mut self,
         consumer: u64,
-        share: &mut Vec<Assignment<Kept>>,
+        share: &mut Vec<Assignment<Parcel>>,
         scratch: &mut Scratch,
         touched: &mut Touched,
     ) -> bool {
@@ -114,7 +128,7 @@ impl State {
             share.drain(..).rev().for_each(|assignment| self.engine.take_back(assignment));
             return false;
         };
-        let mut rest: &[Assignment<Kept>] = share;
+        let mut rest: &[Assignment<Parcel>] = share;
         let mut said = Delivered::Taken;
         while let Some(first) = rest.first() {
             let batch = &first.message.body.batch;
@@ -127,7 +141,7 @@ impl State {
             for assignment in together {
                 let at = assignment.message.body.at;
                 match scratch.given.last_mut() {
-                    Some(last) if continues(last, assignment, at) => last.at.end = at.saturating_add(1),
+                    Some(last) if continues(last, seat, assignment, at) => last.at.end = at.saturating_add(1),
                     _ => scratch.given.push(pick(seat, assignment, at)),
                 }
             }
@@ -216,10 +230,18 @@ impl State {
     }
 }
 
-fn pick(seat: &Seat, assignment: &Assignment<Kept>, at: u32) -> Pick {
+/// A session's queue has messages of all its subscriptions.
+fn key(seat: &Seat, assignment: &Assignment<Parcel>) -> SubscriptionKey {
+    match assignment.message.body.via {
+        Parcel::NO_SUBSCRIPTION => seat.key,
+        subscription => SubscriptionKey { subscription, ..seat.key },
+    }
+}
+
+fn pick(seat: &Seat, assignment: &Assignment<Parcel>, at: u32) -> Pick {
     Pick {
         at: at..at.saturating_add(1),
-        key: seat.key,
+        key: key(seat, assignment),
         first: assignment.tag,
         age: assignment.age,
         attempt: assignment.message.attempts,
@@ -227,9 +249,10 @@ fn pick(seat: &Seat, assignment: &Assignment<Kept>, at: u32) -> Pick {
     }
 }
 
-fn continues(last: &Pick, assignment: &Assignment<Kept>, at: u32) -> bool {
+fn continues(last: &Pick, seat: &Seat, assignment: &Assignment<Parcel>, at: u32) -> bool {
     let count = u64::from(last.at.end - last.at.start);
     last.at.end == at
+        && last.key == key(seat, assignment)
         && last.settled == assignment.settled
         && (last.settled || last.first + count == assignment.tag)
         && last.age == assignment.age

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{DeliveryTag, Kept, Millis, Refused, Settlement};
+use linkspan_contract::{DeliveryTag, Millis, Refused, Settlement};
 use linkspan_queues::log::Commit;
 use linkspan_queues::{Assignment, ConsumerId, Journal, Pushed};
 use parking_lot::MutexGuard;
 
-use super::{Queue, Said, State, dropped, offer};
+use super::{Queue, Said, State, dropped};
 use crate::brake::Brakes;
 use crate::outlet::Touched;
+use crate::parcel::Parcel;
 use crate::scratch::Scratch;
 
 /// What is done to it is seen by nobody before it is let go. Who locks several takes them by their addresses, and
@@ -18,7 +19,7 @@ pub(crate) struct Locked<'q> {
     queue: &'q Arc<Queue>,
     state: MutexGuard<'q, State>,
     /// Given out by the engine, and not yet to the sinks.
-    assignments: Vec<Assignment<Kept>>,
+    assignments: Vec<Assignment<Parcel>>,
 }
 
 impl Queue {
@@ -57,13 +58,12 @@ impl<'q> Locked<'q> {
         self.state.engine.journal_mut().gathered()
     }
 
-    pub(crate) fn push(&mut self, message: &Kept, now: Millis) {
+    pub(crate) fn push(&mut self, message: Parcel, now: Millis) {
         if self.state.ended {
             dropped("queue-deleted", 1);
             return;
         }
-        let offer = offer(&message.batch, message.at);
-        match self.state.engine.push(now, offer, &mut self.assignments) {
+        match self.state.engine.push(now, message.offer(), &mut self.assignments) {
             Pushed::Queued => {}
             Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
             Pushed::Unwritable => dropped("unwritable", 1),

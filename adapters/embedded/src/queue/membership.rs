@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{DeliveryTag, Kept, Millis, Refused, Settle, Settlement, SubscriptionKey};
+use linkspan_contract::{DeliveryTag, Millis, Refused, Settle, Settlement, SubscriptionKey};
 use linkspan_queues::log::Lsn;
 use linkspan_queues::{Assignment, Consumer, ConsumerId, LaneId, Tally};
 
 use super::{Queue, Seat};
 use crate::outlet::{Outlet, Touched};
+use crate::parcel::Parcel;
 use crate::scratch::{NO_LIST, Scratch};
 use crate::session::Session;
 
@@ -87,7 +88,7 @@ impl Queue {
         settled: bool,
         now: Millis,
         touched: &mut Touched,
-    ) -> Option<(Assignment<Kept>, u64)> {
+    ) -> Option<(Assignment<Parcel>, u64)> {
         self.gate.progress(now);
         self.act(now, touched, |state| {
             let assignment = loop {

@@ -1,14 +1,16 @@
 //! What a queue tells the log.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use linkspan_contract::{Kept, Millis};
+use linkspan_contract::Millis;
 use linkspan_queues::log::{Commit, Lsn};
 use linkspan_queues::{Diary, Gone, Journal, Position, Queue as Engine, Queued};
 
 use super::Queue;
 use crate::archive::{Archive, LEVELS};
+use crate::parcel::Parcel;
 use crate::written::Written;
 
 /// The journal of a queue; that of a back end in memory records nothing.
@@ -26,6 +28,20 @@ pub(crate) struct Desk {
     durable: bool,
     /// Messages that stood before it when the queue was found in the log are there only if they are durable.
     pub(crate) found_below: Position,
+}
+
+impl Desk {
+    /// Subscriptions of a session's queue that have ended while messages of theirs were in it.
+    pub(crate) fn ended(&self) -> BTreeSet<u32> {
+        let numbers = self.archive.keys(self.diary.number());
+        numbers.iter().filter_map(|key| Some(u32::from_le_bytes(*key.first_chunk()?))).collect()
+    }
+
+    /// One more.
+    pub(crate) fn note_ended(&mut self, number: u32) {
+        // Shorter than what a record may have.
+        let _ = self.diary.commit.put(self.diary.number(), &number.to_le_bytes(), &[]);
+    }
 }
 
 impl Record {
@@ -78,7 +94,7 @@ impl Record {
 }
 
 /// Counts in a new queue what the log has of it; [`State::fill`](super::State) brings it in.
-pub(super) fn remember(engine: &mut Engine<Kept, Record>) {
+pub(super) fn remember(engine: &mut Engine<Parcel, Record>) {
     let levels = engine.limits().max_priority;
     let Some(desk) = engine.journal_mut().desk() else { return };
     let (archive, number) = (Arc::clone(&desk.archive), desk.diary.number());
@@ -94,7 +110,7 @@ pub(super) fn remember(engine: &mut Engine<Kept, Record>) {
     }
 }
 
-impl Journal<Kept> for Record {
+impl Journal<Parcel> for Record {
     #[inline]
     fn takes(&self, durable: bool, paged: bool) -> bool {
         let Some(desk) = &self.desk else { return true };
@@ -102,18 +118,18 @@ impl Journal<Kept> for Record {
     }
 
     #[inline]
-    fn queued(&mut self, message: &Queued<Kept>, paged: bool) -> bool {
+    fn queued(&mut self, message: &Queued<Parcel>, paged: bool) -> bool {
         let Some(desk) = &mut self.desk else { return false };
         (paged || message.durable && desk.durable) && desk.diary.queued(message, true)
     }
 
     fn given(&mut self, priority: u8, positions: Range<Position>) {
         if let Some(desk) = &mut self.desk {
-            Journal::<Kept>::given(&mut desk.diary, priority, positions);
+            Journal::<Parcel>::given(&mut desk.diary, priority, positions);
         }
     }
 
-    fn returned(&mut self, message: &Queued<Kept>, not_before: Millis) {
+    fn returned(&mut self, message: &Queued<Parcel>, not_before: Millis) {
         if let Some(desk) = &mut self.desk {
             desk.diary.returned(message, not_before);
         }
@@ -121,7 +137,7 @@ impl Journal<Kept> for Record {
 
     fn gone(&mut self, priority: u8, positions: Range<Position>, how: Gone) {
         if let Some(desk) = &mut self.desk {
-            Journal::<Kept>::gone(&mut desk.diary, priority, positions, how);
+            Journal::<Parcel>::gone(&mut desk.diary, priority, positions, how);
         }
     }
 }

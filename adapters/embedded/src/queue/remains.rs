@@ -2,15 +2,16 @@
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{Ended, Kept, Refused, What};
+use linkspan_contract::{Ended, Refused, What};
 use linkspan_queues::{ConsumerId, Limits, Queue as Engine};
 
 use super::record::Record;
 use super::{Queue, Seat, State};
+use crate::parcel::Parcel;
 
 /// What a queue that has ended leaves behind.
 pub(crate) struct Remains {
-    engine: Engine<Kept, Record>,
+    engine: Engine<Parcel, Record>,
     seats: HashMap<ConsumerId, Seat, RandomState>,
 }
 

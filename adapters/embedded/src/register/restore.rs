@@ -10,6 +10,7 @@ use crate::declaration::new_exchange;
 use crate::embedded::BindingWatch;
 use crate::exchange::{Binding, End};
 use crate::house::House;
+use crate::inbox::INBOX;
 use crate::queue::{Queue, QueueTraits};
 use crate::register::{BindingRow, EndRow, ExchangeRow, Known, QueueRow, Register, Row};
 use crate::topology::Topology;
@@ -78,6 +79,10 @@ impl Vhost {
 
     fn restore_queue(self: &Arc<Self>, row: QueueRow) -> Result<(), Refused> {
         let QueueRow { name, number, auto_delete, arguments } = row;
+        if name.starts_with(INBOX) {
+            self.new_inbox(name, number);
+            return Ok(());
+        }
         let (read, _) = QueueArguments::read(&self.name, &name, &lent(&arguments))?;
         let traits = QueueTraits {
             durable: true,

@@ -99,6 +99,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 }
                 lot.left -= 1;
             }
+            let by_position = wants.tags_by_position;
             let Some(message) = self.ready.pop() else { break };
             let tag = if settled {
                 0
@@ -106,7 +107,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 self.unsettled += 1;
                 let due = holder.due(now);
                 self.wake = self.wake.min(due);
-                holder.unsettled.add(message.clone(), due)
+                if by_position {
+                    holder.unsettled.add_at(message.position.saturating_add(1), message.clone(), due)
+                } else {
+                    holder.unsettled.add(message.clone(), due)
+                }
             };
             if J::RECORDS && message.logged {
                 let run = if settled { &mut gone } else { &mut given };

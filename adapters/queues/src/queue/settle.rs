@@ -102,6 +102,31 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
     }
 
+    /// An assignment that nobody is to have any more counts as accepted, and takes none of the consumer's window.
+    pub fn waive(&mut self, assignment: Assignment<B>) {
+        let Assignment { consumer, tag, settled, .. } = assignment;
+        if settled {
+            return;
+        }
+        let Some(at) = self.holders.find(consumer) else { return };
+        let Some(holder) = self.holders.get_mut(at) else { return };
+        let mut own = None;
+        holder.unsettled.take(tag, 1, |message| own = Some(message));
+        if let Some(credit) = holder.wants.as_ref().and_then(|wants| wants.credit.as_ref())
+            && own.is_some()
+        {
+            credit.give_back(1);
+        }
+        self.holders.tidy(at);
+        if let Some(message) = own {
+            self.unsettled = self.unsettled.saturating_sub(1);
+            if J::RECORDS && message.logged {
+                let positions = message.position..message.position.saturating_add(1);
+                self.journal.gone(message.priority, positions, Gone::Accepted);
+            }
+        }
+    }
+
     /// Counts an attempt of each message in `coming_back` and puts it to its place, from `not_before` on, or buries it.
     pub(super) fn come_back(&mut self, now: Millis, not_before: Millis) {
         if self.coming_back.is_empty() {

@@ -109,11 +109,11 @@ impl Vhost {
             if if_unused && used {
                 return Err(Refused::InUse { what: What::Exchange, name: name.into() });
             }
+            let found = topology.exchange(name).is_some();
             topology.remove_exchange(name);
-            Ok(())
+            Ok(found)
         });
-        deleted?;
-        self.settled(went).await
+        self.settled(went.or_before(deleted?)).await
     }
 
     /// Declares a queue; the queue itself comes along when this declaration made it.
@@ -222,7 +222,9 @@ impl Vhost {
             topology.remove_queue(&queue);
             Ok(Some(remains))
         });
-        let ready = deleted?.map_or(0, Remains::tell);
+        let remains = deleted?;
+        let went = went.or_before(remains.is_some());
+        let ready = remains.map_or(0, Remains::tell);
         self.settled(went).await?;
         Ok(ready)
     }
@@ -277,16 +279,16 @@ impl Vhost {
     }
 
     pub(crate) async fn unbind(&self, binding: &Binding<'_>, client: u64) -> Result<(), Refused> {
-        let (undone, went) = self.undo(|topology| {
-            match ends(topology, binding, client) {
-                Ok((source, binding)) => topology.unbind(source, &binding),
-                Err(Refused::NotFound { .. }) => {}
-                Err(why) => return Err(why),
+        let (undone, went) = self.undo(|topology| match ends(topology, binding, client) {
+            Ok((source, binding)) => {
+                let found = topology.exchange(source).is_some_and(|exchange| exchange.has(&binding));
+                topology.unbind(source, &binding);
+                Ok(found)
             }
-            Ok(())
+            Err(Refused::NotFound { .. }) => Ok(false),
+            Err(why) => Err(why),
         });
-        undone?;
-        self.settled(went).await
+        self.settled(went.or_before(undone?)).await
     }
 }
 

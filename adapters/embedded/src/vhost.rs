@@ -17,6 +17,13 @@ use crate::topology::{Routes, Topology};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Went(bool);
 
+impl Went {
+    /// What was to go was not there: it may have gone a moment ago, and not for good yet.
+    pub(crate) fn or_before(self, found: bool) -> Self {
+        Self(self.0 || !found)
+    }
+}
+
 /// One vhost of the back end.
 #[derive(Debug)]
 pub(crate) struct Vhost {

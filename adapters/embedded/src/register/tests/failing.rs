@@ -104,7 +104,6 @@ async fn a_step_that_the_disk_refuses_is_told_so_and_can_be_done_again() {
             }
             assert_eq!(life.rows(), states[step + 1], "{kind}, call {call}: after step {step}");
             if refusals > 0 {
-                life.settled().await.unwrap();
                 let left = Life::on(disk.after_power_loss(|| false)).unwrap();
                 assert_eq!(
                     left.known,

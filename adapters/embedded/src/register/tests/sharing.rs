@@ -53,7 +53,7 @@ async fn whatever_many_do_at_a_time_what_is_seen_is_what_is_kept() {
             let vhost = Arc::clone(&life.vhost);
             lanes.spawn(async move {
                 for turn in 0..20_u64 {
-                    let dice = (round * 31 + lane * 17 + turn * 7) * 2_654_435_761 >> 7;
+                    let dice = ((round * 31 + lane * 17 + turn * 7) * 2_654_435_761) >> 7;
                     let q = ["a", "b"][(dice % 2) as usize];
                     let x = ["x", "y"][(dice / 2 % 2) as usize];
                     let to = BindingEnd::Queue(q);

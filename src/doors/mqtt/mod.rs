@@ -56,6 +56,7 @@ use self::metric::Counters;
 use self::registry::Registry;
 use super::listener::Stream;
 use super::{Door, Stop};
+use crate::alarms::Alarms;
 use crate::identity::Users;
 use crate::retained::Retained;
 
@@ -64,6 +65,7 @@ pub struct MqttDoor {
     backend: Arc<dyn Backend>,
     retained: Arc<Retained>,
     users: Arc<Users>,
+    alarms: Arc<Alarms>,
     vhost: Arc<str>,
     limits: Arc<Limits>,
     registry: Arc<Registry>,
@@ -73,12 +75,13 @@ pub struct MqttDoor {
 }
 
 impl MqttDoor {
-    /// A door into `vhost` of `backend`, whose retained messages are `retained`. A metrics recorder has to be in place
-    /// before.
+    /// A door into `vhost` of `backend`, whose retained messages are `retained`. Publishers are held while `alarms` say so.
+    /// A metrics recorder has to be in place before.
     pub fn new(
         backend: Arc<dyn Backend>,
         retained: Arc<Retained>,
         users: Arc<Users>,
+        alarms: Arc<Alarms>,
         vhost: Arc<str>,
         limits: Limits,
     ) -> Self {
@@ -87,6 +90,7 @@ impl MqttDoor {
             backend,
             retained,
             users,
+            alarms,
             vhost,
             limits: Arc::new(limits),
             registry: Arc::default(),

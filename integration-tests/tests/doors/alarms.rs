@@ -88,9 +88,9 @@ impl Machine {
 async fn next_blocking(events: &mut (impl futures_lite::Stream<Item = Event> + Unpin)) -> Event {
     soon("connection.blocked or unblocked", async {
         loop {
-            match events.next().await.expect("the connection lives") {
-                event @ (Event::ConnectionBlocked(_) | Event::ConnectionUnblocked) => return event,
-                _ => {}
+            let event = events.next().await.expect("the connection lives");
+            if matches!(event, Event::ConnectionBlocked(_) | Event::ConnectionUnblocked) {
+                return event;
             }
         }
     })
@@ -107,15 +107,10 @@ async fn an_amqp_publisher_is_told_and_held_while_consumers_of_all_protocols_dra
     }
     machine.raise(LOW_MEMORY, &["WARN", "low on memory", "memory.limit", "consumers drain on"]).await;
     let mut events = publisher.connection.events_listener();
-    let publish = async |payload: &str| {
-        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-        let channel = &publisher.channel;
-        channel
-            .basic_publish("".into(), "image-resize".into(), options, payload.as_bytes(), properties)
-            .await
-            .expect("published")
-    };
-    let confirm = publish("held").await;
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    let publishing =
+        publisher.channel.basic_publish("".into(), "image-resize".into(), options, b"held", properties);
+    let confirm = publishing.await.expect("published");
     match next_blocking(&mut events).await {
         Event::ConnectionBlocked(reason) => {
             assert!(
@@ -274,7 +269,7 @@ async fn memory_that_consumers_have_drained_lowers_the_alarm_by_itself() {
         loop {
             publisher.send(&publish(0, "images/resize", &body)).await;
             sent += 1;
-            if sent % 64 == 0 {
+            if sent.is_multiple_of(64) {
                 publisher.ping().await;
             }
         }

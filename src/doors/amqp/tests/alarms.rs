@@ -6,6 +6,7 @@ use super::remote::slow;
 use super::slow_lane::settled;
 use super::*;
 use crate::alarms::Shortage;
+use crate::protocol::amqp::tx;
 
 const MEMORY: Shortage = Shortage::Memory { used: 3 << 30, limit: 2 << 30 };
 
@@ -104,6 +105,31 @@ async fn a_message_that_was_begun_before_is_completed_and_the_next_is_held() {
     alarms.lower(&MEMORY.subject());
     publisher.expect(0, connection::Unblocked {}).await;
     publisher.expect(1, basic::Ack { delivery_tag: 2, multiple: false }).await;
+}
+
+#[tokio::test]
+async fn a_transaction_from_before_is_committed_and_what_it_is_to_have_more_is_held() {
+    let alarms = Arc::new(Alarms::default());
+    let house = house_of(&alarms);
+    let mut publisher = house.channel().await;
+    publisher.queue("q").await;
+    publisher.send(1, tx::Select {}).await;
+    publisher.expect(1, tx::SelectOk {}).await;
+    publisher.publish(1, "", b"q", b"1").await;
+    publisher.quiet(1).await;
+    alarms.raise(&MEMORY);
+    publisher.send(1, tx::Commit {}).await;
+    publisher.expect(1, tx::CommitOk {}).await;
+    assert_eq!(publisher.ready("q").await, 1);
+    publisher.publish(1, "", b"q", b"2").await;
+    publisher.send(1, tx::Commit {}).await;
+    publisher.blocked().await;
+    let mut other = house.channel().await;
+    assert_eq!(other.ready("q").await, 1);
+    alarms.lower(&MEMORY.subject());
+    publisher.expect(0, connection::Unblocked {}).await;
+    publisher.expect(1, tx::CommitOk {}).await;
+    assert_eq!(other.ready("q").await, 2);
 }
 
 #[tokio::test]

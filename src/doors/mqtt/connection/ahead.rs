@@ -36,8 +36,15 @@ impl Ahead {
         mut answer: impl FnMut(&mut Input, &mut usize) -> Result<(), Ending>,
     ) -> Result<(), Ending> {
         let mut turn = 0;
-        // A client that does not take its answers is not given more of them.
-        while !input.is_large() && sink.outbound.backlog() <= AHEAD {
+        while !input.is_large() {
+            // A client that does not take its answers is not given more of them.
+            if sink.outbound.backlog() > AHEAD {
+                if let Some(keep_alive) = &mut keep_alive {
+                    // Who is not listened to is not silent.
+                    keep_alive.heard();
+                }
+                break;
+            }
             answer(input, &mut self.looked)?;
             if turn >= AHEAD {
                 cx.waker().wake_by_ref();
@@ -47,7 +54,6 @@ impl Ahead {
             if let Some(keep_alive) = &mut keep_alive
                 && room == 0
             {
-                // Who is not listened to is not silent.
                 keep_alive.heard();
             }
             let count = buffer::with_scratch(|scratch| {

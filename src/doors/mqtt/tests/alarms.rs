@@ -133,6 +133,32 @@ async fn silence_of_a_client_that_is_held_and_read_ends_it_mqtt_3_1_2_24() {
 }
 
 #[tokio::test]
+async fn a_held_client_that_takes_nothing_is_not_ended_for_pings_that_are_not_read_mqtt_3_1_2_24() {
+    let house = House::new();
+    let mut publisher = house.v311("publisher").await;
+    let mut client = house.client().await;
+    client.send(&connect_with(4, 2, 1, &[], &[b"a"])).await;
+    client.expect(&[0x20, 2, 0, 0]).await;
+    client.subscribe("t", 0).await;
+    let payload = vec![b'x'; 60_000];
+    // More than sockets take.
+    for _ in 0..300 {
+        publisher.send(&publish(0x30, "t", None, &payload)).await;
+    }
+    publisher.ping().await;
+    house.alarms.raise(&MEMORY);
+    client.send(&publish(0x32, "u", Some(9), b"held")).await;
+    for _ in 0..10 {
+        publisher.ping().await;
+    }
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::resume();
+    house.alarms.lower(&MEMORY.subject());
+    until("it is published", || house.broker.payloads().last().is_some_and(|last| last == "held")).await;
+}
+
+#[tokio::test]
 async fn a_large_message_that_has_its_memory_is_completed_and_the_next_takes_none() {
     let limits = Limits { large_packets: 1 << 20, ..Limits::default() };
     let house = House::with(limits);

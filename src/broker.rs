@@ -14,9 +14,10 @@ use std::time::Duration;
 use linkspan_contract::{Backend, Clock, SystemClock};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
+use crate::alarms::{self, Alarms, Watch};
 use crate::config::{Config, ConfigErrors, Culprit, Place};
 use crate::doors::amqp::{AmqpDoor, AmqpLimits};
 use crate::doors::http::{HttpDoor, HttpOptions};
@@ -89,6 +90,7 @@ pub struct Broker {
     hub: Arc<Hub>,
     users: Arc<Users>,
     config: Arc<Mutex<Config>>,
+    limits: watch::Sender<alarms::Limits>,
     open: Vec<(&'static str, SocketAddr)>,
     stopper: Stopper,
     serving: JoinSet<()>,
@@ -116,8 +118,13 @@ impl Broker {
         let hub = Hub::open(backends, config.routes()?, retained, clock).await;
         let hub = hub.map_err(|error| wrong(config, &error))?;
         let users = Arc::new(config.accounts());
+        let alarms = Arc::new(Alarms::default());
+        let (limits, of_alarms) = watch::channel(alarm_limits(config));
+        let mut watch = Watch::new(&alarms, of_alarms, back_ends::directories(config));
+        watch.look().await;
         let (stopper, stop) = Stop::new();
         let mut serving = JoinSet::new();
+        serving.spawn(until(stop.clone(), watch.run()));
         let marks = Marks {
             high: usize::try_from(config.limits.outbound_high).unwrap_or(usize::MAX),
             low: usize::try_from(config.limits.outbound_low).unwrap_or(usize::MAX),
@@ -132,6 +139,7 @@ impl Broker {
                     Arc::clone(&hub) as _,
                     retained,
                     Arc::clone(&users),
+                    Arc::clone(&alarms),
                     vhost,
                     mqtt_limits(config, marks),
                 )
@@ -139,7 +147,12 @@ impl Broker {
         }
         let amqp = &config.doors.amqp;
         doors.open("amqp", amqp.max_connections.get(), || {
-            AmqpDoor::new(Arc::clone(&hub) as _, Arc::clone(&users), amqp_limits(config, marks))
+            AmqpDoor::new(
+                Arc::clone(&hub) as _,
+                Arc::clone(&users),
+                Arc::clone(&alarms),
+                amqp_limits(config, marks),
+            )
         });
         let http = &config.doors.http;
         doors.open("http", http.max_connections.get(), || {
@@ -148,11 +161,12 @@ impl Broker {
                 max_body: usize::try_from(http.max_body_size).unwrap_or(usize::MAX),
                 header_timeout: http.head_timeout,
             };
-            HttpDoor::new(Arc::clone(&hub), Arc::clone(&users), options, figures.clone(), stop.clone())
+            let (hub, users) = (Arc::clone(&hub), Arc::clone(&users));
+            HttpDoor::new(hub, users, Arc::clone(&alarms), options, figures.clone(), stop.clone())
         });
         let config = Arc::new(Mutex::new(config.clone()));
-        serving.spawn(mend(Arc::clone(&hub), Arc::clone(&config), stop.clone()));
-        Ok(Self { hub, users, config, open, stopper, serving })
+        serving.spawn(until(stop, mend(Arc::clone(&hub), Arc::clone(&config))));
+        Ok(Self { hub, users, config, limits, open, stopper, serving })
     }
 
     /// The open doors and where they listen.
@@ -165,7 +179,7 @@ impl Broker {
         &self.hub
     }
 
-    /// Puts the routes and users of `new` in force without dropping a connection.
+    /// Puts the routes and users of `new`, and its limits of memory and disk, in force without dropping a connection.
     ///
     /// # Errors
     /// When more than these changed or the routes cannot be put in force; then nothing is.
@@ -175,6 +189,7 @@ impl Broker {
         ConfigErrors::none_of(abilities::refused(&new))?;
         self.hub.reroute(new.routes()?).await.map_err(|error| wrong(&new, &error))?;
         self.users.replace(&new.users);
+        self.limits.send_replace(alarm_limits(&new));
         *config = new;
         Ok(())
     }
@@ -204,6 +219,10 @@ impl Doors<'_> {
             self.serving.spawn(doors::serve(listener, Arc::new(door()), max_connections, self.stop.clone()));
         }
     }
+}
+
+fn alarm_limits(config: &Config) -> alarms::Limits {
+    alarms::Limits { memory: config.memory.limit, free: config.disk.free_limit }
 }
 
 fn mqtt_limits(config: &Config, marks: Marks) -> MqttLimits {
@@ -311,19 +330,21 @@ pub async fn run(
 }
 
 /// Makes queues that could not be made, as soon as their back ends are back.
-async fn mend(hub: Arc<Hub>, config: Arc<Mutex<Config>>, stop: Stop) {
+async fn mend(hub: Arc<Hub>, config: Arc<Mutex<Config>>) {
     let mut again = tokio::time::interval(MEND);
-    let mending = async {
-        loop {
-            again.tick().await;
-            for error in hub.mend().await {
-                let error = wrong(&*config.lock().await, &error);
-                tracing::error!("a route does not work, and is tried again: {error}");
-            }
+    loop {
+        again.tick().await;
+        for error in hub.mend().await {
+            let error = wrong(&*config.lock().await, &error);
+            tracing::error!("a route does not work, and is tried again: {error}");
         }
-    };
+    }
+}
+
+/// Does `work` until Linkspan goes down.
+async fn until(stop: Stop, work: impl Future<Output = ()>) {
     tokio::select! {
-        () = mending => {}
+        () = work => {}
         () = stop.wanted() => {}
     }
 }

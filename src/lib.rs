@@ -10,6 +10,7 @@
 //! - [`hub`]: the one place that every message passes; it asks [`routes`] which route an address has and [`patterns`]
 //!   what that route's pattern means, and keeps the [`retained`] messages, because every door may publish one; a
 //!   [`mover`] carries from one back end to another what routes and bindings part
+//! - [`alarms`]: memory or disk run short; doors hold publishers back while consumers drain on
 //! - [`ledger`]: small durable state and leases, in a file or in a PostgreSQL that instances share
 //! - [`broker`]: assembles all of it, reloads it, stops it
 //! - [`config`]: what the TOML file says; [`cli`]: what the command line does
@@ -18,6 +19,7 @@
 //! in-process broker, `amqp` RabbitMQ and its kin, `mqtt` Mosquitto and its kin. The in-process broker also works inside
 //! the other two, for what they leave to be matched, fanned out and queued here.
 
+pub mod alarms;
 pub mod broker;
 pub mod cli;
 pub mod config;

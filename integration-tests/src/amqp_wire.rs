@@ -73,17 +73,26 @@ impl AmqpWire {
 
     /// Logs in and opens `vhost`; the answer to `connection.open` is still to come. Tunes to frames of 128 KiB.
     pub async fn entering(door: SocketAddr, user: &str, password: &str, vhost: &str) -> Self {
+        Self::entering_as(door, user, password, vhost, 0).await
+    }
+
+    async fn entering_as(door: SocketAddr, user: &str, password: &str, vhost: &str, heartbeat: u8) -> Self {
         let mut client = Self::greeted(door).await;
         client.send(&start_ok("PLAIN", format!("\0{user}\0{password}").as_bytes())).await;
         let tune = client.expect(10, 30).await;
-        client.send(&method(0, 10, 31, &[&tune[..6], &[0, 0]].concat())).await;
+        client.send(&method(0, 10, 31, &[&tune[..6], &[0, heartbeat]].concat())).await;
         client.send(&method(0, 10, 40, &[&short(vhost)[..], &[0, 0]].concat())).await;
         client
     }
 
     /// A connection as guest with channel 1 open.
     pub async fn open(door: SocketAddr) -> Self {
-        let mut client = Self::entering(door, "guest", "guest", "/").await;
+        Self::beating(door, 0).await
+    }
+
+    /// The same with a heartbeat in seconds, of which it sends none itself.
+    pub async fn beating(door: SocketAddr, heartbeat: u8) -> Self {
+        let mut client = Self::entering_as(door, "guest", "guest", "/", heartbeat).await;
         client.expect(10, 41).await;
         client.send(&method(1, 20, 10, &[0])).await;
         client.expect(20, 11).await;

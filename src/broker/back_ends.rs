@@ -11,6 +11,7 @@ use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
 use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
 
 use super::certificates;
+use crate::alarms::Directory;
 use crate::config::{self, Config, ConfigError, ConfigErrors, Culprit, Limits, MqttVersion, Upstream};
 use crate::doors;
 
@@ -43,6 +44,17 @@ fn of_mqtt(error: OptionsError) -> Result<(), Wrong> {
         OptionsError::Tls { .. } => Ok(()),
         other => Err((None, other.to_string())),
     }
+}
+
+/// Where back ends write.
+pub fn directories(config: &Config) -> Vec<Directory> {
+    let writes = |(name, backend): (&Arc<str>, &config::Backend)| match backend {
+        config::Backend::Embedded { path } => {
+            Some(Directory { backend: Arc::clone(name), path: path.clone() })
+        }
+        config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => None,
+    };
+    config.backends.iter().filter_map(writes).collect()
 }
 
 /// Opens every back end. None is waited for.

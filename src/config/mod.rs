@@ -5,7 +5,9 @@
 //! [`Config::load`] reports everything that is wrong at once, one line each, with file, line and key (or the
 //! variable), and says what would be right.
 
+mod amount;
 mod backends;
+mod disk;
 mod doors;
 mod duration;
 mod error;
@@ -15,6 +17,7 @@ mod limits;
 mod lines;
 mod listen;
 mod log;
+mod memory;
 mod nearest;
 mod places;
 mod reload;
@@ -36,12 +39,15 @@ use std::sync::Arc;
 use figment::value::Value;
 use serde::Deserialize;
 
+pub use amount::Amount;
 pub use backends::{Backend, Sync};
+pub use disk::Disk;
 pub use doors::{AmqpDoor, Doors, HttpDoor, MqttDoor};
 pub use error::{ConfigError, ConfigErrors, Hint, OtherLine, Place, Problem};
 pub use key::KeyPath;
 pub use limits::Limits;
 pub use log::{Level, Log};
+pub use memory::Memory;
 pub use places::Culprit;
 pub use upstream::{MqttVersion, Upstream, Url};
 pub use vhosts::Vhost;
@@ -69,6 +75,10 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     /// Marks for memory and slow clients.
     pub limits: Limits,
+    /// How much memory may be taken before publishers are held.
+    pub memory: Memory,
+    /// How much room on disk has to be left, or else publishers are held.
+    pub disk: Disk,
     /// How much is said on standard error.
     pub log: Log,
     places: Places,
@@ -85,6 +95,8 @@ struct ConfigTable {
     vhosts: BTreeMap<String, vhosts::VhostTable>,
     route: Vec<route::RouteTable>,
     limits: Limits,
+    memory: Memory,
+    disk: Disk,
     log: Log,
 }
 
@@ -174,6 +186,8 @@ impl ConfigTable {
         let users = users::check(&self.users, vhost_names.clone(), report);
         self.doors.check(!self.users.is_empty(), vhost_names, report);
         self.limits.check(report);
+        self.memory.check(report);
+        self.disk.check(report);
         let of_routes = route::Backends { names: backend_names, built: &backends };
         let routes = route::check(&self.route, &vhosts, &of_routes, report);
         Config {
@@ -184,6 +198,8 @@ impl ConfigTable {
             vhosts,
             routes,
             limits: self.limits,
+            memory: self.memory,
+            disk: self.disk,
             log: self.log,
             places,
         }

@@ -5,8 +5,9 @@ use figment::value::{Dict, Value};
 use super::{Config, ConfigErrors, KeyPath};
 
 impl Config {
-    /// Whether a reload can put `new` in force: it swaps routes and users and leaves all else as it is. A reload that
-    /// changes more is refused as a whole, so that the file and what runs do not drift apart.
+    /// Whether a reload can put `new` in force: it swaps routes, users, `[memory]` and `[disk]`, and leaves
+    /// all else as it is. A reload that changes more is refused as a whole, so that the file and what runs do not drift
+    /// apart.
     ///
     /// # Errors
     /// Each key whose change needs a restart.
@@ -18,7 +19,9 @@ impl Config {
             _ => keys.push(KeyPath::of(["doors"])),
         }
         let error = |key| {
-            new.wrong_key(key, "was changed, and that needs a restart; a reload swaps routes and users")
+            let text =
+                "was changed, and that needs a restart; a reload swaps routes, users, [memory] and [disk]";
+            new.wrong_key(key, text)
         };
         ConfigErrors::none_of(keys.into_iter().map(error).collect())
     }

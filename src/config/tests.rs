@@ -510,6 +510,38 @@ mod sections {
     }
 
     #[test]
+    fn the_limits_of_memory_and_disk_are_sizes_or_shares() {
+        let config = parse("[memory]\nlimit = \"2 GiB\"\n[disk]\nfree-limit = \"2.5%\"\n").unwrap();
+        assert_eq!(config.memory.limit, Amount::Bytes(2 << 30));
+        assert_eq!(config.disk.free_limit.of(10_000), 250);
+        let variables = [("LINKSPAN_MEMORY__LIMIT", "40%"), ("LINKSPAN_DISK__FREE_LIMIT", "0")];
+        let config = from_environment("", &variables).unwrap();
+        assert_eq!((config.memory.limit, config.disk.free_limit), (Amount::percent(40), Amount::Bytes(0)));
+        told(
+            "[memory]\nlimit = \"0%\"\n[disk]\nfree-limit = \"100%\"\n",
+            &[
+                "linkspan.toml:2: memory.limit: would hold publishers for ever; expected a size such as \"2 GiB\", or \
+                 a share such as \"60%\" (\"100%\" holds nobody)",
+                "linkspan.toml:4: disk.free-limit: no volume is ever wholly free; expected a size such as \"1 GiB\", or \
+                 a share such as \"5%\"",
+            ],
+        );
+        told(
+            "[memory]\nlimit = \"120%\"\n[disk]\nfree-limit = true\n",
+            &[
+                "linkspan.toml:2: memory.limit: \"120%\" is no size and no share; expected a size such as \"2 GiB\", or \
+                 a share such as \"60%\"",
+                "linkspan.toml:4: disk.free-limit: expected a size such as \"2 GiB\", or a share such as \"60%\", found \
+                 true or false",
+            ],
+        );
+        told(
+            "[memory]\nlimits = 1\n",
+            &["linkspan.toml:2: memory.limits: unknown key; did you mean `limit`?"],
+        );
+    }
+
+    #[test]
     fn a_password_has_to_be_a_hash_and_is_never_shown() {
         told(
             "[users.a]\npassword = \"secret\"\n[users.b]\n[users.c]\npassword = 5\n",
@@ -555,10 +587,12 @@ mod reload {
     use super::*;
 
     #[test]
-    fn routes_and_users_can_be_reloaded_all_else_is_named() {
+    fn routes_users_and_the_limits_of_alarms_can_be_reloaded_all_else_is_named() {
         let old = parse(JOBS).unwrap();
         let users = format!("[users.a]\npassword = \"{HASH}\"\n");
         assert_eq!(old.may_become(&parse(&users).unwrap()), Ok(()));
+        let alarms = "[memory]\nlimit = \"1 MiB\"\n[disk]\nfree-limit = \"5%\"\n";
+        assert_eq!(old.may_become(&parse(alarms).unwrap()), Ok(()));
         let new = parse(
             "[doors.mqtt]\nlisten = \"127.0.0.1:2883\"\nmax-packet-size = \"1 MiB\"\n[backends.other]\nkind = \"embedded\"\n\
              [limits]\nslow-after = \"2s\"\n",
@@ -578,7 +612,7 @@ mod reload {
                 "linkspan.toml:7: limits.slow-after",
             ]
         );
-        assert_eq!(why[0], "and that needs a restart; a reload swaps routes and users");
+        assert_eq!(why[0], "and that needs a restart; a reload swaps routes, users, [memory] and [disk]");
     }
 }
 

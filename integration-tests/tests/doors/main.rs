@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod alarms;
 mod amqp_arguments;
 mod amqp_bad_input;
 mod amqp_consume;

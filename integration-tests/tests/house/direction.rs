@@ -4,18 +4,19 @@ use crate::source::Source;
 
 /// What each room may name of the others; itself always. A room that is missing here is a decision still to be made:
 /// add it, with what it needs and no more.
-const MAY_KNOW: [(&str, &[&str]); 14] = [
+const MAY_KNOW: [(&str, &[&str]); 15] = [
+    ("alarms", &["config"]),
     (
         "broker",
         &[
-            "claims", "config", "doors", "hub", "identity", "ledger", "mover", "patterns", "retained",
-            "routes",
+            "alarms", "claims", "config", "doors", "hub", "identity", "ledger", "mover", "patterns",
+            "retained", "routes",
         ],
     ),
     ("claims", &["config"]),
     ("cli", &["config", "identity"]),
     ("config", &["identity", "routes"]),
-    ("doors", &["config", "hub", "identity", "protocol", "retained"]),
+    ("doors", &["alarms", "config", "hub", "identity", "protocol", "retained"]),
     ("hub", &["claims", "config", "identity", "ledger", "mover", "patterns", "retained", "routes"]),
     ("identity", &[]),
     ("ledger", &["config"]),

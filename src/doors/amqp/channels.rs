@@ -8,10 +8,12 @@ use std::task::{Context, Poll, Waker};
 
 use linkspan_contract::{BackendError, Connection, Lane};
 
+use crate::alarms::Alarms;
 use crate::protocol::amqp::{Limits, Method, ReplyCode, channel};
 
 use super::channel::Channel;
 use super::failure::Failure;
+use super::held::Holding;
 use super::inbox::{Ear, Inbox};
 use super::incoming::Budget;
 use super::metric::Metrics;
@@ -49,6 +51,10 @@ pub(super) struct Channels {
     pub(super) metrics: Arc<Metrics>,
     pub(super) budget: Arc<Budget>,
     pub(super) inbox: Arc<Inbox>,
+    pub(super) alarms: Arc<Alarms>,
+    pub(super) holding: Holding,
+    /// The client was told that nothing is taken from it for now.
+    pub(super) told_blocked: bool,
     /// None while a lane is being opened.
     scope: Option<Scope>,
     opening: Option<(u16, Opening)>,
@@ -64,6 +70,7 @@ impl Channels {
         sink: Arc<Sink>,
         metrics: Arc<Metrics>,
         budget: Arc<Budget>,
+        alarms: Arc<Alarms>,
     ) -> Self {
         Self {
             open: Vec::new(),
@@ -72,6 +79,9 @@ impl Channels {
             metrics,
             budget,
             inbox: Arc::default(),
+            alarms,
+            holding: Holding::default(),
+            told_blocked: false,
             scope: Some(scope),
             opening: None,
             to_open: VecDeque::new(),
@@ -166,7 +176,8 @@ impl Channels {
         if !channel.state.closing {
             self.sink.close_channel(channel.place);
         }
-        self.set_blocked(channel, None);
+        channel.blocked = false;
+        self.tell_blocked("");
     }
 
     /// Closes a channel for a reason of ours. A hard one is for the caller.
@@ -251,11 +262,11 @@ impl Channels {
         Ok(())
     }
 
-    /// Whether more may be read: nothing that was published to is above its mark or blocked, and not too much waits for
-    /// lanes.
+    /// Whether more may be read: the connection is not held, nothing that was published to is above its mark or blocked,
+    /// and not too much waits for lanes.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = 0;
-        let mut ready = true;
+        let mut ready = self.poll_hold(cx).is_ready();
         for channel in &mut self.open {
             waiting += channel.waiting.len();
             if channel.congested

@@ -23,6 +23,7 @@ use super::channels::{Channels, Opened};
 use super::failure::Failure;
 use super::handshake::Handshake;
 use super::heartbeat::{Beat, Heartbeat};
+use super::held::AHEAD;
 use super::inbound::{Understood, Wish};
 use super::metric::Metrics;
 use super::sink::Sink;
@@ -168,7 +169,7 @@ impl Connection {
                 self.alive();
                 return Poll::Pending;
             }
-            match ready!(self.poll_read(cx)) {
+            match ready!(self.poll_more(cx)) {
                 Ok(0) => {
                     self.ended = true;
                     self.over("the client closed the connection".to_owned());
@@ -176,7 +177,6 @@ impl Connection {
                 }
                 Ok(n) => {
                     self.alive();
-                    self.door.metrics.received_bytes.increment(n as u64);
                     *turn += n;
                 }
                 Err(error) => {
@@ -250,8 +250,25 @@ impl Connection {
         }
     }
 
+    /// Deals with what an alarm has kept back, else with what is there to be read; 0 is the end.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let alarm = self.door.alarms.is_on();
+        if let Phase::Running(channels) = &mut self.phase
+            && channels.take_over()
+        {
+            let rest = std::mem::take(&mut self.rest);
+            self.understand(&rest, alarm);
+            return Poll::Ready(Ok(rest.len()));
+        }
+        let read = ready!(self.poll_read(cx, alarm));
+        if let Ok(n) = &read {
+            self.door.metrics.received_bytes.increment(*n as u64);
+        }
+        Poll::Ready(read)
+    }
+
     /// Reads what is there and deals with it; 0 is the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, alarm: bool) -> Poll<io::Result<usize>> {
         if self.filled > 0 {
             let free = self.rest.get_mut(self.filled..).unwrap_or_default();
             let n = ready!(self.read.poll_read(cx, free))?;
@@ -259,29 +276,31 @@ impl Connection {
             if self.filled == self.rest.len() {
                 self.filled = 0;
                 let rest = std::mem::take(&mut self.rest);
-                self.understand(&rest);
+                self.understand(&rest, alarm);
             }
             return Poll::Ready(Ok(n));
         }
         let kept = self.rest.len();
         buffer::with_scratch(|scratch| {
-            let n = ready!(self.read.poll_read(cx, scratch.get_mut(kept..).unwrap_or_default()))?;
+            let end = if alarm { scratch.len().min(kept + AHEAD) } else { scratch.len() };
+            let n = ready!(self.read.poll_read(cx, scratch.get_mut(kept..end).unwrap_or_default()))?;
             if let Some(front) = scratch.get_mut(..kept) {
                 front.copy_from_slice(&self.rest);
             }
             let received = scratch.get(..kept + n).unwrap_or_default();
             if n > 0 {
                 self.rest = Vec::new();
-                self.understand(received);
+                self.understand(received, alarm);
             }
             Poll::Ready(Ok(n))
         })
     }
 
-    /// Deals with received bytes, and keeps what is not whole yet.
-    pub(super) fn understand(&mut self, received: &[u8]) {
+    /// Deals with received bytes, and keeps what is not whole yet, or what an `alarm` keeps back.
+    pub(super) fn understand(&mut self, received: &[u8], alarm: bool) {
         let understood = match &mut self.phase {
             Phase::Handshake(_) => self.shake_hands(received),
+            Phase::Running(channels) if alarm => channels.frames_before_publish(received),
             Phase::Running(channels) => channels.frames(received),
             Phase::Closing => self.closing(received),
             Phase::Over => Ok(Understood { used: received.len(), needed: 0, wish: None }),
@@ -327,7 +346,8 @@ impl Connection {
             tell_blocked: client.connection_blocked,
         };
         let (sink, metrics) = (Arc::clone(&self.sink), Arc::clone(&self.door.metrics));
-        let channels = Channels::new(scope, opened, sink, metrics, Arc::clone(&self.door.bodies));
+        let (bodies, alarms) = (Arc::clone(&self.door.bodies), Arc::clone(&self.door.alarms));
+        let channels = Channels::new(scope, opened, sink, metrics, bodies, alarms);
         let now = Instant::now();
         self.heartbeat = Heartbeat::new(tuned.heartbeat, now);
         if let Some(heartbeat) = &self.heartbeat {

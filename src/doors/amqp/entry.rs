@@ -107,7 +107,8 @@ impl Connection {
         // What came behind is looked at now.
         if self.waited.is_none() && self.filled == 0 && !self.rest.is_empty() {
             let rest = std::mem::take(&mut self.rest);
-            self.understand(&rest);
+            let alarm = self.door.alarms.is_on();
+            self.understand(&rest, alarm);
         }
         match &mut self.phase {
             Phase::Running(channels) => channels.flush(),

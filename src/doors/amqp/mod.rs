@@ -9,6 +9,7 @@
 //! | [`channel`] | what a method means in the state that its channel is in |
 //! | [`channels`], [`open_channel`], [`asking`], [`request`] | the channels with their lanes, what they ask of them, and what comes back |
 //! | [`publisher`], [`confirm`] | messages to lanes in batches; receipts back as confirms |
+//! | [`held`] | publishers while an alarm is raised |
 //! | [`sink`], [`consumers`], [`unsettled`], [`settling`], [`delivery`] | the way out: deliveries, their tags, and what is settled |
 //! | [`inbox`], [`notices`] | what back ends say from other threads |
 //! | [`form`], [`translate`] | AMQP's words and the contract's |
@@ -28,6 +29,7 @@ mod farewell;
 mod form;
 mod handshake;
 mod heartbeat;
+mod held;
 mod inbound;
 mod inbox;
 mod incoming;
@@ -55,6 +57,7 @@ use self::incoming::Budget;
 use self::metric::Metrics;
 use super::listener::Stream;
 use super::{Door, Stop};
+use crate::alarms::Alarms;
 use crate::identity::Users;
 
 pub use self::form::{AMQP_FORM, AmqpForm};
@@ -64,16 +67,22 @@ pub use self::limits::AmqpLimits;
 pub struct AmqpDoor {
     backend: Arc<dyn Backend>,
     users: Arc<Users>,
+    alarms: Arc<Alarms>,
     limits: AmqpLimits,
     bodies: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
 impl AmqpDoor {
-    /// A door to `backend`, which is the hub as a rule, for `users`.
-    pub fn new(backend: Arc<dyn Backend>, users: Arc<Users>, limits: AmqpLimits) -> Self {
+    /// A door to `backend`, which is the hub as a rule, for `users`. Publishers are held while `alarms` say so.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        users: Arc<Users>,
+        alarms: Arc<Alarms>,
+        limits: AmqpLimits,
+    ) -> Self {
         let bodies = Budget::new(limits.bodies_max);
-        Self { backend, users, limits, bodies, metrics: Arc::new(Metrics::new()) }
+        Self { backend, users, alarms, limits, bodies, metrics: Arc::new(Metrics::new()) }
     }
 }
 

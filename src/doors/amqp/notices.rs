@@ -4,13 +4,10 @@ use std::task::Waker;
 
 use linkspan_contract::{LaneEvent, Outcome, Receipt};
 
-use crate::protocol::amqp::{ShortString, connection};
-
 use super::channel::Mode;
 use super::channels::Channels;
 use super::failure::Failure;
 use super::inbox::{Notice, What};
-use super::open_channel::OpenChannel;
 use super::request::Request;
 
 impl Channels {
@@ -68,26 +65,10 @@ impl Channels {
     }
 
     fn blocked(&mut self, at: usize, reason: Option<&str>) {
-        if at < self.open.len() {
-            let mut channel = self.open.remove(at);
-            self.set_blocked(&mut channel, reason);
-            self.open.insert(at, channel);
+        if let Some(channel) = self.open.get_mut(at) {
+            channel.blocked = reason.is_some();
+            self.tell_blocked(reason.unwrap_or_default());
         }
-    }
-
-    /// Tells the client, if it wants to be told, when the first channel's back end stops taking and the last one's goes
-    /// on.
-    pub(super) fn set_blocked(&mut self, channel: &mut OpenChannel, reason: Option<&str>) {
-        let before = channel.blocked;
-        channel.blocked = reason.is_some();
-        let others = self.open.iter().any(|other| other.blocked && other.serial != channel.serial);
-        if !self.opened.tell_blocked || others || before == channel.blocked {
-            return;
-        }
-        self.sink.send(|out| match reason {
-            Some(reason) => connection::Blocked { reason: ShortString::truncated(reason) }.encode(0, out),
-            None => connection::Unblocked {}.encode(0, out),
-        });
     }
 
     /// Lets the lane resolve its subscriptions again, now or when it is back.

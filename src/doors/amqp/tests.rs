@@ -1,5 +1,6 @@
 //! The door over the embedded back end, spoken to in raw frames.
 
+mod alarms;
 mod channels;
 mod consuming;
 mod handshake;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{AmqpDoor, AmqpLimits};
+use crate::alarms::Alarms;
 use crate::doors::listener::Listener;
 use crate::doors::{Stop, Stopper, serve};
 use crate::identity::Users;
@@ -58,8 +60,12 @@ fn house() -> House {
 }
 
 fn house_with(backend: Arc<dyn Backend>, limits: AmqpLimits) -> House {
+    house_under(Arc::default(), backend, limits)
+}
+
+fn house_under(alarms: Arc<Alarms>, backend: Arc<dyn Backend>, limits: AmqpLimits) -> House {
     let users = Arc::new(Users::new(std::iter::empty()));
-    let door = Arc::new(AmqpDoor::new(backend, users, limits));
+    let door = Arc::new(AmqpDoor::new(backend, users, alarms, limits));
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.address().unwrap();
     let (stopper, stop) = Stop::new();

@@ -10,13 +10,15 @@ use linkspan_contract::Health;
 use serde_json::json;
 
 use super::Shared;
+use crate::alarms::Subject;
 
 /// 200 while the process serves requests at all.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// 200 when every back end can be used and the server is not going down, else 503; says which cannot and why.
+/// 200 when every back end can be used and the server is not going down, else 503; says which cannot and why. An alarm is
+/// told of and does not count: consumers have to find the way here to drain.
 pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let stopping = shared.stop.is_wanted();
     let mut ready = !stopping;
@@ -31,8 +33,17 @@ pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         };
         backends.insert(name.to_string(), state);
     }
+    let alarms: Vec<_> = shared.alarms.raised().iter().map(|(subject, why)| alarm(subject, why)).collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "stopping": stopping, "backends": backends }))).into_response()
+    let state = json!({ "ready": ready, "stopping": stopping, "backends": backends, "alarms": alarms });
+    (status, Json(state)).into_response()
+}
+
+fn alarm(subject: &Subject, why: &str) -> serde_json::Value {
+    match subject {
+        Subject::Memory => json!({ "kind": subject.kind(), "why": why }),
+        Subject::Disk(backend) => json!({ "kind": subject.kind(), "backend": &**backend, "why": why }),
+    }
 }
 
 /// All figures in Prometheus' text form.

@@ -2,9 +2,9 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `POST /v1/messages/{address}` | 204 when the message is where it has to be |
+//! | `POST /v1/messages/{address}` | 204 when the message is where it has to be; 503 while an alarm is raised |
 //! | `GET /v1/subscriptions/{filter}` | an event stream of what is published |
-//! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its back ends do, and figures |
+//! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its back ends do and which alarms are raised, and figures |
 
 mod admin;
 mod connection;
@@ -31,6 +31,7 @@ use base64::engine::general_purpose::STANDARD;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{Stop, login};
+use crate::alarms::Alarms;
 use crate::hub::Hub;
 use crate::identity::{Credentials, Denied, Identity, Users};
 use publisher::Publishers;
@@ -60,6 +61,7 @@ pub struct HttpDoor {
 pub(crate) struct Shared {
     hub: Arc<Hub>,
     users: Arc<Users>,
+    alarms: Arc<Alarms>,
     vhost: Arc<str>,
     max_body: usize,
     patience: Duration,
@@ -69,10 +71,11 @@ pub(crate) struct Shared {
 }
 
 impl HttpDoor {
-    /// A door to `hub`; `figures` renders `/metrics`. Event streams end with `stop`.
+    /// A door to `hub`; `figures` renders `/metrics`. Nobody publishes while `alarms` say so. Event streams end with `stop`.
     pub fn new(
         hub: Arc<Hub>,
         users: Arc<Users>,
+        alarms: Arc<Alarms>,
         options: HttpOptions,
         figures: PrometheusHandle,
         stop: Stop,
@@ -80,7 +83,8 @@ impl HttpDoor {
         let HttpOptions { vhost, max_body, header_timeout } = options;
         let publishers = Publishers::new(Arc::clone(&hub), Arc::clone(&vhost));
         let patience = header_timeout;
-        let shared = Arc::new(Shared { hub, users, vhost, max_body, patience, publishers, figures, stop });
+        let shared =
+            Arc::new(Shared { hub, users, alarms, vhost, max_body, patience, publishers, figures, stop });
         let router = Router::new()
             .route("/v1/messages/{*address}", post(publish::publish))
             .route("/v1/subscriptions/{*filter}", get(subscribe::subscribe))

@@ -19,9 +19,12 @@ pub(super) async fn publish(
     request: Request,
 ) -> Result<Response, Problem> {
     let address = translate::address(&path)?;
+    held(&shared)?;
     let (parts, body) = request.into_parts();
     let (mut properties, head) = translate::message(&parts.headers)?;
     let body = connection::body(body, shared.max_body, shared.patience).await?;
+    // The body may have taken its time.
+    held(&shared)?;
     properties.user_id = Some(identity.user.as_ref().into());
     let size = body.len();
     let message = Draft {
@@ -37,4 +40,15 @@ pub(super) async fn publish(
     metrics::counter!("linkspan_bytes_in_total", "door" => "http").increment(size as u64);
     let header = translate::routed(routed);
     Ok((StatusCode::NO_CONTENT, [header]).into_response())
+}
+
+/// Nobody publishes while an alarm is raised.
+fn held(shared: &Shared) -> Result<(), Problem> {
+    match shared.alarms.is_on().then(|| shared.alarms.reason()).flatten() {
+        Some(reason) => {
+            metrics::counter!("linkspan_messages_refused_total", "reason" => "alarm").increment(1);
+            Err(Problem::alarm(&reason))
+        }
+        None => Ok(()),
+    }
 }

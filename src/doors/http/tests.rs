@@ -32,7 +32,7 @@ async fn door_over(backend: Arc<dyn Backend>) -> (SocketAddr, Stopper) {
     let (stopper, stop) = Stop::new();
     let options = HttpOptions { vhost: "/".into(), max_body: 1000, header_timeout: Duration::from_secs(30) };
     let figures = PrometheusBuilder::new().build_recorder().handle();
-    let http = HttpDoor::new(hub, Arc::new(Users::new([])), options, figures, stop.clone());
+    let http = HttpDoor::new(hub, Arc::new(Users::new([])), Arc::default(), options, figures, stop.clone());
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.address().unwrap();
     tokio::spawn(serve(listener, Arc::new(http), 100, stop));

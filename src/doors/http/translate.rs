@@ -19,11 +19,26 @@ pub(super) struct Problem {
     status: StatusCode,
     title: &'static str,
     detail: String,
+    /// Seconds after which to try again, with a status that says so.
+    retry_after: HeaderValue,
 }
+
+/// When to try again what could not be done for now.
+const SOON: HeaderValue = HeaderValue::from_static("1");
+
+/// When to try again while an alarm is raised: consumers need a while to drain.
+const LATER: HeaderValue = HeaderValue::from_static("5");
 
 impl Problem {
     fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into() }
+        Self { status, title, detail: detail.into(), retry_after: SOON }
+    }
+
+    /// An alarm is raised, for this reason.
+    pub(super) fn alarm(reason: &str) -> Self {
+        let detail = format!("{reason}; nothing was published, and nothing is until that is over");
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "publishers are held", detail);
+        Self { retry_after: LATER, ..problem }
     }
 
     /// A part of the request that cannot be used.
@@ -113,7 +128,7 @@ impl IntoResponse for Problem {
                 );
             }
             StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(header::RETRY_AFTER, self.retry_after);
             }
             _ => {}
         }

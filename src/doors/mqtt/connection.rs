@@ -1,6 +1,7 @@
 //! One client's socket, from accept to the last byte: the only place of this door that reads, waits and keeps time.
 
 mod ahead;
+mod held;
 mod turn;
 
 use std::future::{Future, poll_fn};

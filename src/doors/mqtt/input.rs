@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::LARGE;
-use crate::protocol::mqtt::{Framing, PacketType};
+use crate::protocol::mqtt::{Frame, Framing, PacketType};
 
 /// Bytes of one permit for large packets.
 pub(super) const PERMIT: u64 = 1024;
@@ -78,24 +78,37 @@ impl Input {
 
     /// Takes the PINGREQs out of the whole packets that are kept, from `looked` on, and says how many they were.
     pub(super) fn take_pings(&mut self, looked: &mut usize) -> usize {
-        let (mut at, mut pings) = (*looked, 0);
+        self.take_out(looked, is_ping).len() / 2
+    }
+
+    /// Takes out of the whole packets that are kept, from `looked` on, those that only answer what was sent to the client,
+    /// and PINGREQs: they wait for nothing that comes before them.
+    pub(super) fn take_answers(&mut self, looked: &mut usize) -> Vec<u8> {
+        use PacketType::{Puback, Pubcomp, Pubrec, Pubrel};
+        self.take_out(looked, |frame| {
+            is_ping(frame) || matches!(frame.packet_type, Puback | Pubrec | Pubrel | Pubcomp)
+        })
+    }
+
+    fn take_out(&mut self, looked: &mut usize, wanted: impl Fn(&Frame<'_>) -> bool) -> Vec<u8> {
+        let (mut at, mut taken) = (*looked, Vec::new());
         let most = Framing::MAXIMUM_PACKET_SIZE;
         while let Ok(Framing::Complete(frame)) = Framing::read(self.rest.get(at..).unwrap_or_default(), most)
         {
             let end = at + frame.wire.len();
-            if frame.packet_type == PacketType::Pingreq && frame.wire.len() == 2 {
-                pings += 1;
+            if wanted(&frame) {
+                taken.extend_from_slice(frame.wire);
             } else {
                 self.rest.copy_within(at..end, *looked);
                 *looked += end - at;
             }
             at = end;
         }
-        if pings > 0 {
+        if !taken.is_empty() {
             self.rest.drain(*looked..at);
             self.unread = !self.rest.is_empty();
         }
-        pings
+        taken
     }
 
     /// The packets that were kept.
@@ -113,6 +126,12 @@ impl Input {
     /// Whether a large packet is under way.
     pub(super) fn is_large(&self) -> bool {
         self.large.is_some()
+    }
+
+    /// Whether that is a PUBLISH.
+    pub(super) fn is_large_publish(&self) -> bool {
+        let first = self.large.as_ref().and_then(|large| large.bytes.first());
+        first.is_some_and(|first| PacketType::from_first_byte(*first) == Some(PacketType::Publish))
     }
 
     /// The permits that the large packet still needs before memory is taken for it; none when it has them.
@@ -152,6 +171,10 @@ impl Input {
     }
 }
 
+fn is_ping(frame: &Frame<'_>) -> bool {
+    frame.packet_type == PacketType::Pingreq && frame.wire.len() == 2
+}
+
 /// Permits for `bytes` of large packets.
 pub(super) fn permits(bytes: u64) -> Arc<Semaphore> {
     let permits = usize::try_from(bytes / PERMIT).unwrap_or(usize::MAX);
@@ -174,6 +197,10 @@ mod tests {
         input.keep_more(&[0, 0x30]);
         assert_eq!(input.take_pings(&mut looked), 1);
         assert_eq!(input.take_unread().unwrap(), [&publish[..], &puback, &[0x30]].concat());
+        input.keep_unread(&[&publish[..], &puback, &ping, &publish, &[0x62, 2, 0, 7], &ping].concat());
+        let mut looked = 0;
+        assert_eq!(input.take_answers(&mut looked), [&puback[..], &ping, &[0x62, 2, 0, 7], &ping].concat());
+        assert_eq!((input.take_unread().unwrap(), looked), ([publish, publish].concat(), 12));
         input.keep_unread(&ping);
         assert_eq!((input.take_pings(&mut 0), input.take_unread()), (1, None));
     }

@@ -57,6 +57,7 @@ use self::registry::Registry;
 pub use self::translate::forms;
 use super::listener::Stream;
 use super::{Door, Stop};
+use crate::alarms::Alarms;
 use crate::identity::Users;
 use crate::retained::Retained;
 
@@ -65,6 +66,7 @@ pub struct MqttDoor {
     backend: Arc<dyn Backend>,
     retained: Arc<Retained>,
     users: Arc<Users>,
+    alarms: Arc<Alarms>,
     vhost: Arc<str>,
     limits: Arc<Limits>,
     registry: Arc<Registry>,
@@ -74,12 +76,13 @@ pub struct MqttDoor {
 }
 
 impl MqttDoor {
-    /// A door into `vhost` of `backend`, whose retained messages are `retained`. A metrics recorder has to be in place
-    /// before.
+    /// A door into `vhost` of `backend`, whose retained messages are `retained`. Publishers are held while `alarms` say so.
+    /// A metrics recorder has to be in place before.
     pub fn new(
         backend: Arc<dyn Backend>,
         retained: Arc<Retained>,
         users: Arc<Users>,
+        alarms: Arc<Alarms>,
         vhost: Arc<str>,
         limits: Limits,
     ) -> Self {
@@ -88,6 +91,7 @@ impl MqttDoor {
             backend,
             retained,
             users,
+            alarms,
             vhost,
             limits: Arc::new(limits),
             registry: Arc::default(),

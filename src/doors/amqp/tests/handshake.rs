@@ -259,7 +259,7 @@ fn the_future_of_a_connection_is_small() {
     runtime.block_on(async {
         let (stream, _client) = pair().await;
         let users = Arc::new(Users::new(std::iter::empty()));
-        let door = Arc::new(AmqpDoor::new(embedded(), users, AmqpLimits::default()));
+        let door = Arc::new(AmqpDoor::new(embedded(), users, Arc::default(), AmqpLimits::default()));
         let (_stopper, stop) = Stop::new();
         let future = crate::doors::Door::serve(door, stream, "127.0.0.1:1".parse().unwrap(), stop);
         let size = size_of_val(&future);

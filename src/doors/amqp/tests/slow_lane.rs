@@ -121,7 +121,7 @@ async fn a_back_end_that_denies_is_530_and_one_that_does_not_answer_320() {
 }
 
 /// Time for what was sent to be dealt with.
-async fn settled() {
+pub(super) async fn settled() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }

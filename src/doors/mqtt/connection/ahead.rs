@@ -1,4 +1,5 @@
-//! What a client sends while its back end is asked: kept for later, but that it is there is noticed.
+//! What a client sends while its back end is asked, or an alarm keeps it back: kept for later, but that it is there is
+//! noticed.
 
 use std::task::{Context, Poll};
 
@@ -10,8 +11,8 @@ use crate::doors::mqtt::input::Input;
 use crate::doors::mqtt::sink::Sink;
 use crate::protocol::mqtt::{Packet, Version};
 
-/// Bytes that are read ahead of a request's answer.
-const AHEAD: usize = 16 * 1024;
+/// Bytes that are read ahead of a request's answer, or of an alarm's end.
+pub(super) const AHEAD: usize = 16 * 1024;
 
 /// How far the kept packets were looked through.
 #[derive(Debug, Default)]
@@ -20,11 +21,11 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Reads on, answers the PINGREQs among what is there, and leaves the rest: a back end that takes long to subscribe
-    /// must not look like a server that is gone.
+    /// Reads on, has `answer` take out of what is there what can be dealt with at once, and leaves the rest. It is told how
+    /// far it has looked.
     ///
     /// # Errors
-    /// When the client has gone, and has left nothing to be dealt with.
+    /// When the client has gone, and has left nothing to be dealt with; or what `answer` says.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -32,11 +33,19 @@ impl Ahead {
         input: &mut Input,
         sink: &Sink,
         mut keep_alive: Option<&mut KeepAlive>,
+        mut answer: impl FnMut(&mut Input, &mut usize) -> Result<(), Ending>,
     ) -> Result<(), Ending> {
         let mut turn = 0;
-        // A client that does not take its answers is not given more of them.
-        while !input.is_large() && sink.outbound.backlog() <= AHEAD {
-            self.answer_pings(input, sink);
+        while !input.is_large() {
+            // A client that does not take its answers is not given more of them.
+            if sink.outbound.backlog() > AHEAD {
+                if let Some(keep_alive) = &mut keep_alive {
+                    // Who is not listened to is not silent.
+                    keep_alive.heard();
+                }
+                break;
+            }
+            answer(input, &mut self.looked)?;
             if turn >= AHEAD {
                 cx.waker().wake_by_ref();
                 break;
@@ -45,7 +54,6 @@ impl Ahead {
             if let Some(keep_alive) = &mut keep_alive
                 && room == 0
             {
-                // Who is not listened to is not silent.
                 keep_alive.heard();
             }
             let count = buffer::with_scratch(|scratch| {
@@ -71,16 +79,18 @@ impl Ahead {
         }
         Ok(())
     }
+}
 
-    fn answer_pings(&mut self, input: &mut Input, sink: &Sink) {
-        let mut answers = Vec::new();
-        for _ in 0..input.take_pings(&mut self.looked) {
-            // It is the same in both versions, and never too large.
-            let _ = Packet::Pingresp.encode(Version::V311, &mut answers);
-        }
-        if !answers.is_empty() {
-            sink.append(&answers);
-            sink.outbound.flush();
-        }
+/// Answers the PINGREQs among what is there: a back end that takes long to subscribe must not look like a server that is
+/// gone.
+pub(super) fn answer_pings(input: &mut Input, looked: &mut usize, sink: &Sink) {
+    let mut answers = Vec::new();
+    for _ in 0..input.take_pings(looked) {
+        // It is the same in both versions, and never too large.
+        let _ = Packet::Pingresp.encode(Version::V311, &mut answers);
+    }
+    if !answers.is_empty() {
+        sink.append(&answers);
+        sink.outbound.flush();
     }
 }

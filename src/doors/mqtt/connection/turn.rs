@@ -8,7 +8,9 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use super::KeepAlive;
-use super::ahead::Ahead;
+use super::ahead::{AHEAD, Ahead, answer_pings};
+use super::held::Held;
+use crate::alarms::Alarms;
 use crate::doors::listener::ReadHalf;
 use crate::doors::mqtt::MqttDoor;
 use crate::doors::mqtt::ending::Ending;
@@ -32,13 +34,15 @@ type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A connected client.
 pub(super) struct Live {
     pub(super) read: ReadHalf,
-    input: Input,
+    pub(super) input: Input,
     pub(super) sink: Arc<Sink>,
     owner: Owner,
     mailbox: Arc<Mailbox>,
     pub(super) session: Session,
     pub(super) claim: Claim,
-    keep_alive: Option<KeepAlive>,
+    pub(super) keep_alive: Option<KeepAlive>,
+    /// An alarm keeps back what is unread.
+    pub(super) held: Option<Box<Held>>,
     permit: Option<Waiting<Result<OwnedSemaphorePermit, AcquireError>>>,
     pub(super) successor: Option<Successor>,
     changed: bool,
@@ -72,6 +76,7 @@ impl Live {
             owner: Owner::default(),
             mailbox,
             keep_alive,
+            held: None,
             session,
             claim,
             permit: None,
@@ -111,7 +116,11 @@ impl Live {
             if mailbox.is_urgent(cx) {
                 return Poll::Ready(Ok(()));
             }
-            match ahead.poll(cx, read, input, sink, keep_alive.as_mut()) {
+            let answer = |input: &mut Input, looked: &mut usize| {
+                answer_pings(input, looked, sink);
+                Ok(())
+            };
+            match ahead.poll(cx, read, input, sink, keep_alive.as_mut(), answer) {
                 Ok(()) => Poll::Pending,
                 Err(ending) => Poll::Ready(Err(ending)),
             }
@@ -140,6 +149,11 @@ impl Live {
         }
         let mut handled = 0;
         while handled < FAIR_SHARE {
+            match self.poll_held(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(ending)) => return Poll::Ready(Step::End(ending)),
+                Poll::Pending => break,
+            }
             match self.session.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(ending)) => return Poll::Ready(Step::End(ending)),
@@ -165,7 +179,7 @@ impl Live {
         }
     }
 
-    fn heard(&mut self) {
+    pub(super) fn heard(&mut self) {
         if let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.heard();
         }
@@ -206,27 +220,37 @@ impl Live {
         cx: &mut Context<'_>,
         door: &Arc<MqttDoor>,
     ) -> Poll<Result<(usize, Option<Request>), Ending>> {
+        let alarm = door.alarms.is_on();
         if let Some(bytes) = self.input.take_unread() {
-            return Poll::Ready(self.deal_with_unread(bytes));
+            return Poll::Ready(self.deal_with_unread(bytes, alarm.then_some(&door.alarms)));
         }
         if self.input.is_large() {
-            return self.poll_large(cx, door);
+            return self.poll_large(cx, door, alarm);
         }
-        let Self { read, input, session, .. } = self;
+        let Self { read, input, session, held, .. } = self;
         let result = ready!(buffer::with_scratch(|scratch| {
             let before = input.place_before(scratch);
-            let room = scratch.get_mut(before..).unwrap_or_default();
+            let end = if alarm { scratch.len().min(before + AHEAD) } else { scratch.len() };
+            let room = scratch.get_mut(before..end).unwrap_or_default();
             let count = match ready!(read.poll_read(cx, room)) {
                 Ok(0) => return Poll::Ready(Err(Ending::Gone(None))),
                 Ok(count) => count,
                 Err(error) => return Poll::Ready(Err(Ending::Gone(Some(error.kind())))),
             };
             let received = scratch.get(..before + count).unwrap_or_default();
-            let taken = deal_with(session, received, count);
+            let kept_back = if alarm { Held::before_publish(received, &door.alarms) } else { None };
+            let end = kept_back.as_ref().map_or(received.len(), |(at, _)| *at);
+            let taken = deal_with(session, received.get(..end).unwrap_or_default(), count);
             let rest = received.get(taken.consumed..).unwrap_or_default();
             Poll::Ready(match taken.next {
                 Next::Bytes { needed } => {
-                    input.keep(rest, needed);
+                    match kept_back {
+                        Some((_, by)) => {
+                            *held = Some(by);
+                            input.keep_unread(rest);
+                        }
+                        None => input.keep(rest, needed),
+                    }
                     Ok((count, None))
                 }
                 Next::Request(request) => {
@@ -240,19 +264,31 @@ impl Live {
         Poll::Ready(result)
     }
 
-    /// Deals with packets that came together with a request that has been carried out by now.
-    fn deal_with_unread(&mut self, bytes: Vec<u8>) -> Result<(usize, Option<Request>), Ending> {
-        let Taken { consumed, next } = deal_with(&mut self.session, &bytes, 0);
-        match next {
-            Next::Bytes { needed } => {
+    /// Deals with packets that came together with a request that has been carried out by now, or that an alarm has kept
+    /// back; up to the first PUBLISH where there are `alarms`.
+    fn deal_with_unread(
+        &mut self,
+        bytes: Vec<u8>,
+        alarms: Option<&Arc<Alarms>>,
+    ) -> Result<(usize, Option<Request>), Ending> {
+        let kept_back = alarms.and_then(|alarms| Held::before_publish(&bytes, alarms));
+        let end = kept_back.as_ref().map_or(bytes.len(), |(at, _)| *at);
+        let Taken { consumed, next } = deal_with(&mut self.session, bytes.get(..end).unwrap_or_default(), 0);
+        match (next, kept_back) {
+            (Next::Bytes { .. }, Some((_, by))) => {
+                self.held = Some(by);
+                self.input.put_back(bytes, consumed);
+                Ok((consumed, None))
+            }
+            (Next::Bytes { needed }, None) => {
                 self.input.keep(bytes.get(consumed..).unwrap_or_default(), needed);
                 Ok((consumed, None))
             }
-            Next::Request(request) => {
+            (Next::Request(request), _) => {
                 self.input.put_back(bytes, consumed);
                 Ok((consumed, Some(request)))
             }
-            Next::End(ending) => Err(ending),
+            (Next::End(ending), _) => Err(ending),
         }
     }
 
@@ -261,8 +297,18 @@ impl Live {
         &mut self,
         cx: &mut Context<'_>,
         door: &Arc<MqttDoor>,
+        alarm: bool,
     ) -> Poll<Result<(usize, Option<Request>), Ending>> {
         if let Some(permits) = self.input.permits_needed(door.limits.large_packets) {
+            // Memory is not taken now; a PUBLISH that has it is read to its end.
+            if alarm
+                && self.input.is_large_publish()
+                && let Some(hold) = door.alarms.hold("mqtt")
+            {
+                self.permit = None;
+                self.held = Some(Held::new(hold));
+                return Poll::Ready(Ok((0, None)));
+            }
             let waiting = self
                 .permit
                 .get_or_insert_with(|| Box::pin(Arc::clone(&door.large).acquire_many_owned(permits.max(1))));
@@ -288,7 +334,7 @@ impl Live {
         };
         let is_publish = packet.first().is_some_and(|byte| byte >> 4 == PacketType::Publish as u8);
         if !is_publish {
-            return Poll::Ready(self.deal_with_unread(packet.into()));
+            return Poll::Ready(self.deal_with_unread(packet.into(), None));
         }
         let session = &mut self.session;
         Poll::Ready(Work::with(|work| {
@@ -303,7 +349,7 @@ impl Live {
 }
 
 /// Lets the session deal with what was received.
-fn deal_with(session: &mut Session, received: &[u8], count: usize) -> Taken {
+pub(super) fn deal_with(session: &mut Session, received: &[u8], count: usize) -> Taken {
     Work::with(|work| {
         let taken = session.take(received, work);
         session.conclude(work);

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::broker::Broker;
+use crate::alarms::Alarms;
 use crate::doors::listener::Listener;
 use crate::doors::mqtt::{Limits, MqttDoor};
 use crate::doors::{Stop, Stopper, serve};
@@ -22,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct House {
     pub broker: Broker,
     pub stopper: Stopper,
+    pub alarms: Arc<Alarms>,
     address: SocketAddr,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -38,12 +40,20 @@ impl House {
 
     pub(super) fn of(limits: Limits, users: Users) -> Self {
         let broker = Broker::new();
-        let door = MqttDoor::new(broker.backend(), broker.retained(), Arc::new(users), "/".into(), limits);
+        let alarms = Arc::new(Alarms::default());
+        let door = MqttDoor::new(
+            broker.backend(),
+            broker.retained(),
+            Arc::new(users),
+            Arc::clone(&alarms),
+            "/".into(),
+            limits,
+        );
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address().unwrap();
         let (stopper, stop) = Stop::new();
         let serving = tokio::spawn(serve(listener, Arc::new(door), 1000, stop));
-        Self { broker, stopper, address, serving }
+        Self { broker, stopper, alarms, address, serving }
     }
 
     pub(super) async fn client(&self) -> Wire {

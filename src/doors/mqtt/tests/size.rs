@@ -13,8 +13,14 @@ async fn a_connections_task_is_small() {
     let broker = Broker::new();
     let nobody: [(&Arc<str>, &Account); 0] = [];
     let users = Arc::new(Users::new(nobody));
-    let door =
-        Arc::new(MqttDoor::new(broker.backend(), broker.retained(), users, "/".into(), Limits::default()));
+    let door = Arc::new(MqttDoor::new(
+        broker.backend(),
+        broker.retained(),
+        users,
+        Arc::default(),
+        "/".into(),
+        Limits::default(),
+    ));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();

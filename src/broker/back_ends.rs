@@ -49,7 +49,7 @@ fn of_mqtt(error: OptionsError) -> Result<(), Wrong> {
 /// Where back ends write.
 pub fn directories(config: &Config) -> Vec<Directory> {
     let writes = |(name, backend): (&Arc<str>, &config::Backend)| match backend {
-        config::Backend::Embedded { path } => {
+        config::Backend::Embedded { path, .. } => {
             Some(Directory { backend: Arc::clone(name), path: path.clone() })
         }
         config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => None,

@@ -114,7 +114,8 @@ mod tests {
         for client in 0..1000 {
             let sink: Arc<dyn DeliverySink> = Arc::new(Recorder::default());
             brakes.sink(&sink);
-            brakes.session(&Arc::new(Session::new(client, false, None, sink, &EmbeddedOptions::default())), 5);
+            brakes
+                .session(&Arc::new(Session::new(client, false, None, sink, &EmbeddedOptions::default())), 5);
         }
         assert_eq!(brakes.list.len(), MOST);
     }

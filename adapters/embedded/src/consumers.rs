@@ -59,7 +59,16 @@ impl Used {
 
 impl Consumers {
     pub(crate) fn new(vhost: Arc<Vhost>, lane: LaneId, session: Arc<Session>) -> Self {
-        Self { vhost, lane, session, by_key: HashMap::default(), queues: Vec::new(), turn: 0, fetches: None, at_inbox: None }
+        Self {
+            vhost,
+            lane,
+            session,
+            by_key: HashMap::default(),
+            queues: Vec::new(),
+            turn: 0,
+            fetches: None,
+            at_inbox: None,
+        }
     }
 
     pub(crate) fn subscribe(

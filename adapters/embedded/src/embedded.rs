@@ -203,7 +203,8 @@ impl Backend for Embedded {
             Some(terms) if terms.keep > 0 => vhost.inbox(&client.identifier, terms.fresh).await,
             Some(_) => vhost.end_inbox(&client.identifier).await.map(|()| None),
         };
-        let inbox = inbox.map_err(|why| BackendError::Away { name: self.house.name.to_string(), why: why.to_string() })?;
+        let inbox = inbox
+            .map_err(|why| BackendError::Away { name: self.house.name.to_string(), why: why.to_string() })?;
         Ok(Box::new(EmbeddedConnection::new(vhost, client, inbox, sink)))
     }
 

@@ -15,9 +15,7 @@ use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{
-    Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey,
-};
+use linkspan_contract::{Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey};
 use linkspan_queues::log::Lsn;
 use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine, Window};
 use parking_lot::{Mutex, MutexGuard};

@@ -65,11 +65,7 @@ impl Slots {
     pub(crate) fn queue(&mut self, queue: &Arc<Queue>) -> u32 {
         let queues = &mut self.queues;
         *self.places.entry(Arc::as_ptr(queue).addr()).or_insert_with(|| {
-            queues.push(QueueSlot {
-                queue: Arc::clone(queue),
-                via: Parcel::NO_SUBSCRIPTION,
-                list: NO_LIST,
-            });
+            queues.push(QueueSlot { queue: Arc::clone(queue), via: Parcel::NO_SUBSCRIPTION, list: NO_LIST });
             u32::try_from(queues.len() - 1).unwrap_or(u32::MAX)
         })
     }

@@ -82,7 +82,12 @@ impl Subscription {
 
     /// Gives it a message from inside: a dead letter. What that costs others, where a session has a queue, is for the
     /// caller to carry out.
-    pub(crate) fn give(self: &Arc<Self>, letter: &Arc<OwnedBatch>, now: Millis, touched: &mut Touched) -> Said {
+    pub(crate) fn give(
+        self: &Arc<Self>,
+        letter: &Arc<OwnedBatch>,
+        now: Millis,
+        touched: &mut Touched,
+    ) -> Said {
         let batch = letter.batch();
         let settled = is_settled(self.settle, batch.any);
         if let Some(inbox) = self.session.inbox().filter(|_| !settled) {

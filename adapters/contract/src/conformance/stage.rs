@@ -108,12 +108,23 @@ impl<'f> Stage<'f> {
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
         let terms =
             SessionTerms { at_broker: false, fresh: true, keep: keep_session, window: 100, will: None };
+        self.client_called(number, &format!("client-{number}"), (keep_session > 0).then_some(terms)).await
+    }
+
+    /// A client of that identifier, whose session, if it has one, may have begun earlier.
+    pub async fn client_of_session(&self, identifier: &str, fresh: bool) -> Peer<'_> {
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        let terms = SessionTerms { at_broker: false, fresh, keep: 3600, window: 100, will: None };
+        self.client_called(number, identifier, Some(terms)).await
+    }
+
+    async fn client_called(&self, number: u64, identifier: &str, terms: Option<SessionTerms>) -> Peer<'_> {
         let client = Client {
             number,
-            identifier: format!("client-{number}").into(),
+            identifier: identifier.into(),
             user: "guest".into(),
             vhost: "/".into(),
-            session: (keep_session > 0).then(|| Arc::new(terms)),
+            session: terms.map(Arc::new),
         };
         let recorder = Arc::new(Recorder::default());
         let mut connection =

@@ -17,7 +17,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// # Errors
     /// When another is there and one of the two is exclusive.
     pub fn add_consumer(&mut self, consumer: Consumer) -> Result<(), ExclusiveUse> {
-        let Consumer { id, lane, priority, exclusive, settle, credit, ack_timeout, tags_by_position } = consumer;
+        let Consumer { id, lane, priority, exclusive, settle, credit, ack_timeout, tags_by_position } =
+            consumer;
         let there = self.holders.find(id).and_then(|at| self.holders.get(at));
         let others = self.consumers - usize::from(there.is_some_and(|holder| holder.wants.is_some()));
         if exclusive && others > 0 || self.exclusive.is_some_and(|holder| holder != id) {

@@ -1,0 +1,242 @@
+//! What an embedded back end with a directory has after it was closed and opened again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use linkspan_contract::conformance::Fixture;
+use linkspan_contract::conformance::letters::{Letter, Letters};
+use linkspan_contract::conformance::recorder::Given;
+use linkspan_contract::conformance::stage::{Stage, key, queue_spec};
+use linkspan_contract::neutral::NEUTRAL;
+use linkspan_contract::topology::Argument;
+use linkspan_contract::{Backend, Flags, Settle, Settlement, Source, Subscribe, SystemClock, Value};
+use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, OpenError, SyncMode};
+use tempfile::TempDir;
+
+/// Opens the same directory each time.
+struct Kept(TempDir);
+
+impl Kept {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn open(&self) -> Result<Arc<Embedded>, OpenError> {
+        let on_disk = OnDisk { directory: self.directory(), sync: SyncMode::Group, forms: vec![&NEUTRAL] };
+        Embedded::durable("local", EmbeddedOptions::default(), Arc::new(SystemClock), &on_disk)
+    }
+}
+
+#[async_trait]
+impl Fixture for Kept {
+    async fn backend(&self) -> Arc<dyn Backend> {
+        self.open().unwrap()
+    }
+
+    async fn pass(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+
+    fn quiet(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+}
+
+fn told(given: &[Given]) -> Vec<(&str, u32)> {
+    given.iter().map(|given| (given.payload.as_str(), given.attempt)).collect()
+}
+
+#[tokio::test]
+async fn durable_messages_come_back_in_their_places_with_their_attempts() {
+    let kept = Kept::new();
+    let stage = Stage::new(&kept, "before").await;
+    let mut client = stage.client().await;
+    let arguments: [Argument<'_>; 1] = [("x-max-priority", Value::I32(9))];
+    client.queue("q", &arguments).await;
+    let target = client.to_queue("q");
+    for (number, priority) in [(0, 1), (1, 9), (2, 5), (3, 9), (4, 1)] {
+        let letter = Letter::numbered(target, number).confirmed().priority(priority);
+        assert!(client.confirm(&Letters::from_iter([letter])).await.is_empty());
+    }
+    let transient = Letters::from_iter([Letter::numbered(target, 5).flagged(Flags::RECEIPT)]);
+    assert!(client.confirm(&transient).await.is_empty());
+    client.consume("q", 1, 3).await;
+    let given = client.expect_numbers([1, 3, 2]).await;
+    client.accept(&given[0]);
+    client.settle(1, given[2].tag, 1, Settlement::Release { delay: 0 });
+    drop(client);
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "after").await;
+    let mut client = stage.client().await;
+    let counts = client.declare_queue(&queue_spec("q", &arguments)).await.expect("it is there as it was");
+    client.consume("q", 1, 10).await;
+    let given = client.expect(4).await;
+    assert_eq!(told(&given), [("3", 1), ("2", 1), ("0", 0), ("4", 0)], "what was given out counts");
+    assert!(counts.messages >= 4, "{counts:?}");
+    client.expect_nothing().await;
+    given.iter().for_each(|given| client.accept(given));
+    drop(client);
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "after that").await;
+    let mut client = stage.client().await;
+    assert_eq!(client.declare_queue(&queue_spec("q", &arguments)).await.unwrap().messages, 0);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_is_longer_than_its_window_gives_out_everything_in_order_before_and_after() {
+    const MANY: u32 = 150_000;
+    let kept = Kept::new();
+    let stage = Stage::new(&kept, "long").await;
+    let mut client = stage.client().await;
+    client.queue("q", &[]).await;
+    let target = client.to_queue("q");
+    for from in (0..MANY).step_by(1000) {
+        assert!(client.confirm(&Letters::confirmed(target, from..from + 1000)).await.is_empty());
+    }
+    let mut done = 0;
+    let credit = client.consume("q", 1, 1000).await;
+    for _ in 0..70 {
+        let given = client.expect(1000).await;
+        for given in &given {
+            assert_eq!(given.payload, done.to_string());
+            done += 1;
+        }
+        client.settle(1, given[0].tag, 1000, Settlement::Accept);
+        credit.grant(1000);
+        client.resume();
+    }
+    drop(client);
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "long again").await;
+    let mut client = stage.client().await;
+    assert_eq!(client.declare_queue(&queue_spec("q", &[])).await.unwrap().messages, u64::from(MANY - done));
+    let credit = client.consume("q", 1, 1000).await;
+    while done < MANY {
+        let given = client.expect(1000).await;
+        for given in &given {
+            assert_eq!(given.payload, done.to_string());
+            done += 1;
+        }
+        client.settle(1, given[0].tag, 1000, Settlement::Accept);
+        credit.grant(1000);
+        client.resume();
+    }
+    client.expect_nothing().await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn what_was_too_much_for_the_memory_and_is_not_durable_is_gone_with_its_process() {
+    let kept = Kept::new();
+    let stage = Stage::new(&kept, "transient").await;
+    let mut client = stage.client().await;
+    client.queue("q", &[]).await;
+    let target = client.to_queue("q");
+    for from in (0..80_000).step_by(1000) {
+        let letters: Letters = (from..from + 1000)
+            .map(|number| Letter::numbered(target, number).flagged(Flags::RECEIPT))
+            .collect();
+        assert!(client.confirm(&letters).await.is_empty());
+    }
+    assert!(client.confirm(&Letters::confirmed(target, [80_000])).await.is_empty());
+    drop(client);
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "transient again").await;
+    let mut client = stage.client().await;
+    client.consume("q", 1, 10).await;
+    client.expect_numbers([80_000]).await;
+    client.expect_nothing().await;
+    assert_eq!(client.declare_queue(&queue_spec("q", &[])).await.unwrap().messages, 0);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_session_finds_what_it_was_given_and_what_came_meanwhile_mqtt_4_4_0_1() {
+    let kept = Kept::new();
+    let how = Subscribe::new(Settle::AsPublished);
+    let stage = Stage::new(&kept, "session").await;
+    let mut publisher = stage.client().await;
+    let mut session = stage.client_of_session("sensor", true).await;
+    session.subscribe_how(Source::Filter("a/+"), 1, &how, 2).await;
+    session.subscribe_how(Source::Filter("b"), 2, &how, 2).await;
+    let (a, b) = (publisher.to_topic("a/x"), publisher.to_topic("b"));
+    assert!(publisher.confirm(&Letters::confirmed(a, 0..2)).await.is_empty());
+    assert!(publisher.confirm(&Letters::confirmed(b, 2..4)).await.is_empty());
+    let before = session.expect_numbers(0..2).await;
+    session.accept(&before[0]);
+    drop((session, publisher));
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "session again").await;
+    let mut publisher = stage.client().await;
+    let mut session = stage.client_of_session("sensor", false).await;
+    session.subscribe_how(Source::Filter("a/+"), 1, &how, 10).await;
+    session.subscribe_how(Source::Filter("b"), 2, &how, 10).await;
+    let again = session.expect_numbers([1, 2, 3]).await;
+    assert_eq!(again[0].tag, before[1].tag, "a delivery has its number for good");
+    assert_eq!(told(&again), [("1", 1), ("2", 0), ("3", 0)]);
+    assert_eq!([again[0].key, again[1].key, again[2].key], [key(1), key(2), key(2)]);
+    again.iter().for_each(|given| session.accept(given));
+    session.unsubscribe(key(2)).await.expect("a filter is given up");
+    let a = publisher.to_topic("a/y");
+    assert!(publisher.confirm(&Letters::confirmed(a, 4..5)).await.is_empty());
+    session.expect_numbers([4]).await;
+    drop((session, publisher));
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "session afresh").await;
+    let mut session = stage.client_of_session("sensor", true).await;
+    session.subscribe_how(Source::Filter("a/+"), 1, &how, 10).await;
+    session.expect_nothing().await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn what_came_by_a_subscription_that_ended_is_not_given_later() {
+    let kept = Kept::new();
+    let how = Subscribe::new(Settle::AsPublished);
+    let stage = Stage::new(&kept, "ended").await;
+    let mut publisher = stage.client().await;
+    let mut session = stage.client_of_session("sensor", true).await;
+    session.subscribe_how(Source::Filter("a"), 1, &how, 1).await;
+    session.subscribe_how(Source::Filter("b"), 2, &how, 1).await;
+    let (a, b) = (publisher.to_topic("a"), publisher.to_topic("b"));
+    assert!(publisher.confirm(&Letters::confirmed(a, 0..3)).await.is_empty());
+    assert!(publisher.confirm(&Letters::confirmed(b, 3..5)).await.is_empty());
+    session.expect_numbers([0]).await;
+    session.unsubscribe(key(1)).await.expect("a filter is given up");
+    drop((session, publisher));
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "ended before").await;
+    let mut session = stage.client_of_session("sensor", false).await;
+    session.subscribe_how(Source::Filter("b"), 2, &how, 10).await;
+    session.expect_numbers([3, 4]).await;
+    session.expect_nothing().await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_second_one_in_the_same_directory_is_refused_and_told_by_whom() {
+    let kept = Kept::new();
+    let first = kept.open().unwrap();
+    let refused = kept.open().unwrap_err().to_string();
+    assert!(refused.contains(&format!("in use by process {}", std::process::id())), "{refused}");
+    first.close().await;
+    kept.open().expect("the first has gone");
+}

@@ -6,6 +6,7 @@ use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicNackOptions};
 use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::mqtt5::Mqtt5;
+use linkspan_integration_tests::process::Folder;
 use linkspan_integration_tests::upstreams::unique;
 use linkspan_integration_tests::{Cable, Mosquitto, RabbitMq, Server, soon};
 
@@ -29,9 +30,9 @@ async fn drained(client: &Amqp, queue: &str, count: usize) -> Vec<String> {
     came
 }
 
-async fn leave(rabbitmq: &RabbitMq, mosquitto: &Mosquitto, jobs: &str) {
+async fn leave(folder: &Folder, rabbitmq: &RabbitMq, mosquitto: &Mosquitto, jobs: &str) {
     let configuration = format!("{}{}", all(rabbitmq, mosquitto, "local"), work(jobs, jobs, "rabbit"));
-    let server = Server::start(&configuration).await;
+    let server = Server::start_in(folder, &configuration).await;
     let client = Amqp::confirming(server.amqp()).await;
     for n in 0..5 {
         client.publish_as("amq.topic", jobs, &n.to_string(), persistent()).await;
@@ -43,11 +44,12 @@ async fn leave(rabbitmq: &RabbitMq, mosquitto: &Mosquitto, jobs: &str) {
 async fn a_queue_that_moved_is_emptied_into_its_heir_also_when_linkspan_was_stopped_in_between() {
     let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
     for to in ["local", "mosquitto"] {
+        let folder = Folder::new();
         let jobs = unique("jobs");
-        leave(rabbitmq, mosquitto, &jobs).await;
+        leave(&folder, rabbitmq, mosquitto, &jobs).await;
         let configuration =
             format!("{}{}drain = true\n", all(rabbitmq, mosquitto, "local"), work(&jobs, &jobs, to));
-        let server = Server::start(&configuration).await;
+        let server = Server::start_in(&folder, &configuration).await;
         let client = Amqp::confirming(server.amqp()).await;
         client.publish_as("amq.topic", &jobs, "new", persistent()).await;
         assert_eq!(drained(&client, &jobs, 6).await, ["0", "1", "2", "3", "4", "new"], "to {to}");
@@ -58,8 +60,9 @@ async fn a_queue_that_moved_is_emptied_into_its_heir_also_when_linkspan_was_stop
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_at_the_start_is_looked_at_when_it_is_back() {
     let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    let folder = Folder::new();
     let jobs = unique("jobs");
-    leave(rabbitmq, mosquitto, &jobs).await;
+    leave(&folder, rabbitmq, mosquitto, &jobs).await;
     let cable = Cable::to(rabbitmq.address()).await;
     cable.cut().await;
     let configuration = format!(
@@ -68,7 +71,7 @@ async fn a_broker_that_is_away_at_the_start_is_looked_at_when_it_is_back() {
         home_is("local"),
         work(&jobs, &jobs, "local"),
     );
-    let server = Server::start(&configuration).await;
+    let server = Server::start_in(&folder, &configuration).await;
     let client = Amqp::confirming(server.amqp()).await;
     client.publish_as("amq.topic", &jobs, "new", persistent()).await;
     assert_eq!(drained(&client, &jobs, 1).await, ["new"]);
@@ -80,6 +83,7 @@ async fn a_broker_that_is_away_at_the_start_is_looked_at_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_that_were_not_carried_yet_come_to_their_address_also_when_the_queue_has_moved() {
     let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    let folder = Folder::new();
     let (jobs, failed) = (unique("jobs"), unique("failed"));
     let cable = Cable::to(mosquitto.address()).await;
     let on = |backend: &str, mosquitto: &str| {
@@ -88,7 +92,7 @@ async fn dead_letters_that_were_not_carried_yet_come_to_their_address_also_when_
         let jobs = work(&jobs, &jobs, backend);
         format!("{backends}{jobs}dead-letter = \"{failed}\"\n{}", news(&failed, "mosquitto"))
     };
-    let server = Server::start(&on("rabbit", &format!("mqtt://{}", cable.address()))).await;
+    let server = Server::start_in(&folder, &on("rabbit", &format!("mqtt://{}", cable.address()))).await;
     cable.cut().await;
     let client = Amqp::confirming(server.amqp()).await;
     for n in 0..3 {
@@ -110,7 +114,7 @@ async fn dead_letters_that_were_not_carried_yet_come_to_their_address_also_when_
     soon("they wait at RabbitMQ", waits).await;
     let mut watcher = Mqtt5::connect(mosquitto.address(), &unique("watcher")).await;
     watcher.subscribe(&failed).await;
-    let server = Server::start(&on("local", mosquitto.url())).await;
+    let server = Server::start_in(&folder, &on("local", mosquitto.url())).await;
     for n in 0..3 {
         assert_eq!(watcher.next_text().await, n.to_string());
     }
@@ -120,6 +124,7 @@ async fn dead_letters_that_were_not_carried_yet_come_to_their_address_also_when_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_for_a_binding_wait_at_rabbitmq_until_the_client_binds_again() {
     let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    let folder = Folder::new();
     let (sensors, readings) = (unique("sensors"), unique("readings"));
     let configuration =
         format!("{}{}", all(rabbitmq, mosquitto, "local"), news(&format!("{sensors}/#"), "rabbit"));
@@ -129,14 +134,14 @@ async fn copies_for_a_binding_wait_at_rabbitmq_until_the_client_binds_again() {
         client.bind(&readings, "amq.topic", &format!("{sensors}.#")).await;
         client
     };
-    let server = Server::start(&configuration).await;
+    let server = Server::start_in(&folder, &configuration).await;
     bind(&server).await;
     server.stop().await;
     let at_rabbitmq = Amqp::confirming(rabbitmq.address()).await;
     for n in 0..3 {
         at_rabbitmq.publish_as("amq.topic", &format!("{sensors}.7"), &n.to_string(), persistent()).await;
     }
-    let server = Server::start(&configuration).await;
+    let server = Server::start_in(&folder, &configuration).await;
     let client = bind(&server).await;
     assert_eq!(drained(&client, &readings, 3).await, ["0", "1", "2"]);
     server.stop().await;

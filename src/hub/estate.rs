@@ -149,7 +149,8 @@ impl Hub {
                 continue;
             }
             let sought = since == Since::Sought;
-            let counts = match self.counts(&left).await {
+            let patience = if sought { GRACE } else { PATIENCE };
+            let counts = match self.counts_within(&left, patience).await {
                 Ok(Some(counts)) => counts,
                 Ok(None) => {
                     self.memory.forget(&Remembered::from(&left));
@@ -236,6 +237,20 @@ impl Hub {
             }
             Ok(Err(_)) | Err(_) => true,
         }
+    }
+
+    /// The same of a back end that may not answer at all.
+    async fn counts_within(
+        &self,
+        left: &Left,
+        patience: Duration,
+    ) -> Result<Option<QueueCounts>, RoutesError> {
+        let silent = || RoutesError::Uncounted {
+            left: left.clone(),
+            why: format!("no answer within {} s", patience.as_secs()),
+            is_away: true,
+        };
+        timeout(patience, self.counts(left)).await.unwrap_or_else(|_| Err(silent()))
     }
 
     /// What a queue holds; none when it does not exist.

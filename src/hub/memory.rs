@@ -1,6 +1,6 @@
 //! What the hub remembers beyond its end, in the ledger: written when it comes about, deleted when it ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use blake2::digest::consts::U16;
@@ -45,6 +45,8 @@ struct State {
     kept: HashMap<Box<str>, Box<str>>,
     /// What is to be written, or to be deleted.
     due: BTreeMap<Box<str>, Option<Box<str>>>,
+    /// Keys that the ledger may have: what came and went while it was away need not be deleted there.
+    there: HashSet<Box<str>>,
     /// What an earlier life left is known.
     recalled: bool,
     /// That it cannot be written was said.
@@ -56,6 +58,9 @@ impl State {
     fn is_done(&mut self, key: &str, value: Option<&str>) {
         if self.due.get(key).is_some_and(|due| due.as_deref() == value) {
             self.due.remove(key);
+            if value.is_none() {
+                self.there.remove(key);
+            }
         }
     }
 }
@@ -105,9 +110,12 @@ impl Memory {
     pub fn forget<R: Record>(&self, record: &R) {
         let key = self.key(record);
         let mut state = self.state.lock();
+        state.kept.remove(&key);
         // What an earlier life left may have it.
-        if state.kept.remove(&key).is_some() || !state.recalled {
+        if state.there.contains(&key) || !state.recalled {
             state.due.insert(key, None);
+        } else {
+            state.due.remove(&key);
         }
     }
 
@@ -153,8 +161,9 @@ impl Memory {
         for (key, entry) in found {
             // What was said since counts more.
             if !state.due.contains_key(&key) {
-                state.kept.insert(key, String::from_utf8_lossy(&entry.value).into());
+                state.kept.insert(key.clone(), String::from_utf8_lossy(&entry.value).into());
             }
+            state.there.insert(key);
         }
         state.recalled = true;
         Ok(())
@@ -168,6 +177,8 @@ impl Memory {
         let _writing = self.writing.lock().await;
         let due: Vec<_> = self.state.lock().due.clone().into_iter().collect();
         for some in due.chunks(AT_ONCE) {
+            // It may be written although nobody is told so.
+            self.state.lock().there.extend(some.iter().map(|(key, _)| key.clone()));
             let written =
                 join_all(some.iter().map(|(key, value)| self.write_one(key, value.as_deref()))).await;
             let mut state = self.state.lock();
@@ -211,5 +222,97 @@ impl Memory {
         }
         let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{}{}/{digits}", self.prefix, R::KIND).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_contract::{Ledger, SystemClock};
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::ledger::EmbeddedLedger;
+
+    #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+    struct Noted(String, String);
+
+    impl Record for Noted {
+        const KIND: &'static str = "noted";
+
+        fn identity(&self) -> [&str; 3] {
+            [&self.0, "", ""]
+        }
+    }
+
+    fn noted(name: &str, value: &str) -> Noted {
+        Noted(name.into(), value.into())
+    }
+
+    async fn over(ledger: &Arc<dyn Ledger>, owner: &str) -> Memory {
+        let watched = Arc::new(Watched::new(Arc::clone(ledger), "test"));
+        watched.look().await;
+        Memory::new(watched, owner)
+    }
+
+    fn ledger() -> Arc<dyn Ledger> {
+        Arc::new(EmbeddedLedger::in_memory("test", Arc::new(SystemClock)))
+    }
+
+    #[tokio::test]
+    async fn what_is_so_is_written_once_and_known_to_the_next_life_of_the_same_owner() {
+        let ledger = ledger();
+        let memory = over(&ledger, "one").await;
+        memory.recall().await.unwrap();
+        memory.remember(&noted("a", "1"));
+        memory.remember(&noted("a", "2"));
+        memory.remember(&noted("b", "1"));
+        memory.forget(&noted("b", ""));
+        assert_eq!(memory.due(), 1, "what came and went is no matter for the ledger");
+        memory.write().await;
+        assert_eq!(memory.due(), 0);
+        memory.remember(&noted("a", "2"));
+        assert_eq!(memory.due(), 0, "it is written already");
+
+        let (again, other) = (over(&ledger, "one").await, over(&ledger, "two").await);
+        again.recall().await.unwrap();
+        other.recall().await.unwrap();
+        assert_eq!(again.all::<Noted>(), [noted("a", "2")]);
+        assert_eq!(other.all::<Noted>(), []);
+        again.forget(&noted("a", ""));
+        again.write().await;
+        assert_eq!(ledger.scan("hub/", None, 10).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_the_earlier_life_was_read_counts_more() {
+        let ledger = ledger();
+        let before = over(&ledger, "one").await;
+        for name in ["stays", "goes", "changes"] {
+            before.remember(&noted(name, "1"));
+        }
+        before.write().await;
+        let memory = over(&ledger, "one").await;
+        memory.forget(&noted("goes", ""));
+        memory.remember(&noted("changes", "2"));
+        memory.recall().await.unwrap();
+        let mut all = memory.all::<Noted>();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(all, [noted("changes", "2"), noted("stays", "1")]);
+        memory.write().await;
+        assert_eq!(ledger.scan("hub/", None, 10).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn more_than_one_page_is_read_and_more_than_one_group_is_written() {
+        let ledger = ledger();
+        let memory = over(&ledger, "one").await;
+        for n in 0..PAGE + AT_ONCE + 1 {
+            memory.remember(&noted(&n.to_string(), ""));
+        }
+        memory.write().await;
+        assert_eq!(memory.due(), 0);
+        let again = over(&ledger, "one").await;
+        again.recall().await.unwrap();
+        assert_eq!(again.all::<Noted>().len(), PAGE + AT_ONCE + 1);
     }
 }

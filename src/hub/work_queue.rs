@@ -52,7 +52,7 @@ impl Hub {
             self.carry_dead_letters_left().await;
         }
         self.forget_queues().await;
-        self.memory.write().await;
+        self.write_down().await;
         let _making = self.making.lock().await;
         let unmade = self.unmade.lock().clone();
         let routes = self.routes.load_full();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use linkspan::broker::Broker;
-use linkspan::config::{Backend, Config};
+use linkspan::config::{Backend, Config, Ledger};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::dialect::Dialect;
@@ -37,6 +37,9 @@ fn config(toml: &str, folder: &Path) -> Config {
         if let Backend::Embedded { path, .. } = backend {
             *path = folder.join(&path);
         }
+    }
+    if let Ledger::File(file) = &mut config.ledger {
+        *file = folder.join(&file);
     }
     config
 }

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use linkspan_amqp::{AmqpBackend, AmqpOptions};
-use linkspan_contract::lease::SoleInstance;
-use linkspan_contract::{Backend, Clock};
+use linkspan_contract::{Backend, Clock, Ledger};
 use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
 use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
 
@@ -57,7 +56,7 @@ pub fn directories(config: &Config) -> Vec<Directory> {
     config.backends.iter().filter_map(writes).collect()
 }
 
-/// Opens every back end. None is waited for.
+/// Opens every back end. None is waited for. `ledger` says what this instance alone may do.
 ///
 /// # Errors
 /// Which cannot be opened as it is configured.
@@ -65,6 +64,7 @@ pub fn open(
     config: &Config,
     instance: &str,
     clock: &Arc<dyn Clock>,
+    ledger: &Arc<dyn Ledger>,
 ) -> Result<HashMap<Arc<str>, Arc<dyn Backend>>, ConfigErrors> {
     let mut opened = HashMap::new();
     for (name, backend) in &config.backends {
@@ -96,7 +96,7 @@ pub fn open(
             }
             config::Backend::Mqtt { upstream, version } => {
                 let options = mqtt(upstream, *version, config, instance);
-                let leases = Arc::new(SoleInstance::default());
+                let leases = Arc::clone(ledger);
                 MqttBackend::open(name, options, Arc::clone(clock), leases)
                     .map_err(|error| wrong(None, error.to_string()))?
             }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `POST /v1/messages/{address}` | 204 when the message is where it has to be; 503 while an alarm is raised |
 //! | `GET /v1/subscriptions/{filter}` | an event stream of what is published |
-//! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its back ends do and which alarms are raised, and figures |
+//! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its ledger and back ends do and which alarms are raised, and figures |
 
 mod admin;
 mod connection;

@@ -1,4 +1,6 @@
-//! The command line: what may be asked of the binary, and the two answers that need no broker.
+//! The command line: what may be asked of the binary, and the answers that need no broker.
+
+pub mod store;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal};
@@ -8,6 +10,8 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors};
 use crate::identity::{HashFailed, hash_password};
+
+use store::{StoreCommand, StoreError};
 
 /// One address space for MQTT, AMQP 0-9-1 and HTTP clients. Without a command, runs the broker.
 #[derive(Debug, Parser)]
@@ -40,6 +44,9 @@ pub enum Command {
     },
     /// Hash a password for the users section; it is asked for, or read as one line from standard input.
     HashPassword,
+    /// Look at the durable store of an embedded back end, or make it small.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 /// Why a command failed. The fault is the user's, except for [`CliError::Hash`].
@@ -57,6 +64,9 @@ pub enum CliError {
     /// The second time it was typed differently.
     #[error("the two passwords differ; try again")]
     Differ,
+    /// The store cannot be looked at.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Out of memory or randomness.
     #[error(transparent)]
     Hash(#[from] HashFailed),
@@ -148,8 +158,15 @@ mod tests {
             Some(Command::Check { connect: true, file: "a.toml".into() })
         );
         assert_eq!(parse(&["hash-password"]).unwrap().command, Some(Command::HashPassword));
+        let target = store::Target { dir: "data".into(), json: true };
+        assert_eq!(
+            parse(&["store", "verify", "--json", "data"]).unwrap().command,
+            Some(Command::Store(StoreCommand::Verify(target)))
+        );
         for wrong in [
             &["check"][..],
+            &["store"],
+            &["store", "inspect"],
             &["hash-password", "secret"],
             &["--config", "a", "check", "b"],
             &["--cofnig", "a"],

@@ -1,11 +1,13 @@
 //! The `linkspan` binary: arguments, configuration, logging, exit code.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use linkspan::broker::{self, StartError};
+use linkspan::cli::store::StoreCommand;
 use linkspan::cli::{self, Cli, CliError, Command};
 use linkspan::config::{Config, ConfigErrors, Log};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -14,10 +16,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// The configuration or the arguments are wrong: trying again is useless.
 const WRONG_USE: u8 = 2;
+/// `linkspan store verify` found damage.
+const DAMAGED: u8 = 1;
 
 fn main() -> ExitCode {
     match answer(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let mine = error.is::<ConfigErrors>() || error.is::<CliError>() || error.is::<StartError>();
             // Standard error may be closed; there is nobody left to tell.
@@ -27,7 +31,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn answer(cli: &Cli) -> anyhow::Result<()> {
+fn answer(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Some(Command::Check { connect, file }) => {
             let (config, text) = cli::check(file, cli::environment())?;
@@ -42,17 +46,23 @@ fn answer(cli: &Cli) -> anyhow::Result<()> {
                 say(&found)?;
                 usable?;
             }
-            Ok(())
         }
-        Some(Command::HashPassword) => say(&format!("{}\n", cli::ask_and_hash()?)),
+        Some(Command::HashPassword) => say(&format!("{}\n", cli::ask_and_hash()?))?,
+        Some(Command::Store(command)) => {
+            let answer = cli::store::run(command, |_| BTreeMap::new()).map_err(CliError::from)?;
+            say(&answer.text)?;
+            let found_damage = !answer.sound && matches!(command, StoreCommand::Verify(_));
+            return Ok(if found_damage { ExitCode::from(DAMAGED) } else { ExitCode::SUCCESS });
+        }
         None => {
             let read = || Config::load(cli.config.as_deref(), cli::environment());
             let config = read()?;
             start_logging(&config.log);
             let figures = PrometheusBuilder::new().install_recorder().context("metrics")?;
-            Ok(runtime()?.block_on(broker::run(config, read, figures))?)
+            runtime()?.block_on(broker::run(config, read, figures))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

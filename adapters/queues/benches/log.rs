@@ -1,6 +1,5 @@
 //! What the durable log costs: `cargo bench -p linkspan-queues --bench log -- DIR [PART]`, with a directory on the disk
-//! that is meant; without one nothing is measured. The parts: `one`, `batches`, `fill`,
-//! `reopen`, `small`.
+//! that is meant; without one nothing is measured. The parts: `one`, `batches`, `many`, `fill`, `reopen`, `small`.
 
 #![allow(
     clippy::print_stdout,
@@ -37,11 +36,13 @@ fn main() {
     }
     let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
     let dir = Path::new(&dir).join("linkspan-log-bench");
-    for name in ["one", "batches", "fill", "reopen", "small"].into_iter().filter(|name| wanted(name)) {
+    for name in ["one", "batches", "many", "fill", "reopen", "small"].into_iter().filter(|name| wanted(name))
+    {
         let _ = fs::remove_dir_all(&dir);
         match name {
             "one" => one(&dir),
             "batches" => batches(&dir),
+            "many" => many(&dir),
             "fill" => fill(&dir),
             "reopen" => reopen(&dir),
             _ => small(&dir),
@@ -100,6 +101,43 @@ fn batches(dir: &Path) {
     }
     let (count, cpu) = (rounds * batch, cpu.since());
     told("batches of 512 x 1 KiB, published, given, gone", count, begin, &cpu);
+}
+
+/// Eight that publish 50 messages of 1 KiB in one commit, wait for the sync, settle them, and again; and the same with one
+/// message a commit, each waiting for his own.
+fn many(dir: &Path) {
+    for (batch, rounds) in [(50_u64, 400_u64), (1, 2000)] {
+        let _ = fs::remove_dir_all(dir);
+        let log = open(dir);
+        let (begin, cpu) = (Instant::now(), Cpu::now());
+        std::thread::scope(|scope| {
+            for queue in 0..8 {
+                let log = &log;
+                scope.spawn(move || {
+                    let (payload, mut commit) = ([7_u8; 1024], Commit::new());
+                    for round in 0..rounds {
+                        let sequences = round * batch..(round + 1) * batch;
+                        for sequence in sequences.clone() {
+                            commit.message(queue, sequence, &payload).unwrap();
+                        }
+                        log.wait(log.commit(&mut commit).unwrap()).unwrap();
+                        commit.given(queue, sequences.clone());
+                        commit.gone(queue, sequences);
+                        log.commit(&mut commit).unwrap();
+                    }
+                });
+            }
+        });
+        let cpu = cpu.since();
+        let figures = log.figures();
+        told(&format!("8 x commits of {batch} x 1 KiB, given, gone"), 8 * rounds * batch, begin, &cpu);
+        println!(
+            "  {} syncs of {:?} each, {} commits a sync",
+            figures.syncs,
+            figures.syncing / u32::try_from(figures.syncs).unwrap().max(1),
+            8 * rounds / figures.syncs.max(1)
+        );
+    }
 }
 
 fn fill_queue(log: &Log, count: u64, size: usize) {

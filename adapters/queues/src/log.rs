@@ -26,7 +26,9 @@
 //! | [`commit`], [`tail`], [`state`] | records on their way to it |
 //! | [`catalog`] | what is live: [`index`] and [`block`] of a queue, [`marks`], [`keys`], [`bodies`], [`segments`] |
 //! | [`writer`], [`coordinator`], [`compaction`] | who writes, syncs, and makes room |
-//! | [`reader`], [`scan`], [`recovery`], [`inspect`] | reading: messages, files, everything at the start, from outside |
+//! | [`reader`], [`scan`], [`recovery`] | reading: messages, files, everything at the start |
+//! | [`inspect`], [`survey`] | looking at a log from outside: its records, what they come to |
+//! | [`figures`] | what it has done so far |
 //! | [`store`] | files |
 
 mod block;
@@ -36,6 +38,7 @@ mod commit;
 mod compaction;
 mod coordinator;
 mod error;
+mod figures;
 mod index;
 mod inspect;
 mod keys;
@@ -49,6 +52,7 @@ mod segment;
 mod segments;
 mod state;
 mod store;
+mod survey;
 mod tail;
 mod writer;
 
@@ -58,7 +62,9 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub use commit::Commit;
+pub use compaction::{Compacted, compact};
 pub use error::LogError;
+pub use figures::Figures;
 pub use inspect::{Entry, Inspection, inspect, verify};
 pub use marks::Mark;
 pub use options::{Options, SyncMode};
@@ -67,9 +73,11 @@ pub use record::{Kind, MAX_PAYLOAD};
 pub use recovery::{Damage, Recovery};
 pub use segment::VERSION;
 pub use store::{Directory, Store, StoreFile};
+pub use survey::{Harm, Oldest, Owned, Survey, Surveyed, SurveyedQueue, Takes, survey};
 pub use writer::{Turn, Writer};
 
 use coordinator::Coordinator;
+use figures::Counters;
 use state::State;
 
 /// A log sequence number: a place in the stream of records, in bytes. A commit's is where it ends.
@@ -110,6 +118,7 @@ pub(crate) struct Shared {
     options: Options,
     store: Arc<dyn Store>,
     watch: Arc<dyn Watch>,
+    figures: Counters,
 }
 
 impl Shared {
@@ -184,6 +193,7 @@ impl Log {
             options,
             store,
             watch,
+            figures: Counters::default(),
         });
         let writer = Writer::new(Arc::clone(&shared));
         Ok((Self { shared, coordinator: Mutex::default() }, writer, recovery))
@@ -305,6 +315,11 @@ impl Log {
             live: segments.iter().map(|segment| segment.live).sum(),
             waiting: state.end.saturating_sub(state.synced),
         }
+    }
+
+    /// What the log has done since it was opened.
+    pub fn figures(&self) -> Figures {
+        self.shared.figures.read()
     }
 
     /// Writes what waits and ends the writer; what cannot be written stays unsafe. Blocks the thread.

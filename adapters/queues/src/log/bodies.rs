@@ -85,6 +85,12 @@ impl Bodies {
         idle.into_iter().for_each(|id| self.remove(id, segments));
     }
 
+    /// How many, and the bytes of all their parts.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let bytes = self.places().map(|place| u64::from(place.length)).sum();
+        (self.known.len() as u64, bytes)
+    }
+
     /// Every part.
     pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
         self.known.values().flat_map(|body| body.chunks.values().copied())

@@ -5,19 +5,36 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::log::catalog::Catalog;
-use crate::log::record::{Header, Kind, ranges};
+use crate::log::inspect::names;
+use crate::log::record::{Header, Kind, ranges, size_of_record};
 use crate::log::scan::{Found, Scan};
 use crate::log::segment::{Name, Segment};
-use crate::log::store::StoreFile;
+use crate::log::store::{Store, StoreFile};
 use crate::log::writer::{Turn, Writer};
-use crate::log::{Commit, LogError, Lsn, Mark, SyncMode};
+use crate::log::{Commit, Log, LogError, Lsn, Mark, Options, Recovery, SyncMode, Usage};
 
 /// Bytes of a file that are looked through before others have their turn.
 const STEP: u64 = 1 << 20;
 
+/// Bytes of the smallest segment.
+const SMALLEST: u64 = 64 << 10;
+/// So many files are never too many.
+const FEW: u64 = 16;
+
+/// Segments that were emptied in a row without making room, and what was dead then.
+#[derive(Default)]
+pub(crate) struct Fruitless {
+    count: usize,
+    dead: u64,
+}
+
 /// A segment that is being emptied.
 pub(crate) struct Compaction {
     name: Name,
+    /// Bytes of its records.
+    size: u64,
+    /// Bytes of those that were written again.
+    moved: u64,
     /// None when nothing in it has to be read.
     scan: Option<Scan>,
     /// What it says is gone, of queues that older segments have messages of.
@@ -50,20 +67,19 @@ impl Writer {
     }
 
     /// Which segment is to be emptied next.
-    fn choose(&self) -> Option<Compaction> {
-        let state = self.shared.lock();
-        if state.failed.is_some() {
-            return None;
-        }
+    fn choose(&mut self) -> Option<Compaction> {
+        let shared = Arc::clone(&self.shared);
+        let state = shared.lock();
         let all = state.catalog.segments.all();
         let (older, _) = all.split_last().map(|(last, rest)| (rest, last))?;
         let sealed_before = |at: usize| at.checked_sub(1).is_none_or(|b| all.get(b).is_none_or(|s| s.sealed));
         let followed_by_nothing =
             |at: usize| all.get(at + 1).is_some_and(|next| next.live == 0 && next.marks == 0);
-        let mut least: Option<&Segment> = None;
+        let (mut least, mut smallest): (Option<&Segment>, Option<&Segment>) = (None, None);
+        let (mut oldest, mut idle): (Option<&Segment>, Option<&Segment>) = (None, None);
         let (mut size, mut live) = (0_u64, 0_u64);
         for (at, segment) in older.iter().enumerate() {
-            (size, live) = (size.saturating_add(segment.size()), live.saturating_add(segment.live));
+            (size, live) = (size.saturating_add(segment.size()), live.saturating_add(needed(segment)));
             let ready = segment.end <= state.synced
                 && segment.file.is_some()
                 && !self.is_current(segment.name.id)
@@ -72,8 +88,15 @@ impl Writer {
             if !ready {
                 continue;
             }
-            if is_idle(segment) || (!segment.sealed && followed_by_nothing(at)) {
+            let swept = self.sweep.is_some_and(|until| segment.name.base < until && self.is_loose(segment));
+            let free = is_idle(segment) && (segment.gone == 0 || at == 0);
+            if free || (!segment.sealed && followed_by_nothing(at)) || swept {
                 return Some(Compaction::of(segment, at > 0, state.committed));
+            }
+            oldest = oldest.or(Some(segment));
+            idle = idle.or(Some(segment).filter(|segment| is_idle(segment)));
+            if smallest.is_none_or(|other| segment.size() < other.size()) {
+                smallest = Some(segment);
             }
             if least.is_none_or(|other| share(segment) < share(other)) {
                 least = Some(segment);
@@ -81,7 +104,30 @@ impl Writer {
         }
         let slack = self.shared.options.slack;
         let wasteful = size > live.saturating_mul(2).saturating_add(slack);
-        least.filter(|_| wasteful).map(|segment| Compaction::of(segment, true, state.committed))
+        // Each start of a server begins a file; without end they would be too many to have open.
+        let full = size.checked_div(self.shared.options.segment_size).unwrap_or(0);
+        let many = older.len() as u64 > full.saturating_mul(2).saturating_add(FEW);
+        let chosen = idle.or(least.filter(|_| wasteful)).or(smallest.filter(|_| many));
+        // Copying needs room.
+        let chosen = chosen.filter(|_| state.failed.is_none())?;
+        let dead = size.saturating_sub(live);
+        if self.fruitless.count > older.len() {
+            // Nothing comes of it before much more is dead.
+            if dead < self.fruitless.dead.saturating_add(self.shared.options.segment_size) {
+                return None;
+            }
+            self.fruitless.count = 0;
+        }
+        self.fruitless.dead = dead;
+        // What has to be said again as long as older segments are there goes with those.
+        let chosen = oldest.filter(|_| self.fruitless.count > 0).unwrap_or(chosen);
+        let others_before = older.first().is_some_and(|first| first.name != chosen.name);
+        Some(Compaction::of(chosen, others_before, state.committed))
+    }
+
+    /// True when the segment takes clearly more room than what is live in it would elsewhere.
+    fn is_loose(&self, segment: &Segment) -> bool {
+        share(segment) < 980 || segment.size() < self.shared.options.segment_size / 2
     }
 
     /// True when it is done.
@@ -95,6 +141,8 @@ impl Writer {
                 return Ok(false);
             }
             self.let_go(compaction.name)?;
+            let gained = compaction.moved < compaction.size - compaction.size / 8;
+            self.fruitless.count = if gained { 0 } else { self.fruitless.count.saturating_add(1) };
             return Ok(true);
         }
         let mut commit = Commit::new();
@@ -107,6 +155,8 @@ impl Writer {
         if done {
             compaction.say_again(&mut state.catalog, &mut commit);
         }
+        self.shared.figures.moved(commit.size());
+        compaction.moved = compaction.moved.saturating_add(commit.size());
         if !commit.is_empty() {
             compaction.until = state.append(&mut commit, self.shared.options.segment_size);
         }
@@ -142,13 +192,14 @@ impl Writer {
             None => store.remove(&name.file()).and_then(|()| store.sync()).map_err(failed)?,
         }
         self.shared.lock().catalog.segments.remove(name.id);
+        self.shared.figures.emptied();
         Ok(())
     }
 
     /// True when the file is worth to be kept for another segment.
     fn takes(&self, file: &Arc<dyn StoreFile>) -> bool {
         let usual = self.shared.options.segment_size.saturating_mul(2);
-        self.spares.len() < self.shared.options.spare_files
+        self.spares.len() < self.shared.options.spare_files.max(1)
             && Arc::strong_count(file) == 1
             && file.len().is_ok_and(|len| len >= self.shared.options.segment_size && len <= usual)
     }
@@ -158,9 +209,14 @@ const fn is_idle(segment: &Segment) -> bool {
     segment.live == 0 && segment.marks == 0
 }
 
-/// How much of a segment is live, in thousandths.
+/// Bytes that what counts in a segment takes elsewhere.
+const fn needed(segment: &Segment) -> u64 {
+    segment.live.saturating_add(segment.marks.saturating_mul(size_of_record(Mark::LENGTH)))
+}
+
+/// How much of a segment is needed, in thousandths.
 fn share(segment: &Segment) -> u64 {
-    segment.live.saturating_mul(1000).checked_div(segment.size()).unwrap_or(0)
+    needed(segment).saturating_mul(1000).checked_div(segment.size()).unwrap_or(0)
 }
 
 impl Compaction {
@@ -168,7 +224,8 @@ impl Compaction {
         let empty = is_idle(segment) && (segment.gone == 0 || !others_before);
         let file = segment.file.as_ref().filter(|_| !empty);
         let scan = file.map(|file| Scan::new(Arc::clone(file), segment.name, segment.end));
-        Self { name: segment.name, scan, gone: BTreeMap::new(), until, copied: None }
+        let size = segment.size();
+        Self { name: segment.name, size, moved: 0, scan, gone: BTreeMap::new(), until, copied: None }
     }
 
     /// Reads a piece; true when it was the last one.
@@ -259,4 +316,53 @@ impl Compaction {
             let _ = commit.delete(owner, &key);
         }
     }
+}
+
+/// What [`compact`] came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compacted {
+    /// What was found when the log was opened.
+    pub recovery: Recovery,
+    /// What it took before.
+    pub before: Usage,
+    /// What it takes now.
+    pub after: Usage,
+}
+
+/// Brings a log that nobody has open down to what is live in it. Tells `progress` how many bytes of how many are done.
+///
+/// # Errors
+/// When the log cannot be opened, or the disk refuses: then nothing is lost, and the log is as large as before or less.
+pub fn compact(store: Arc<dyn Store>, progress: &mut dyn FnMut(u64, u64)) -> Result<Compacted, LogError> {
+    let room = |name: &Name| store.open(&name.file()).and_then(|file| file.len()).unwrap_or(0);
+    // A file of the usual size would take more room than a small log.
+    let segment_size = names(&*store)?.iter().map(room).sum::<u64>();
+    let segment_size = segment_size.clamp(SMALLEST, Options::default().segment_size);
+    let options = Options { slack: 0, spare_files: 0, segment_size, ..Options::default() };
+    let (log, mut writer, recovery) = Log::without_thread(Arc::clone(&store), options, Arc::new(()))?;
+    let before = log.usage();
+    let until = writer.shared.lock().end;
+    writer.sweep = Some(until);
+    let left = |writer: &Writer| -> u64 {
+        let state = writer.shared.lock();
+        let old = state.catalog.segments.all().iter().filter(|segment| segment.name.base < until);
+        old.filter(|segment| writer.is_loose(segment)).map(Segment::size).sum()
+    };
+    let all = left(&writer);
+    loop {
+        match writer.turn() {
+            Turn::Worked => progress(all.saturating_sub(left(&writer)), all),
+            Turn::Idle => break,
+            Turn::Failed => {
+                let why = log.failed().unwrap_or_else(|| "the disk refused it".into());
+                return Err(LogError::Failed { why });
+            }
+        }
+    }
+    writer.finish()?;
+    for (name, _) in writer.spares.drain(..) {
+        store.remove(&name).map_err(|error| LogError::io("cannot remove", name, error))?;
+    }
+    store.sync().map_err(|error| LogError::io("cannot sync", "the log's directory", error))?;
+    Ok(Compacted { recovery, before, after: log.usage() })
 }

@@ -21,6 +21,8 @@ pub struct Mark {
 
 impl Mark {
     pub(crate) const SIZE: usize = 40;
+    /// The same, as a record says it.
+    pub(crate) const LENGTH: u32 = 40;
 
     pub(crate) fn encode(self, sequences: &Range<u64>, place: &mut [u8; Self::SIZE]) {
         let count = sequences.end.saturating_sub(sequences.start);

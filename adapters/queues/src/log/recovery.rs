@@ -93,7 +93,8 @@ pub(crate) fn recover(store: &dyn Store) -> Result<(State, Recovery), LogError> 
         if let Some(segment) = catalog.segments.last_mut() {
             segment.end = read;
             if !segment.sealed {
-                seal_at(&*file, name, read)
+                let spared = recovery.cut.as_ref().is_none_or(|cut| cut.copy.is_some());
+                seal_at(&*file, name, read, spared)
                     .map_err(|error| LogError::io("cannot end", name.file(), error))?;
                 segment.sealed = true;
             }
@@ -191,7 +192,7 @@ pub(crate) fn last_end(file: &Arc<dyn StoreFile>, name: Name) -> io::Result<End>
                     break;
                 }
             }
-            Found::Damaged { from, to, ends } => {
+            Found::Damaged { from, to, ends, .. } => {
                 wrong.push((from, complete));
                 if !ends {
                     last = to;
@@ -204,7 +205,7 @@ pub(crate) fn last_end(file: &Arc<dyn StoreFile>, name: Name) -> io::Result<End>
 }
 
 /// The messages that have lost a part of their body.
-fn lost(catalog: &Catalog) -> Vec<(u64, u64)> {
+pub(crate) fn lost(catalog: &Catalog) -> Vec<(u64, u64)> {
     let mut lost = Vec::new();
     for (queue, index) in &catalog.queues {
         for (sequence, (body, length)) in &index.bodies {
@@ -217,13 +218,19 @@ fn lost(catalog: &Catalog) -> Vec<(u64, u64)> {
     lost
 }
 
-/// Says in the file that it ends here.
-fn seal_at(file: &dyn StoreFile, name: Name, end: Lsn) -> io::Result<()> {
+/// Says in the file that it ends here; what lies behind is cut off when it is `spared` elsewhere.
+fn seal_at(file: &dyn StoreFile, name: Name, end: Lsn, spared: bool) -> io::Result<()> {
     let mut header = Header::of(Kind::Seal, 0, end, &[]).encode();
     end_commit(&mut header);
     seal(&mut header, name.id, end);
-    write_full(file, &header, Segment::new(name).offset(end))?;
-    file.sync()
+    let at = Segment::new(name).offset(end);
+    write_full(file, &header, at)?;
+    file.sync()?;
+    if spared {
+        // When it cannot be, that costs nothing but room.
+        let _ = file.cut(at.saturating_add(HEADER as u64));
+    }
+    Ok(())
 }
 
 pub(crate) fn read_header(file: &dyn StoreFile, name: Name) -> io::Result<Headed> {

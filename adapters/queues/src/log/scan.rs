@@ -31,8 +31,9 @@ pub(crate) struct Scan {
 pub(crate) enum Found {
     /// A record as it was written.
     Record(Lsn, Header),
-    /// Bytes that are no such record, up to the next one or, when `ends`, as far as there is anything.
-    Damaged { from: Lsn, to: Lsn, ends: bool },
+    /// Bytes that are no such record, up to the next one or, when `ends`, as far as there is anything; what the header
+    /// says, when it is whole.
+    Damaged { from: Lsn, to: Lsn, ends: bool, header: Option<Header> },
 }
 
 impl Scan {
@@ -48,6 +49,11 @@ impl Scan {
             length: None,
             payload: 0..0,
         }
+    }
+
+    /// Goes on at a record that lies further on.
+    pub(crate) const fn skip_to(&mut self, lsn: Lsn) {
+        self.at = lsn;
     }
 
     /// Where the next record would be.
@@ -78,7 +84,7 @@ impl Scan {
                 self.payload = begin..begin + length;
                 return Ok(Some(Found::Record(from, header)));
             }
-            return Ok(Some(Found::Damaged { from, to: self.at, ends: false }));
+            return Ok(Some(Found::Damaged { from, to: self.at, ends: false, header: Some(header) }));
         }
         let mut at = from.saturating_add(8);
         while at < self.end {
@@ -87,13 +93,13 @@ impl Scan {
             }
             if self.header(at)?.is_some() {
                 self.at = at;
-                return Ok(Some(Found::Damaged { from, to: at, ends: false }));
+                return Ok(Some(Found::Damaged { from, to: at, ends: false, header: None }));
             }
             at = at.saturating_add(8);
         }
         self.at = self.end;
         let to = at.min(self.end);
-        Ok(Some(Found::Damaged { from, to, ends: true }))
+        Ok(Some(Found::Damaged { from, to, ends: true, header: None }))
     }
 
     /// The header at `lsn`, when it is one.

@@ -25,6 +25,13 @@ impl Segments {
         id
     }
 
+    /// The name of a file that is no segment yet.
+    pub(crate) fn spare(&mut self) -> Name {
+        let id = self.next_id;
+        self.next_id = id.saturating_add(1);
+        Name { base: 0, id }
+    }
+
     /// Adds one that is there already.
     pub(crate) fn push(&mut self, segment: Segment) {
         self.next_id = self.next_id.max(segment.name.id.saturating_add(1));

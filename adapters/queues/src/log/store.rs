@@ -2,14 +2,16 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::io::Errno;
 
 use crate::log::LogError;
+use crate::log::segment::Name;
 
 const LOCK: &str = "lock";
 
@@ -53,6 +55,9 @@ pub trait StoreFile: Send + Sync + 'static {
 
     /// Makes what is written safe. After an error nobody knows what of it is.
     fn sync(&self) -> io::Result<()>;
+
+    /// Gives back the room behind the first `length` bytes, in which nothing counts.
+    fn cut(&self, length: u64) -> io::Result<()>;
 
     /// Bytes in the file.
     fn len(&self) -> io::Result<u64>;
@@ -102,6 +107,27 @@ impl Directory {
     /// A directory to look at, whoever has it. Nothing is to be written through it.
     pub fn look(path: &Path) -> Self {
         Self { path: path.to_owned(), lock: None }
+    }
+
+    /// The process that has the directory now, by what it wrote into the lock; none when no process of this machine is
+    /// known to the system to have it. Unlike trying the lock, asking is in nobody's way.
+    pub fn holder(path: &Path) -> Option<String> {
+        let lock = path.join(LOCK);
+        let inode = fs::metadata(&lock).ok()?.ino().to_string();
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let is_it = |word: &str| word.rsplit_once(':').is_some_and(|(_, number)| number == inode);
+        let held = locks.lines().any(|line| line.contains(" FLOCK ") && line.split_whitespace().any(is_it));
+        let pid = fs::read_to_string(lock).unwrap_or_default();
+        held.then(|| pid.trim().to_owned())
+    }
+
+    /// Whether a directory has, or had, a log in it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_log(path: &Path) -> io::Result<bool> {
+        let names = Self::look(path).list()?;
+        Ok(names.iter().any(|name| name == LOCK || Name::parse(name).is_some()))
     }
 }
 
@@ -187,9 +213,19 @@ impl StoreFile for DirectoryFile {
         self.0.sync_data()
     }
 
+    fn cut(&self, length: u64) -> io::Result<()> {
+        if self.len()? > length { self.0.set_len(length) } else { Ok(()) }
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
+}
+
+/// Syncs, and says how long that took.
+pub(crate) fn sync_timed(file: &dyn StoreFile) -> (io::Result<()>, Duration) {
+    let begin = Instant::now();
+    (file.sync(), begin.elapsed())
 }
 
 /// Reads until `bytes` is full or the file ends; how many there were.

@@ -3,18 +3,22 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::log::compaction::Compaction;
+use crate::log::compaction::{Compaction, Fruitless};
 use crate::log::record::HEADER;
-use crate::log::segment::{Name, SEGMENT_HEADER};
-use crate::log::store::{StoreFile, write_full};
+use crate::log::segment::{Name, SEGMENT_HEADER, Segment};
+use crate::log::store::{StoreFile, sync_timed, write_full};
 use crate::log::tail::{Buffer, records};
 use crate::log::{LogError, Lsn, Shared, SyncMode};
+
+/// Bytes that are written, when there is always something to write, before a piece is done of what makes room.
+const ROOM_AFTER: u64 = 1 << 20;
 
 /// Writes and syncs what was committed, and makes room; one for a log.
 pub struct Writer {
     pub(crate) shared: Arc<Shared>,
     current: Option<Current>,
-    /// Emptied files that wait to be written again.
+    /// Files that wait to be written: emptied ones, and one that is set aside for when the disk is full. While there is
+    /// none, the log takes nothing that needs room, so that what makes room can always be written.
     pub(crate) spares: Vec<(String, Arc<dyn StoreFile>)>,
     /// Files that hold nothing that counts, and could not be removed yet.
     void: Vec<String>,
@@ -23,6 +27,11 @@ pub struct Writer {
     pub(crate) compaction: Option<Compaction>,
     /// Segments that could not be made away with.
     pub(crate) stuck: Vec<u64>,
+    /// Every segment that begins before it is to be emptied, unless next to all in it is live.
+    pub(crate) sweep: Option<Lsn>,
+    pub(crate) fruitless: Fruitless,
+    /// Bytes written since something was done to make room.
+    busy: u64,
 }
 
 /// The file that is written.
@@ -47,7 +56,7 @@ pub enum Turn {
 }
 
 impl Writer {
-    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
             current: None,
@@ -56,24 +65,41 @@ impl Writer {
             untold: false,
             compaction: None,
             stuck: Vec::new(),
+            sweep: None,
+            fruitless: Fruitless::default(),
+            busy: 0,
         }
     }
 
-    /// Writes and syncs what there is; when there is nothing, makes room.
+    /// Writes and syncs what there is; when there is nothing, or there was much, makes room.
     pub fn turn(&mut self) -> Turn {
-        let buffers = {
+        let (buffers, refused) = {
             let mut state = self.shared.lock();
             let durable = state.durable;
             state.tail.close(durable);
-            state.tail.unwritten()
+            (state.tail.unwritten(), state.failed.is_some())
         };
         if buffers.is_empty() {
-            return if self.untold { self.tell_on_disk() } else { self.make_room() };
+            if self.untold {
+                return self.tell_on_disk();
+            }
+            if refused && self.resume() {
+                return Turn::Worked;
+            }
+            return match self.make_room() {
+                Turn::Idle if refused => Turn::Failed,
+                turn => turn,
+            };
         }
-        match self.bring(&buffers) {
-            Ok(()) => Turn::Worked,
-            Err(error) => self.fail(&error),
+        if let Err(error) = self.bring(&buffers) {
+            return self.fail(&error);
         }
+        self.busy += buffers.iter().map(|buffer| buffer.bytes.len() as u64).sum::<u64>();
+        if self.busy >= ROOM_AFTER {
+            self.busy = 0;
+            self.make_room();
+        }
+        Turn::Worked
     }
 
     fn bring(&mut self, buffers: &[Arc<Buffer>]) -> Result<(), LogError> {
@@ -135,6 +161,7 @@ impl Writer {
         current.dirty = true;
         write_full(&*current.file, bytes, offset)
             .map_err(|error| LogError::io("cannot write", current.name.file(), error))?;
+        self.shared.figures.written(bytes.len() as u64);
         current.end = lsn.saturating_add(bytes.len() as u64);
         Ok(())
     }
@@ -143,7 +170,9 @@ impl Writer {
     pub(crate) fn sync(&mut self) -> Result<(), LogError> {
         if let Some(current) = self.current.as_mut().filter(|current| current.dirty) {
             let failed = |error| LogError::io("cannot sync", current.name.file(), error);
-            current.file.sync().map_err(failed)?;
+            let (synced, took) = sync_timed(&*current.file);
+            self.shared.figures.synced(took);
+            synced.map_err(failed)?;
             current.dirty = false;
             self.untold = true;
             self.tell(true);
@@ -161,16 +190,40 @@ impl Writer {
             state.durable = state.durable.max(end);
         }
         state.tail.release(synced);
-        let resumed = state.failed.take().is_some();
+        let refused = state.failed.is_some();
         drop(state);
         self.shared.told.notify_all();
         self.shared.watch.synced(synced);
-        if resumed {
-            self.shared.watch.resumed();
+        if refused {
+            self.resume();
         }
         if durable && !self.void.is_empty() {
             self.clear_void();
         }
+    }
+
+    /// Takes what needs room again, when there is some; true when it does.
+    fn resume(&mut self) -> bool {
+        if self.reserve().is_err() {
+            return false;
+        }
+        let resumed = self.shared.lock().failed.take().is_some();
+        if resumed {
+            self.shared.watch.resumed();
+        }
+        resumed
+    }
+
+    /// Sees to it that there is a file for when the disk is full.
+    fn reserve(&mut self) -> Result<(), LogError> {
+        if self.spares.is_empty() {
+            let name = self.shared.lock().catalog.segments.spare();
+            let size = self.shared.options.segment_size.saturating_add(SEGMENT_HEADER);
+            let file = self.shared.store.create(&name.free(), size);
+            let file = file.map_err(|error| LogError::io("cannot set aside room for", name.file(), error))?;
+            self.spares.push((name.free(), file));
+        }
+        Ok(())
     }
 
     /// Makes the file of the buffer's segment the one that is written.
@@ -191,10 +244,15 @@ impl Writer {
     }
 
     fn create(&mut self, name: Name, size: u64) -> Result<Arc<dyn StoreFile>, LogError> {
-        let store = &self.shared.store;
         let failed = |error: io::Error| LogError::io("cannot begin", name.file(), error);
         let large = size > self.shared.options.segment_size.saturating_add(SEGMENT_HEADER);
-        let (as_now, file) = match self.spares.pop_if(|_| !large) {
+        let refused = self.shared.lock().failed.is_some();
+        if !refused {
+            self.reserve()?;
+        }
+        let is_reserve = self.spares.len() == 1 && !refused;
+        let store = &self.shared.store;
+        let (as_now, file) = match self.spares.pop_if(|_| !large && !is_reserve) {
             Some(spare) => spare,
             None => (name.file(), store.create(&name.file(), size).map_err(failed)?),
         };
@@ -224,7 +282,8 @@ impl Writer {
         // Told already, when it is not the first time in a row.
         let from = if again { state.failure.1.max(state.synced) } else { state.synced };
         let to = state.end;
-        let first = if again { state.failure.0 } else { from };
+        let first = if again && state.synced < state.failure.1 { state.failure.0 } else { from };
+        self.shared.figures.failed(to.saturating_sub(state.synced));
         state.failure = (first, to);
         state.failed = Some(Arc::clone(&why));
         self.void.extend(
@@ -261,7 +320,12 @@ impl Writer {
         if self.untold {
             self.tell_on_disk();
         }
-        self.sync()
+        self.sync()?;
+        if let Some(Current { name, file, end, .. }) = &self.current {
+            // The next to open it writes one more record into it. When it cannot be cut, that costs nothing but room.
+            let _ = file.cut(Segment::new(*name).offset(*end).saturating_add(HEADER as u64));
+        }
+        Ok(())
     }
 }
 

@@ -103,8 +103,8 @@ impl Disk {
             let mut bytes = content.safe.clone();
             bytes.resize(content.bytes.len(), 0);
             for sector in &content.dirty {
-                if choose() {
-                    let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(content.bytes.len()));
+                let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(content.bytes.len()));
+                if from < to && choose() {
                     bytes[from..to].copy_from_slice(&content.bytes[from..to]);
                 }
             }
@@ -261,6 +261,12 @@ impl StoreFile for DiskFile {
         inner.syncs += 1;
         content.safe = content.bytes.clone();
         content.dirty.clear();
+        Ok(())
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        self.disk.inner.lock().simple_call()?;
+        self.content.lock().bytes.truncate(usize::try_from(length).unwrap());
         Ok(())
     }
 

@@ -227,3 +227,26 @@ fn what_went_stays_away_while_its_own_file_is_kept_and_the_one_that_says_so_is_n
     let (log, _, _) = open(&disk.after_kill());
     assert_eq!(seen(&log), before);
 }
+
+#[test]
+fn making_room_comes_to_an_end_where_none_can_be_made() {
+    let disk = Disk::default();
+    let (log, mut writer, _) = open(&disk);
+    let mut commit = Commit::new();
+    commit.message(2, 0, b"stays").unwrap();
+    for sequence in 0..200_u32 {
+        // What is noted of it takes more than the message.
+        let at = u64::from(sequence);
+        commit.message(1, at, b"small").unwrap();
+        commit.mark(1, at..at + 1, Mark { attempts: Some(sequence), given: 0, not_before: 0 });
+        // And what is gone has to be said as long as the first file is there.
+        commit.gone(2, 2 * at + 1..2 * at + 2);
+        log.commit(&mut commit).unwrap();
+    }
+    let turns = (0..5000).take_while(|_| writer.turn() == Turn::Worked).count();
+    assert!(turns < 5000, "{:?} {:?}", log.usage(), log.figures());
+    let before = seen(&log);
+    assert_eq!(before.0.len(), 201);
+    drop((log, writer));
+    assert_eq!(seen(&open(&disk.after_kill()).0), before);
+}

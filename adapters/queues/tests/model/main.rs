@@ -1,8 +1,15 @@
 //! Drives a queue and a naive model of one with the same random operations, and compares who got what in which order,
-//! every effect, every count, and what a journal would rebuild.
+//! every effect, every count, and what a journal would rebuild; in memory, and from the durable log after a crash.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod crash;
+#[path = "../log/faulty.rs"]
+#[allow(dead_code, reason = "not everything is used here")]
+mod faulty;
+#[path = "../log/heard.rs"]
+#[allow(dead_code, reason = "not everything is used here")]
+mod heard;
 mod naive;
 mod operation;
 mod recorder;
@@ -11,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use linkspan_contract::{Credit, Settle};
-use linkspan_queues::{Absent, Assignment, Consumer, Direct, Effect, Limits, Offer, Pushed, Queue};
+use linkspan_queues::{Absent, Assignment, Consumer, Direct, Effect, Journal, Limits, Offer, Pushed, Queue, Queued};
 use proptest::prelude::*;
 
 use naive::Naive;
@@ -47,9 +54,21 @@ fn happened(effect: Effect<u64>) -> Happened {
 }
 
 /// The two, side by side.
-struct Pair {
+/// A journal that can be read back, where messages are paged out to it.
+trait Recall {
+    /// Each message that is in the queue, and when it is ready.
+    fn recall(&self) -> Vec<(Queued<u64>, u64)>;
+}
+
+impl Recall for Recorder {
+    fn recall(&self) -> Vec<(Queued<u64>, u64)> {
+        self.messages().collect()
+    }
+}
+
+struct Pair<J: Journal<u64>> {
     now: u64,
-    queue: Queue<u64, Recorder>,
+    queue: Queue<u64, J>,
     naive: Naive,
     credits: Vec<Arc<Credit>>,
     next_body: u64,
@@ -60,8 +79,8 @@ struct Pair {
     fates: BTreeMap<u64, i32>,
 }
 
-impl Pair {
-    fn new(limits: Limits) -> Self {
+impl<J: Journal<u64> + Recall> Pair<J> {
+    fn new(limits: Limits, journal: J) -> Self {
         let channel = Arc::new(Credit::new(4));
         let credits = vec![
             Arc::clone(&channel),
@@ -72,7 +91,7 @@ impl Pair {
         ];
         Self {
             now: 1000,
-            queue: Queue::with_journal(1000, limits.clone(), Recorder::default()),
+            queue: Queue::with_journal(1000, limits.clone(), journal),
             naive: Naive::new(1000, limits, &[(4, None), (3, Some(0)), (2, Some(0)), (1, None), (10, None)]),
             credits,
             next_body: 0,
@@ -86,7 +105,11 @@ impl Pair {
     fn bring(&mut self) -> bool {
         let mut any = false;
         while let Some(Absent { priority, from }) = self.queue.wants() {
-            let mut absent: Vec<_> = (self.queue.journal().messages())
+            let mut absent: Vec<_> = self
+                .queue
+                .journal()
+                .recall()
+                .into_iter()
                 .filter(|(message, _)| message.priority == priority && message.position >= from)
                 .collect();
             absent.sort_unstable_by_key(|(message, _)| message.position);
@@ -316,7 +339,9 @@ impl Pair {
         assert!(self.fates.values().all(|fate| (0..=1).contains(fate)), "nothing is doubled");
         assert_eq!(living, self.naive.bodies(), "nothing is lost");
     }
+}
 
+impl Pair<Recorder> {
     /// Rebuilds the queue from the journal and compares what it would give out to somebody who takes it all.
     fn compare_rebuilt(&self) {
         let mut rebuilt = Queue::new(
@@ -344,7 +369,7 @@ proptest! {
 
     #[test]
     fn a_queue_does_what_a_naive_one_does(limits in limits(), operations in prop::collection::vec(operation(), 1..120)) {
-        let mut pair = Pair::new(limits);
+        let mut pair = Pair::new(limits, Recorder::default());
         for operation in operations {
             pair.carry_out(operation);
             pair.compare();

@@ -39,6 +39,19 @@ struct Holder {
     ack_timeout: Option<u64>,
 }
 
+/// What is to be known of a message after a crash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) body: u64,
+    pub(crate) size: u64,
+    pub(crate) since: u64,
+    pub(crate) deadline: Option<u64>,
+    pub(crate) attempts: u32,
+    pub(crate) level: u8,
+    /// Zero when it is ready at once.
+    pub(crate) not_before: u64,
+}
+
 pub(crate) struct Naive {
     limits: Limits,
     /// In the order in which they came, which is that of their bodies.
@@ -539,6 +552,25 @@ impl Naive {
                 member.consumer.id
             );
         }
+    }
+
+    /// The durable messages that are there after a crash, in the order in which they came.
+    pub(crate) fn kept(&self, now: u64) -> Vec<Kept> {
+        let kept = |message: &Message| Kept {
+            body: message.body,
+            size: message.size,
+            since: message.since,
+            deadline: message.deadline,
+            attempts: message.attempts + u32::from(matches!(message.place, Place::Out { .. })),
+            level: message.level,
+            not_before: match message.place {
+                Place::Delayed(until) if until > now => until,
+                _ => 0,
+            },
+        };
+        let mut all: Vec<Kept> = self.messages.iter().filter(|message| message.durable).map(kept).collect();
+        all.sort_by_key(|message| message.body);
+        all
     }
 
     /// Age, body, attempts and level of all that is given out when whoever had something is gone and unheard of.

@@ -1,0 +1,5 @@
+//! The binary as a tool: what it answers without running a broker.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod store;

@@ -6,6 +6,8 @@ mod back_ends;
 mod certificates;
 mod ledger;
 
+pub use back_ends::queue_names;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use linkspan_amqp::{AmqpBackend, AmqpOptions};
 use linkspan_contract::{Backend, Clock, Ledger};
-use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
+use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, QueueName, SyncMode};
 use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
 
 use super::certificates;
@@ -54,6 +55,21 @@ pub fn directories(config: &Config) -> Vec<Directory> {
         config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => None,
     };
     config.backends.iter().filter_map(writes).collect()
+}
+
+/// What queues of an embedded back end's log are called, as far as its directory, or that of the log in it, tells.
+pub fn queue_names(directory: &Path) -> Box<dyn Fn(u64) -> Option<String>> {
+    let of = |directory: &Path| linkspan_embedded::queue_names(directory).unwrap_or_default();
+    let mut known = of(directory);
+    if let Some(parent) = directory.parent().filter(|_| known.is_empty()) {
+        known = of(parent);
+    }
+    Box::new(move |number| {
+        let (queue, priority) = linkspan_embedded::of_log(number);
+        let QueueName { vhost, name } = known.get(&queue)?;
+        let name = if **vhost == *"/" { name.to_string() } else { format!("{name} in vhost {vhost}") };
+        Some(if priority > 0 { format!("{name}, priority {priority}") } else { name })
+    })
 }
 
 /// Opens every back end. None is waited for. `ledger` says what this instance alone may do.

@@ -33,6 +33,11 @@ pub(crate) const PASSING: u64 = 1 << 62;
 /// Numbers of the log that a queue has: one for each priority. The first is that of the register, times these.
 pub(crate) const LEVELS: u64 = 256;
 
+/// The register's number of the queue that has this number in the log, and the priority of what is there.
+pub const fn of_log(number: u64) -> (u64, u64) {
+    (number / LEVELS, number % LEVELS)
+}
+
 /// Bytes that are not safe yet above which publishers wait.
 const HIGH: u64 = 32 << 20;
 

@@ -71,6 +71,7 @@ mod window;
 mod working;
 mod written;
 
+pub use archive::of_log;
 pub use embedded::{BindingWatch, CAPABILITIES, DURABLE, Embedded, QueueDepth};
 pub use linkspan_queues::log::SyncMode;
 pub use open_error::OpenError;

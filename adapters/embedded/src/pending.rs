@@ -167,9 +167,11 @@ impl Watch for Pending {
     fn synced(&self, to: Lsn) {
         let (taken, publishers) = {
             let mut state = self.state.lock();
-            self.synced.fetch_max(to, Ordering::SeqCst);
+            let before = self.synced.fetch_max(to, Ordering::SeqCst);
+            metrics::counter!("linkspan_log_bytes_total").increment(to.saturating_sub(before));
             (Self::take(&mut state, to), std::mem::take(&mut state.publishers))
         };
+        metrics::counter!("linkspan_log_syncs_total").increment(1);
         taken.into_iter().for_each(|waits| waits.tell(None));
         publishers.into_iter().for_each(Waker::wake);
     }

@@ -1,6 +1,5 @@
 //! What was found in a store, for people and as JSON.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +8,8 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use linkspan_queues::log::{Compacted, Damage, Mark, Read, Survey};
 use linkspan_queues::remembered;
 use serde::Serialize;
+
+use super::Names;
 
 /// A store as it is.
 #[derive(Debug, Serialize)]
@@ -88,7 +89,7 @@ impl Report {
         dir: &Path,
         held_by: Option<String>,
         found: &Survey,
-        names: &BTreeMap<u64, String>,
+        names: &Names,
         now: u64,
     ) -> Self {
         let files = found.segments.iter().map(|segment| File {
@@ -108,7 +109,7 @@ impl Report {
             });
             Queue {
                 queue: queue.queue,
-                name: names.get(&queue.queue).cloned(),
+                name: names(queue.queue),
                 messages: queue.messages,
                 bytes: queue.bytes,
                 oldest_sequence: queue.oldest.as_ref().map(|oldest| oldest.sequence),

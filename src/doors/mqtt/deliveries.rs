@@ -1,16 +1,18 @@
 //! What is on its way to one client: its subscriptions, packet identifiers and the bytes that are appended for it. All of
 //! it lies under the lock of the connection's outbound side.
 
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 
 use linkspan_contract::{Batch, DeliveryTag, Message, Pick, Settled, Settlement, SubscriptionKey};
 
-use super::inflight::Inflight;
+use super::ending::Ending;
+use super::inflight::{Heard, Inflight};
 use super::metric::Tally;
 use super::overtaking::Overtaking;
 use super::translate::delivery::{Receiver, Terms};
 use super::translate::{settlement, undeliverable};
-use crate::protocol::mqtt::{ReasonCode, Version};
+use super::work::Acked;
+use crate::protocol::mqtt::{Ack, AckKind, Packet, Qos, ReasonCode, Version};
 
 /// The key of retained messages that a new subscription brings: they take credit, but no back end waits for them.
 pub(super) const RETAINED: SubscriptionKey = SubscriptionKey { subscription: u32::MAX, part: 0 };
@@ -22,6 +24,8 @@ pub(super) struct Subscribed {
     pub number: u32,
     /// Sent along with each message.
     pub identifier: Option<NonZeroU32>,
+    /// It was granted QoS 2.
+    pub exactly_once: bool,
     /// Messages keep their RETAIN flag.
     pub retain_as_published: bool,
 }
@@ -116,19 +120,54 @@ impl Deliveries {
         self.overtaking.take_if(|overtaking| overtaking.is_idle());
     }
 
-    /// What the client has acknowledged, as runs to be settled; says how many deliveries that are.
-    pub(super) fn settle(&mut self, acks: &[(NonZeroU16, ReasonCode)], runs: &mut Vec<Settled>) -> u32 {
+    /// What the client has acknowledged, as runs to be settled, and the PUBRELs that answer PUBRECs; says how many more
+    /// deliveries it may have.
+    ///
+    /// # Errors
+    /// When it acknowledges a delivery as if it had come at another QoS.
+    pub(super) fn settle(
+        &mut self,
+        acks: &[Acked],
+        runs: &mut Vec<Settled>,
+        replies: &mut Vec<u8>,
+    ) -> Result<u32, Ending> {
+        let version = self.receiver.version;
+        let mut release = |packet_id, reason| {
+            // It always fits: it has no diagnostics.
+            let _ = Packet::Pubrel(Ack::new(packet_id, reason)).encode(version, replies);
+        };
         let mut count = 0;
-        let Some(inflight) = &mut self.inflight else { return 0 };
-        for (packet_id, reason) in acks {
-            // An identifier that stands for nothing is a repeated PUBACK: nothing is to be done.
-            let Some((key, tag)) = inflight.take(*packet_id) else { continue };
-            count += 1;
-            if key != RETAINED {
-                add_run(runs, key, tag, 1, settlement(*reason));
+        let inflight = self.inflight.get_or_insert_default();
+        for Acked { kind, packet_id, reason } in acks {
+            match inflight.hear(*kind, *packet_id, reason.is_error()) {
+                Heard::Over(key, tag) => {
+                    count += 1;
+                    if key != RETAINED {
+                        add_run(runs, key, tag, 1, settlement(*reason));
+                    }
+                }
+                Heard::Received(key, tag) => {
+                    if key != RETAINED {
+                        add_run(runs, key, tag, 1, Settlement::Accept);
+                    }
+                    release(*packet_id, ReasonCode::Success);
+                }
+                Heard::ReceivedBefore => release(*packet_id, ReasonCode::Success),
+                Heard::Complete => count += 1,
+                Heard::Unknown if *kind == AckKind::Pubrec && !reason.is_error() => {
+                    release(*packet_id, ReasonCode::PacketIdentifierNotFound);
+                }
+                // Repeated: nothing is to be done.
+                Heard::Unknown => {}
+                Heard::Unexpected => {
+                    return Err(Ending::violated(
+                        ReasonCode::ProtocolError,
+                        "an acknowledgement is not of the kind that its PUBLISH has [MQTT-4.3.2-3] [MQTT-4.3.3-3]",
+                    ));
+                }
             }
         }
-        count
+        Ok(count)
     }
 
     /// Deliveries that were taken and not sent: they have to be settled, and count as many.
@@ -161,8 +200,8 @@ impl Deliveries {
                 let sent = if passing.count > 0 {
                     let inflight = &mut self.inflight;
                     let mut next = tag;
-                    passing.append(rest, terms, to.out, || {
-                        let packet_id = inflight.get_or_insert_default().allot(pick.key, next);
+                    passing.append(rest, terms, to.out, |exactly_once| {
+                        let packet_id = inflight.get_or_insert_default().allot(pick.key, next, exactly_once);
                         next += 1;
                         packet_id
                     })
@@ -227,6 +266,7 @@ impl Deliveries {
         }
         let terms = Terms {
             acknowledged: !pick.settled,
+            exactly_once: subscribed.exactly_once,
             retain_as_published: subscribed.retain_as_published,
             retained: false,
             age: pick.age,
@@ -250,7 +290,11 @@ impl Deliveries {
                 prepared.append(None, to.out);
                 return true;
             }
-            Ok(prepared) => match self.inflight.get_or_insert_default().allot(key, tag) {
+            Ok(prepared) => match self.inflight.get_or_insert_default().allot(
+                key,
+                tag,
+                terms.qos(message.flags) == Qos::ExactlyOnce,
+            ) {
                 Some(packet_id) => {
                     prepared.append(Some(packet_id), to.out);
                     return true;

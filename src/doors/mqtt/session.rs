@@ -16,7 +16,7 @@ use super::publishing::Publishing;
 use super::sink::Sink;
 use super::subscribing::{Request, Subscriptions};
 use super::translate;
-use super::work::Work;
+use super::work::{Acked, Work};
 use crate::protocol::mqtt::{
     Ack, AckKind, Disconnect, Frame, Framing, Packet, Publishes, ReasonCode, Sender, Version,
 };
@@ -138,14 +138,10 @@ impl Session {
     fn packet(&mut self, frame: &Frame<'_>, work: &mut Work) -> Result<Option<Next>, Ending> {
         let version = self.agreement.version;
         match Packet::decode(frame, version, Sender::Client)? {
-            Packet::Puback(ack) => work.acks.push((ack.packet_id, ack.reason)),
-            Packet::Pubrec(ack) => {
-                // Nothing is delivered at QoS 2, so there is nothing to release (§3.6.2.1).
-                let release = Ack::new(ack.packet_id, ReasonCode::PacketIdentifierNotFound);
-                reply(&Packet::Pubrel(release), version, work);
-            }
+            Packet::Puback(ack) => work.acks.push(acked(AckKind::Puback, &ack)),
+            Packet::Pubrec(ack) => work.acks.push(acked(AckKind::Pubrec, &ack)),
+            Packet::Pubcomp(ack) => work.acks.push(acked(AckKind::Pubcomp, &ack)),
             Packet::Pubrel(ack) => self.release(ack.packet_id, work),
-            Packet::Pubcomp(_) => {}
             Packet::Subscribe(subscribe) => {
                 return Ok(Some(Next::Request(Request::subscribe(&subscribe))));
             }
@@ -191,12 +187,14 @@ impl Session {
     }
 
     /// Settles what was acknowledged, answers what was published, and lets everything be written.
-    pub(super) fn conclude(&mut self, work: &mut Work) {
-        if !work.acks.is_empty() {
-            self.settle(work);
-        }
+    ///
+    /// # Errors
+    /// When the client acknowledged what it was not sent that way.
+    pub(super) fn conclude(&mut self, work: &mut Work) -> Result<(), Ending> {
+        let settled = if work.acks.is_empty() { Ok(()) } else { self.settle(work) };
         self.reply(work);
         self.lane.flush();
+        settled
     }
 
     /// Sends the replies that have gathered.
@@ -208,14 +206,15 @@ impl Session {
         }
     }
 
-    fn settle(&mut self, work: &mut Work) {
-        let count = self.sink.outbound.lock().state().settle(&work.acks, &mut work.runs);
-        work.acks.clear();
-        if !work.runs.is_empty() {
-            self.lane.settle(&work.runs);
-            work.runs.clear();
+    fn settle(&mut self, work: &mut Work) -> Result<(), Ending> {
+        let Work { acks, runs, replies, .. } = work;
+        let settled = self.sink.outbound.lock().state().settle(acks, runs, replies);
+        acks.clear();
+        if !runs.is_empty() {
+            self.lane.settle(runs);
+            runs.clear();
         }
-        self.grant(count);
+        settled.map(|count| self.grant(count))
     }
 
     /// The client may have as many more deliveries.
@@ -297,6 +296,10 @@ impl Session {
         };
         reply(&Packet::Pubcomp(Ack::new(packet_id, reason)), self.agreement.version, work);
     }
+}
+
+const fn acked(kind: AckKind, ack: &Ack<'_>) -> Acked {
+    Acked { kind, packet_id: ack.packet_id, reason: ack.reason }
 }
 
 /// Appends a small packet for the client.

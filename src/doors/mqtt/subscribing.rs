@@ -119,7 +119,8 @@ impl Session {
         let credit = Some(Arc::clone(&self.credit));
         self.lane.subscribe(&Source::Session, key(number), &how, credit).await?;
         self.subscriptions.next += 1;
-        let subscribed = Subscribed { number, identifier: None, retain_as_published: true };
+        let subscribed =
+            Subscribed { number, identifier: None, exactly_once: false, retain_as_published: true };
         self.sink.outbound.lock().state().subscribe(subscribed);
         Ok(())
     }
@@ -213,7 +214,8 @@ impl Session {
             reason: ReasonCode::TopicFilterInvalid,
             text: unselectable.to_string(),
         })?;
-        let qos = options.qos.min(Qos::AtLeastOnce);
+        // Where the session is the back end's, QoS 2 ends here.
+        let qos = if self.kept { options.qos.min(Qos::AtLeastOnce) } else { options.qos };
         let before = self.subscriptions.held.get(&filter);
         let copies = matches!(source, Source::Filter(_));
         let replay = copies
@@ -222,8 +224,12 @@ impl Session {
                 RetainHandling::SendIfNew => before.is_none(),
                 RetainHandling::DoNotSend => false,
             };
-        let subscribed =
-            |number| Subscribed { number, identifier, retain_as_published: options.retain_as_published };
+        let subscribed = |number| Subscribed {
+            number,
+            identifier,
+            exactly_once: qos == Qos::ExactlyOnce,
+            retain_as_published: options.retain_as_published,
+        };
         if let Some(held) = before
             && !self.kept
             && held.qos == qos
@@ -393,6 +399,7 @@ impl Session {
         }
         let terms = Terms {
             acknowledged,
+            exactly_once: waiting.qos == Qos::ExactlyOnce,
             retain_as_published: true,
             retained: true,
             age: waiting.retained.age,

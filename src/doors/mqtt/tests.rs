@@ -7,6 +7,7 @@ mod client;
 mod connecting;
 mod delivering;
 mod disconnecting;
+mod exactly_once;
 mod publishing;
 mod remote;
 mod size;

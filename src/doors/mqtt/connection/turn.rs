@@ -293,11 +293,11 @@ impl Live {
         let session = &mut self.session;
         Poll::Ready(Work::with(|work| {
             let taken = session.take_large(&packet, work);
-            session.conclude(work);
+            let concluded = session.conclude(work);
             let refused = session.publishing.refused().map_or(Ok(()), Err);
             let messages = session.publishing.take_count();
             session.count_received(messages, count as u64);
-            taken.and(refused).map(|()| (count, None))
+            taken.and(concluded).and(refused).map(|()| (count, None))
         }))
     }
 }
@@ -305,8 +305,10 @@ impl Live {
 /// Lets the session deal with what was received.
 fn deal_with(session: &mut Session, received: &[u8], count: usize) -> Taken {
     Work::with(|work| {
-        let taken = session.take(received, work);
-        session.conclude(work);
+        let mut taken = session.take(received, work);
+        if let (Err(ending), false) = (session.conclude(work), matches!(taken.next, Next::End(_))) {
+            taken.next = Next::End(ending);
+        }
         let messages = session.publishing.take_count();
         session.count_received(messages, count as u64);
         taken

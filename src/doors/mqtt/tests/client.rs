@@ -245,12 +245,12 @@ impl Wire {
     /// Subscribes by 3.1.1 and is granted `qos`.
     pub(super) async fn subscribe(&mut self, filter: &str, qos: u8) {
         self.send(&subscribe(filter, qos)).await;
-        self.expect(&[0x90, 3, 0, 1, qos.min(1)]).await;
+        self.expect(&[0x90, 3, 0, 1, qos]).await;
     }
 
     /// Subscribes by 5.0 and is granted what the options ask for.
     pub(super) async fn subscribe5(&mut self, filter: &str, options: u8, list: &[u8]) {
         self.send(&subscribe5(filter, options, list)).await;
-        self.expect(&[0x90, 4, 0, 1, 0, (options & 3).min(1)]).await;
+        self.expect(&[0x90, 4, 0, 1, 0, options & 3]).await;
     }
 }

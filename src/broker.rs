@@ -128,13 +128,8 @@ impl Broker {
         if let Some(retained) = hub.retained(&mqtt.vhost) {
             doors.open("mqtt", mqtt.max_connections.get(), || {
                 let vhost = mqtt.vhost.as_str().into();
-                MqttDoor::new(
-                    Arc::clone(&hub) as _,
-                    retained,
-                    Arc::clone(&users),
-                    vhost,
-                    mqtt_limits(config, marks),
-                )
+                let limits = mqtt_limits(config, marks);
+                MqttDoor::new(Arc::clone(&hub) as _, retained, Arc::clone(&users), vhost, limits)
             });
         }
         let amqp = &config.doors.amqp;
@@ -214,6 +209,8 @@ fn mqtt_limits(config: &Config, marks: Marks) -> MqttLimits {
         topic_aliases: door.topic_alias_maximum,
         keep_alive: u16::try_from(door.max_keep_alive.as_secs()).unwrap_or(u16::MAX),
         connect_timeout: door.connect_timeout,
+        session_expiry: u32::try_from(door.max_session_expiry.as_secs()).unwrap_or(u32::MAX),
+        sessions: usize::try_from(door.max_sessions.get()).unwrap_or(usize::MAX),
         marks,
         ..MqttLimits::default()
     }

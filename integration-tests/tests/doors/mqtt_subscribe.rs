@@ -196,7 +196,7 @@ async fn one_packet_subscribes_to_many_filters_and_each_has_its_answer() {
     let list: Vec<u8> =
         filters.iter().flat_map(|(filter, qos)| [text(filter), vec![*qos]].concat()).collect();
     client.send(&packet(0x82, &[&[0, 5][..], &list].concat())).await;
-    assert_eq!(client.next().await, (0x90, vec![0, 5, 0, 1, 1, 0x80]), "[MQTT-3.9.3-1]");
+    assert_eq!(client.next().await, (0x90, vec![0, 5, 0, 1, 2, 0x80]), "[MQTT-3.9.3-1]");
 }
 
 #[tokio::test]

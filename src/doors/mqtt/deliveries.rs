@@ -1,10 +1,15 @@
 //! What is on its way to one client: its subscriptions, packet identifiers and the bytes that are appended for it. All of
 //! it lies under the lock of the connection's outbound side.
 
-use std::num::NonZeroU32;
+mod resending;
 
-use linkspan_contract::{Batch, DeliveryTag, Message, Pick, Settled, Settlement, SubscriptionKey};
+use std::collections::BTreeMap;
+use std::num::{NonZeroU16, NonZeroU32};
 
+use linkspan_contract::{Batch, DeliveryTag, Kept, Message, Pick, Settled, Settlement, SubscriptionKey};
+
+use self::resending::Resending;
+pub(super) use self::resending::Written;
 use super::ending::Ending;
 use super::inflight::{Heard, Inflight};
 use super::metric::Tally;
@@ -43,6 +48,20 @@ pub(super) struct Deliveries {
     overtaking: Option<Box<Overtaking>>,
     subscriptions: Vec<Subscribed>,
     discarded: Vec<Settled>,
+    /// The session may outlive this connection: retained messages on their way are kept.
+    keeps: bool,
+    /// Retained messages that are on their way, by packet identifier.
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
+    replayed: Option<Box<BTreeMap<NonZeroU16, Replayed>>>,
+    /// While the session is taken up again.
+    resending: Option<Box<Resending>>,
+}
+
+/// A retained message that is on its way: no back end would give it again.
+#[derive(Debug)]
+struct Replayed {
+    message: Kept,
+    terms: Terms,
 }
 
 /// Where packets are appended, and what that came to.
@@ -69,11 +88,33 @@ impl Default for Deliveries {
             overtaking: None,
             subscriptions: Vec::new(),
             discarded: Vec::new(),
+            keeps: false,
+            replayed: None,
+            resending: None,
         }
     }
 }
 
 impl Deliveries {
+    /// The session may outlive this connection.
+    pub(super) fn keep(&mut self) {
+        self.keeps = true;
+    }
+
+    /// Takes everything out, to be moved to another socket; nothing is taken here any more.
+    pub(super) fn leave(&mut self) -> Self {
+        let left = std::mem::replace(self, Self { detached: true, ..Self::default() });
+        self.receiver = left.receiver;
+        Self { detached: false, resending: None, ..left }
+    }
+
+    fn forget_replayed(&mut self, packet_id: NonZeroU16) {
+        if let Some(replayed) = &mut self.replayed {
+            replayed.remove(&packet_id);
+        }
+        self.replayed.take_if(|replayed| replayed.is_empty());
+    }
+
     /// Adds a subscription, or changes the one of that number.
     pub(super) fn subscribe(&mut self, subscribed: Subscribed) {
         match self.place(subscribed.number) {
@@ -137,18 +178,21 @@ impl Deliveries {
             let _ = Packet::Pubrel(Ack::new(packet_id, reason)).encode(version, replies);
         };
         let mut count = 0;
+        let mut replayed = Vec::new();
         let inflight = self.inflight.get_or_insert_default();
         for Acked { kind, packet_id, reason } in acks {
             match inflight.hear(*kind, *packet_id, reason.is_error()) {
                 Heard::Over(key, tag) => {
                     count += 1;
-                    if key != RETAINED {
-                        add_run(runs, key, tag, 1, settlement(*reason));
+                    match key {
+                        RETAINED => replayed.push(*packet_id),
+                        _ => add_run(runs, key, tag, 1, settlement(*reason)),
                     }
                 }
                 Heard::Received(key, tag) => {
-                    if key != RETAINED {
-                        add_run(runs, key, tag, 1, Settlement::Accept);
+                    match key {
+                        RETAINED => replayed.push(*packet_id),
+                        _ => add_run(runs, key, tag, 1, Settlement::Accept),
                     }
                     release(*packet_id, ReasonCode::Success);
                 }
@@ -167,6 +211,7 @@ impl Deliveries {
                 }
             }
         }
+        replayed.into_iter().for_each(|packet_id| self.forget_replayed(packet_id));
         Ok(count)
     }
 
@@ -267,6 +312,7 @@ impl Deliveries {
         let terms = Terms {
             acknowledged: !pick.settled,
             exactly_once: subscribed.exactly_once,
+            again: false,
             retain_as_published: subscribed.retain_as_published,
             retained: false,
             age: pick.age,
@@ -306,21 +352,31 @@ impl Deliveries {
                 undeliverable(why)
             }
         };
-        if terms.acknowledged && key != RETAINED {
+        if terms.acknowledged {
             add_run(&mut self.discarded, key, tag, 1, outcome);
         }
         false
     }
 
     /// Appends a retained message for a new subscription.
-    pub(super) fn append_retained(
-        &mut self,
-        batch: &Batch<'_>,
-        message: &Message,
-        terms: Terms,
-        to: &mut Writer<'_>,
-    ) -> bool {
-        let sent = self.append_one(batch, message, RETAINED, 0, terms, to);
+    pub(super) fn append_retained(&mut self, kept: &Kept, terms: Terms, to: &mut Writer<'_>) -> bool {
+        let (batch, message) = (kept.batch.batch(), kept.message());
+        let sent = match self.receiver.prepare(&batch, &message, &terms, &mut to.list) {
+            Ok(prepared) if !terms.acknowledged => prepared.append(None, to.out),
+            Ok(prepared) => {
+                let exactly_once = terms.qos(message.flags) == Qos::ExactlyOnce;
+                let packet_id = self.inflight.get_or_insert_default().allot(RETAINED, 0, exactly_once);
+                if let (Some(packet_id), true) = (packet_id, self.keeps) {
+                    let replayed = Replayed { message: kept.clone(), terms };
+                    self.replayed.get_or_insert_default().insert(packet_id, replayed);
+                }
+                packet_id.is_some() && prepared.append(packet_id, to.out)
+            }
+            Err(why) => {
+                to.tally.dropped(why);
+                false
+            }
+        };
         to.tally.sent += u64::from(sent);
         sent
     }

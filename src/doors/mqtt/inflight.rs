@@ -23,7 +23,9 @@ pub(super) struct Inflight {
     front: u16,
     /// Entries of the ring that are not acknowledged.
     open: usize,
-    aside: BTreeMap<u16, Entry>,
+    aside: BTreeMap<u16, (u64, Entry)>,
+    /// How many were moved aside so far.
+    moved: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +38,7 @@ struct Entry {
 
 /// What a packet identifier waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// Nothing: it is acknowledged.
     Over,
     /// PUBACK, of a delivery at QoS 1.
@@ -45,6 +47,15 @@ enum Stage {
     Pubrec,
     /// PUBCOMP: the client has the message [MQTT-4.3.3-5].
     Pubcomp,
+}
+
+/// A packet identifier that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub packet_id: NonZeroU16,
+    pub key: SubscriptionKey,
+    pub tag: DeliveryTag,
+    pub stage: Stage,
 }
 
 /// What an acknowledgement came to.
@@ -118,7 +129,7 @@ impl Inflight {
             Some(entry) if entry.is_open() => entry,
             _ if self.aside.is_empty() => return Heard::Unknown,
             _ => match self.aside.get_mut(&identifier.get()) {
-                Some(entry) => entry,
+                Some((_, entry)) => entry,
                 None => return Heard::Unknown,
             },
         };
@@ -142,6 +153,44 @@ impl Inflight {
                 Heard::Complete
             }
             _ => Heard::Unexpected,
+        }
+    }
+
+    /// The identifiers that are taken, in the order in which they were given out.
+    pub(super) fn sent(&self) -> Vec<Sent> {
+        let mut aside: Vec<_> = self.aside.iter().collect();
+        aside.sort_unstable_by_key(|(_, (moved, _))| *moved);
+        let aside = aside.into_iter().filter_map(|(id, (_, entry))| Some((NonZeroU16::new(*id)?, *entry)));
+        let ring = self.ring.iter().enumerate().map(|(place, entry)| (self.identifier_at(place), *entry));
+        aside
+            .chain(ring.filter(|(_, entry)| entry.is_open()))
+            .map(|(packet_id, entry)| Sent {
+                packet_id,
+                key: entry.key(),
+                tag: entry.tag,
+                stage: entry.stage,
+            })
+            .collect()
+    }
+
+    /// The message behind an identifier is gone. At QoS 1 the identifier is free, and that is true. At QoS 2 the client may
+    /// know it, and would take another message under it for the same one: it waits for PUBCOMP.
+    pub(super) fn give_up(&mut self, identifier: NonZeroU16) -> bool {
+        let place = self.place_of(identifier);
+        let entry = match self.ring.get_mut(place) {
+            Some(entry) if entry.is_open() => Some(entry),
+            _ => self.aside.get_mut(&identifier.get()).map(|(_, entry)| entry),
+        };
+        match entry {
+            Some(entry) if entry.stage == Stage::Pubrec => {
+                entry.stage = Stage::Pubcomp;
+                false
+            }
+            Some(entry) if entry.stage == Stage::Puback => {
+                self.free(identifier);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -197,7 +246,8 @@ impl Inflight {
         if let Some(entry) = self.ring.pop_front() {
             if entry.is_open() {
                 self.open -= 1;
-                self.aside.insert(identifier.get(), entry);
+                self.moved += 1;
+                self.aside.insert(identifier.get(), (self.moved, entry));
             }
             self.advance(1);
         }
@@ -294,6 +344,34 @@ mod tests {
         assert_eq!(inflight.allot(KEY, 65_537, false), None);
         assert_eq!(acked(&mut inflight, id(500)), Some((KEY, 65_536)));
         assert_eq!(acked(&mut inflight, id(1)), Some((KEY, 0)));
+    }
+
+    #[test]
+    fn what_is_taken_is_told_in_the_order_in_which_it_was_given_out_mqtt_4_4_0_1() {
+        let mut inflight = Inflight::default();
+        let mut expected = Vec::new();
+        for round in 0..140_000_u64 {
+            let identifier = inflight.allot(KEY, round, round % 2 == 0).unwrap();
+            if round % 65_000 == 7 {
+                expected.push((identifier, round));
+            } else if round % 2 == 0 {
+                inflight.hear(AckKind::Pubrec, identifier, true);
+            } else {
+                inflight.hear(AckKind::Puback, identifier, false);
+            }
+        }
+        let told: Vec<_> = inflight.sent().iter().map(|sent| (sent.packet_id, sent.tag)).collect();
+        assert_eq!(told, expected);
+        assert!(!inflight.aside.is_empty());
+    }
+
+    #[test]
+    fn what_is_gone_frees_its_identifier_at_qos_1_only() {
+        let mut inflight = Inflight::default();
+        let (least, once) = (inflight.allot(KEY, 1, false).unwrap(), inflight.allot(KEY, 2, true).unwrap());
+        assert!(inflight.give_up(least) && !inflight.give_up(once));
+        assert_eq!(inflight.hear(AckKind::Puback, least, false), Heard::Unknown);
+        assert_eq!(inflight.hear(AckKind::Pubcomp, once, false), Heard::Complete);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::handshake::Agreement;
 use super::limits::Limits;
 use super::metric::Counters;
 use super::publishing::Publishing;
+use super::resting::Tenure;
 use super::sink::Sink;
 use super::subscribing::{Request, Subscriptions};
 use super::translate;
@@ -31,6 +32,7 @@ pub(super) struct Parts {
     pub limits: Arc<Limits>,
     pub retained: Arc<Retained>,
     pub counters: Arc<Counters>,
+    pub tenure: Option<Box<Tenure>>,
 }
 
 /// One client's session.
@@ -49,7 +51,11 @@ pub(super) struct Session {
     pub(super) congested: bool,
     /// It is one at the back end, which sees to what outlives the connection.
     pub(super) kept: bool,
-    counters: Arc<Counters>,
+    /// The back end is asked for something.
+    pub(super) asking: bool,
+    /// It may outlive its connection here.
+    pub(super) tenure: Option<Box<Tenure>>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// How far a session has come with the bytes it was given.
@@ -75,7 +81,7 @@ pub(super) enum Next {
 impl Session {
     /// A session that has just begun.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { mut agreement, connection, lane, sink, limits, retained, counters } = parts;
+        let Parts { mut agreement, connection, lane, sink, limits, retained, counters, tenure } = parts;
         let session = connection.session();
         if session.is_some_and(|session| session.will) {
             agreement.will = None;
@@ -93,6 +99,8 @@ impl Session {
             subscriptions: Subscriptions::default(),
             kept: session.is_some(),
             congested: false,
+            asking: false,
+            tenure,
             counters,
         }
     }
@@ -182,6 +190,9 @@ impl Session {
         }
         if let Some(seconds) = disconnect.session_expiry_interval {
             self.connection.keep_session(seconds);
+            if let Some(tenure) = &mut self.tenure {
+                tenure.keep = self.limits.kept_for(seconds);
+            }
         }
         Ending::Left(disconnect.reason)
     }
@@ -274,8 +285,7 @@ impl Session {
     /// Publishes the will.
     pub(super) fn publish_will(&mut self) {
         if let Some(will) = self.agreement.will.take() {
-            self.publish_unasked(will.packet());
-            self.lane.flush();
+            self.publishing.publish_unasked(will.packet(), self.agreement.version, &mut *self.lane);
         }
     }
 

@@ -9,6 +9,8 @@ mod delivering;
 mod disconnecting;
 mod exactly_once;
 mod publishing;
+mod recorded;
 mod remote;
+mod sessions;
 mod size;
 mod subscribing;

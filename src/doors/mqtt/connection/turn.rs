@@ -13,8 +13,8 @@ use crate::doors::listener::ReadHalf;
 use crate::doors::mqtt::MqttDoor;
 use crate::doors::mqtt::ending::Ending;
 use crate::doors::mqtt::input::Input;
-use crate::doors::mqtt::mailbox::{Letters, Mailbox, Successor};
-use crate::doors::mqtt::registry::Claim;
+use crate::doors::mqtt::mailbox::{Letters, Mailbox};
+use crate::doors::mqtt::registry::{Claim, Successor};
 use crate::doors::mqtt::session::{Next, Session, Taken};
 use crate::doors::mqtt::sink::Sink;
 use crate::doors::mqtt::subscribing::Request;
@@ -40,7 +40,7 @@ pub(super) struct Live {
     pub(super) claim: Claim,
     keep_alive: Option<KeepAlive>,
     permit: Option<Waiting<Result<OwnedSemaphorePermit, AcquireError>>>,
-    pub(super) successor: Option<Successor>,
+    pub(super) successors: Vec<Successor>,
     changed: bool,
     drained: bool,
 }
@@ -60,7 +60,6 @@ impl Live {
         read: ReadHalf,
         input: Input,
         sink: Arc<Sink>,
-        mailbox: Arc<Mailbox>,
         session: Session,
         claim: Claim,
         keep_alive: Option<KeepAlive>,
@@ -70,12 +69,12 @@ impl Live {
             input,
             sink,
             owner: Owner::default(),
-            mailbox,
+            mailbox: Arc::clone(claim.mailbox()),
             keep_alive,
             session,
             claim,
             permit: None,
-            successor: None,
+            successors: Vec::new(),
             changed: false,
             drained: false,
         }
@@ -86,15 +85,18 @@ impl Live {
     pub(super) async fn carry_out(&mut self, request: Option<Request>) -> Result<(), Ending> {
         let Self { session, sink, owner, drained, read, input, keep_alive, mailbox, .. } = self;
         let mut ahead = Ahead::default();
+        session.asking = true;
         let mut asking = Box::pin(async {
-            match request {
+            let answered = match request {
                 Some(request) => session.carry_out(request).await,
                 None => {
                     session.lane.refresh().await;
                     session.lane.flush();
                     Ok(())
                 }
-            }
+            };
+            session.asking = false;
+            answered
         });
         poll_fn(|cx| {
             match sink.outbound.poll_owner(cx, owner) {
@@ -173,7 +175,8 @@ impl Live {
 
     /// Deals with what other tasks have said.
     fn heed(&mut self, letters: Letters) -> Result<(), Ending> {
-        let Letters { receipts, discards, ended, successor, closed, taken_over, changed, stop } = letters;
+        let Letters { receipts, discards, ended, successors, closed, taken_over, changed, stop } = letters;
+        self.successors.extend(successors);
         if !receipts.is_empty() {
             Work::with(|work| self.session.receipts(&receipts, work))?;
         }
@@ -193,8 +196,7 @@ impl Live {
         if stop {
             return Err(Ending::ShuttingDown);
         }
-        if successor.is_some() {
-            self.successor = successor;
+        if !self.successors.is_empty() {
             return Err(Ending::TakenOver);
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use linkspan_contract::{Clock, Ledger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A door in front of a [`Broker`].
 pub(super) struct House {
     pub broker: Broker,
+    pub ledger: Option<Arc<dyn Ledger>>,
     pub stopper: Stopper,
     address: SocketAddr,
     serving: tokio::task::JoinHandle<()>,
@@ -39,11 +41,25 @@ impl House {
     pub(super) fn of(limits: Limits, users: Users) -> Self {
         let broker = Broker::new();
         let door = MqttDoor::new(broker.backend(), broker.retained(), Arc::new(users), "/".into(), limits);
+        Self::open(broker, Arc::new(door), None)
+    }
+
+    /// A door with a ledger, which takes up what is there.
+    pub(super) async fn recorded(broker: Broker, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>) -> Self {
+        let users = Arc::new(Users::new([] as [(&Arc<str>, &crate::identity::Account); 0]));
+        let limits = Limits::default();
+        let door = MqttDoor::new(broker.backend(), broker.retained(), users, "/".into(), limits);
+        let door = Arc::new(door.with_ledger(Arc::clone(&ledger), clock));
+        door.take_up_sessions().await.unwrap();
+        Self::open(broker, door, Some(ledger))
+    }
+
+    fn open(broker: Broker, door: Arc<MqttDoor>, ledger: Option<Arc<dyn Ledger>>) -> Self {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address().unwrap();
         let (stopper, stop) = Stop::new();
-        let serving = tokio::spawn(serve(listener, Arc::new(door), 1000, stop));
-        Self { broker, stopper, address, serving }
+        let serving = tokio::spawn(serve(listener, door, 1000, stop));
+        Self { broker, ledger, stopper, address, serving }
     }
 
     pub(super) async fn client(&self) -> Wire {

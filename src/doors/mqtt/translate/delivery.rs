@@ -24,6 +24,8 @@ pub(in crate::doors::mqtt) struct Terms {
     pub acknowledged: bool,
     /// QoS 2 was granted: what was published so is sent so.
     pub exactly_once: bool,
+    /// It was sent before, on another connection [MQTT-3.3.1-1].
+    pub again: bool,
     /// The RETAIN flag is what it was when the message was published [MQTT-3.3.1-13].
     pub retain_as_published: bool,
     /// The message is a retained one, sent because of a new subscription [MQTT-3.3.1-8].
@@ -123,7 +125,8 @@ impl Receiver {
     ) -> Result<Prepared<'a>, Undeliverable> {
         let mut expiry = None;
         if message.flags.has(Flags::EXPIRES) {
-            if terms.age > 0 && terms.age >= message.expiry {
+            // Once it is on its way it does not expire any more [MQTT-4.3.3-7].
+            if terms.age > 0 && terms.age >= message.expiry && !terms.again {
                 return Err(Undeliverable::Expired);
             }
             let seconds = (message.expiry - terms.age.min(message.expiry)).div_ceil(1000);
@@ -140,6 +143,7 @@ impl Receiver {
         };
         let mut encoder = PublishEncoder {
             qos: terms.qos(message.flags),
+            dup: terms.again,
             retain: terms.retained || (terms.retain_as_published && message.flags.has(Flags::RETAIN)),
             packet_id: Some(NonZeroU16::MIN),
             message_expiry_interval: expiry,

@@ -4,6 +4,7 @@
 mod abilities;
 mod back_ends;
 mod certificates;
+mod ledger;
 
 use std::collections::HashMap;
 use std::io;
@@ -16,6 +17,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::config::{Config, ConfigErrors, Culprit, Place};
 use crate::doors::amqp::{AmqpDoor, AmqpLimits};
@@ -26,6 +28,7 @@ use crate::doors::outbound::Marks;
 use crate::doors::{self, Door, Stop, Stopper};
 use crate::hub::{Hub, RoutesError};
 use crate::identity::Users;
+use crate::ledger::Watched;
 
 /// How long connections may take to say farewell when the server goes down.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -35,6 +38,12 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// How often queues are tried to be made whose back end was away.
 const MEND: Duration = Duration::from_millis(500);
+
+/// How often it is looked how the ledger is.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long a start waits for a ledger that is being reached.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Why Linkspan did not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,13 +101,14 @@ pub struct Broker {
     open: Vec<(&'static str, SocketAddr)>,
     stopper: Stopper,
     serving: JoinSet<()>,
+    ledger: Arc<Watched>,
 }
 
 impl Broker {
     /// Starts everything that `config` names; the doors are open when it returns. `figures` renders `/metrics`.
     ///
     /// # Errors
-    /// When an address is taken or a back end refuses a route.
+    /// When an address is taken, the ledger's file cannot be used, or a back end refuses a route.
     pub async fn start(config: &Config, figures: PrometheusHandle) -> Result<Self, StartError> {
         let mut listeners = HashMap::new();
         let mut open = Vec::new();
@@ -111,9 +121,14 @@ impl Broker {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         verify(config)?;
         let instance = back_ends::instance(config, open.first().map(|(_, address)| *address));
-        let backends = back_ends::open(config, &instance, &clock)?;
+        let ledger = ledger::open(config, &instance, &clock)?;
+        if timeout(GRACE, ledger.look()).await.is_err() {
+            tracing::debug!("the ledger is not waited for");
+        }
+        let backends = back_ends::open(config, &instance, &clock, ledger.ledger())?;
         let retained = config.limits.retained.get() as usize;
-        let hub = Hub::open(backends, config.routes()?, retained, clock).await;
+        let memory = ledger::memory(config, &instance, &ledger);
+        let hub = Hub::open(backends, config.routes()?, retained, clock, memory).await;
         let hub = hub.map_err(|error| wrong(config, &error))?;
         let users = Arc::new(config.accounts());
         let (stopper, stop) = Stop::new();
@@ -146,8 +161,9 @@ impl Broker {
             HttpDoor::new(Arc::clone(&hub), Arc::clone(&users), options, figures.clone(), stop.clone())
         });
         let config = Arc::new(Mutex::new(config.clone()));
+        serving.spawn(watch(Arc::clone(&ledger), stop.clone()));
         serving.spawn(mend(Arc::clone(&hub), Arc::clone(&config), stop.clone()));
-        Ok(Self { hub, users, config, open, stopper, serving })
+        Ok(Self { hub, users, config, open, stopper, serving, ledger })
     }
 
     /// The open doors and where they listen.
@@ -178,10 +194,22 @@ impl Broker {
     pub async fn stop(mut self) {
         self.stopper.stop();
         let ended = async { while self.serving.join_next().await.is_some() {} };
-        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
+        if timeout(FAREWELL, ended).await.is_err() {
             tracing::warn!("some connections did not end in {FAREWELL:?}; they are dropped");
         }
+        self.serving.shutdown().await;
         self.hub.close().await;
+        let Self { hub, ledger, .. } = self;
+        drop(hub);
+        // Whoever is started next in this directory needs the ledger's file.
+        let unused = async {
+            while Arc::strong_count(&ledger) > 1 || Arc::strong_count(ledger.ledger()) > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if timeout(GRACE, unused).await.is_err() {
+            tracing::debug!("the ledger is still used");
+        }
     }
 }
 
@@ -236,6 +264,7 @@ fn amqp_limits(config: &Config, marks: Marks) -> AmqpLimits {
 pub fn verify(config: &Config) -> Result<(), ConfigErrors> {
     let mut wrong = abilities::refused(config);
     wrong.extend(back_ends::refused(config));
+    wrong.extend(ledger::refused(config));
     ConfigErrors::none_of(wrong)
 }
 
@@ -249,7 +278,7 @@ pub fn described(config: &Config) -> String {
     abilities::described(config)
 }
 
-/// Connects to each back end once. What is there, for people, and beside it
+/// Connects to the ledger and to each back end once. What is there, for people, and beside it
 ///
 /// # Errors
 /// which cannot be used.
@@ -262,6 +291,13 @@ pub async fn connect(config: &Config) -> (String, Result<(), ConfigErrors>) {
                 text.push_str(&format!("  {name}: cannot be used\n"));
                 away.push(config.wrong(Culprit::Backend(&name, Some("url")), why));
             }
+        }
+    }
+    match ledger::probe(config).await {
+        Ok(what) => text.push_str(&format!("  ledger: {what}\n")),
+        Err(errors) => {
+            text.push_str("  ledger: cannot be used\n");
+            away.extend(errors.iter().cloned());
         }
     }
     (text, ConfigErrors::none_of(away))
@@ -304,6 +340,21 @@ pub async fn run(
         broker.stop().await;
         tracing::info!("stopped");
         return Ok(());
+    }
+}
+
+/// Looks from time to time how the ledger is.
+async fn watch(ledger: Arc<Watched>, stop: Stop) {
+    let mut again = tokio::time::interval(LOOK);
+    let watching = async {
+        loop {
+            again.tick().await;
+            ledger.look().await;
+        }
+    };
+    tokio::select! {
+        () = watching => {}
+        () = stop.wanted() => {}
     }
 }
 

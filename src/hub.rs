@@ -10,10 +10,12 @@ mod copies;
 mod dead_letters;
 mod estate;
 mod lane;
+mod memory;
 mod own_lane;
 mod part;
 mod plan;
 mod publishing;
+mod recall;
 mod reroute;
 mod routes_error;
 mod subscribing;
@@ -35,6 +37,7 @@ use linkspan_contract::{
 };
 use parking_lot::Mutex;
 
+pub use self::memory::Memory;
 pub use self::routes_error::RoutesError;
 use crate::retained::Retained;
 pub use crate::routes::Filter;
@@ -58,6 +61,8 @@ pub struct Hub {
     unmade: Mutex<Vec<Unmade>>,
     /// Queues that lost their route while they held messages, and their heirs.
     draining: Mutex<Vec<Draining>>,
+    /// What is known beyond the end of this process.
+    memory: Memory,
     /// Held by who makes and unmakes queues of routes.
     making: tokio::sync::Mutex<()>,
     me: Weak<Hub>,
@@ -65,7 +70,8 @@ pub struct Hub {
 
 impl Hub {
     /// A hub over `backends` with `routes` in force: their queues exist when it returns. Each vhost keeps at most
-    /// `retained_limit` retained messages.
+    /// `retained_limit` retained messages. What `memory` has of an earlier life goes on; a ledger that is away is asked
+    /// again by [`mend`](Self::mend).
     ///
     /// # Errors
     /// When a back end is unknown, or refuses a queue.
@@ -74,6 +80,7 @@ impl Hub {
         routes: Routes,
         retained_limit: usize,
         clock: Arc<dyn Clock>,
+        memory: Memory,
     ) -> Result<Arc<Self>, RoutesError> {
         let retained = routes
             .iter()
@@ -91,9 +98,11 @@ impl Hub {
             carriers: Carriers::default(),
             unmade: Mutex::default(),
             draining: Mutex::default(),
+            memory,
             making: tokio::sync::Mutex::default(),
             me: Weak::clone(me),
         });
+        hub.recall().await;
         hub.reroute(routes).await?;
         hub.carry_dead_letters_left().await;
         Ok(hub)
@@ -149,6 +158,11 @@ impl Hub {
         healths
     }
 
+    /// How the ledger was when it was looked at last.
+    pub fn ledger_health(&self) -> Health {
+        self.memory.health()
+    }
+
     /// Forgets retained messages that have expired: they must not take the place of new ones.
     pub fn sweep(&self) {
         self.retained.values().for_each(|retained| retained.sweep());
@@ -160,6 +174,7 @@ impl Hub {
             metrics::gauge!("linkspan_retained_messages", "vhost" => vhost.to_string())
                 .set(retained.len() as f64);
         }
+        metrics::gauge!("linkspan_ledger_writes_due").set(self.memory.due() as f64);
     }
 
     fn epoch(&self) -> u64 {
@@ -245,6 +260,7 @@ impl Backend for Hub {
 
     async fn close(&self) {
         self.carriers.end(|_| true);
+        self.write_down().await;
         for backend in self.backends.values() {
             backend.close().await;
         }

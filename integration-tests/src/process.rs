@@ -144,6 +144,11 @@ impl Process {
         address.unwrap_or_else(|| panic!("no address in: {line}"))
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Bytes of memory that it has now.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");

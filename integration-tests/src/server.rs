@@ -1,16 +1,21 @@
 //! Linkspan inside the test's process.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use linkspan::broker::Broker;
-use linkspan::config::Config;
+use linkspan::config::{Backend, Config, Ledger};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::dialect::Dialect;
+use crate::process::Folder;
 
-/// A running Linkspan with ports of its own.
+/// A running Linkspan with ports of its own, and a folder for what it keeps.
 pub struct Server {
     broker: Broker,
+    folder: PathBuf,
+    /// Gone with the server, unless it is the test's.
+    _own: Option<Folder>,
 }
 
 /// Ports that the system chooses.
@@ -20,21 +25,43 @@ const ANY_PORT: [(&str, &str); 3] = [
     ("LINKSPAN_DOORS__HTTP__LISTEN", "127.0.0.1:0"),
 ];
 
-/// Reads `toml` as a configuration file, but for ports that the system chooses.
-pub fn config(toml: &str) -> Config {
+/// Reads `toml` as a configuration file, but for ports that the system chooses and paths, which are relative to `folder`:
+/// the directory of the test's process is not the server's.
+fn config(toml: &str, folder: &Path) -> Config {
     let environment = ANY_PORT.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    match Config::parse(Some(("test.toml", toml)), environment) {
+    let mut config = match Config::parse(Some(("test.toml", toml)), environment) {
         Ok(config) => config,
         Err(errors) => panic!("the test's configuration is wrong:\n{errors}"),
+    };
+    for backend in config.backends.values_mut() {
+        if let Backend::Embedded { path } = backend {
+            *path = folder.join(&path);
+        }
     }
+    if let Ledger::File(file) = &mut config.ledger {
+        *file = folder.join(&file);
+    }
+    config
 }
 
 impl Server {
-    /// Starts Linkspan with `toml` as its configuration file.
+    /// Starts Linkspan with `toml` as its configuration file, in a folder of its own.
     pub async fn start(toml: &str) -> Self {
+        let folder = Folder::new();
+        let server = Self::start_in(&folder, toml).await;
+        Self { _own: Some(folder), ..server }
+    }
+
+    /// Starts Linkspan in a folder of the test's, where it finds what another one has left there.
+    pub async fn start_in(folder: &Folder, toml: &str) -> Self {
         let figures = PrometheusBuilder::new().build_recorder().handle();
-        let broker = Broker::start(&config(toml), figures).await.expect("Linkspan starts");
-        Self { broker }
+        let broker = Broker::start(&config(toml, folder.path()), figures).await.expect("Linkspan starts");
+        Self { broker, folder: folder.path().to_owned(), _own: None }
+    }
+
+    /// Reads `toml` as another configuration file of this server.
+    pub fn config(&self, toml: &str) -> Config {
+        config(toml, &self.folder)
     }
 
     /// Where a door listens.

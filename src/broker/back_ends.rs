@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use linkspan_amqp::{AmqpBackend, AmqpOptions};
-use linkspan_contract::lease::SoleInstance;
-use linkspan_contract::{Backend, Clock};
+use linkspan_contract::{Backend, Clock, Ledger};
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
 
@@ -44,7 +43,7 @@ fn of_mqtt(error: OptionsError) -> Result<(), Wrong> {
     }
 }
 
-/// Opens every back end. None is waited for.
+/// Opens every back end. None is waited for. `ledger` says what this instance alone may do.
 ///
 /// # Errors
 /// Which cannot be opened as it is configured.
@@ -52,6 +51,7 @@ pub fn open(
     config: &Config,
     instance: &str,
     clock: &Arc<dyn Clock>,
+    ledger: &Arc<dyn Ledger>,
 ) -> Result<HashMap<Arc<str>, Arc<dyn Backend>>, ConfigErrors> {
     let mut opened = HashMap::new();
     for (name, backend) in &config.backends {
@@ -67,7 +67,7 @@ pub fn open(
             }
             config::Backend::Mqtt { upstream, version } => {
                 let options = mqtt(upstream, *version, config, instance);
-                let leases = Arc::new(SoleInstance::default());
+                let leases = Arc::clone(ledger);
                 MqttBackend::open(name, options, Arc::clone(clock), leases)
                     .map_err(|error| wrong(None, error.to_string()))?
             }

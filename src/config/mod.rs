@@ -1,7 +1,7 @@
 //! The configuration: defaults, overlaid by one TOML file, overlaid by the environment.
 //!
 //! Keys are kebab-case. An environment variable names a key with `__` between levels and `_` for `-`:
-//! `LINKSPAN_DOORS__MQTT__LISTEN`, `LINKSPAN_INSTANCE`; `LINKSPAN_LOG` is short for `LINKSPAN_LOG__LEVEL`. Nothing is silently ignored:
+//! `LINKSPAN_DOORS__MQTT__LISTEN`, `LINKSPAN_INSTANCE`, `LINKSPAN_LEDGER`; `LINKSPAN_LOG` is short for `LINKSPAN_LOG__LEVEL`. Nothing is silently ignored:
 //! [`Config::load`] reports everything that is wrong at once, one line each, with file, line and key (or the
 //! variable), and says what would be right.
 
@@ -11,6 +11,7 @@ mod duration;
 mod error;
 mod instance;
 mod key;
+mod ledger;
 mod limits;
 mod lines;
 mod listen;
@@ -40,6 +41,7 @@ pub use backends::Backend;
 pub use doors::{AmqpDoor, Doors, HttpDoor, MqttDoor};
 pub use error::{ConfigError, ConfigErrors, Hint, OtherLine, Place, Problem};
 pub use key::KeyPath;
+pub use ledger::Ledger;
 pub use limits::Limits;
 pub use log::{Level, Log};
 pub use places::Culprit;
@@ -57,6 +59,8 @@ use source::Sources;
 pub struct Config {
     /// What this Linkspan is called at brokers, where it is given: the same after a restart, and no other one's.
     pub instance: Option<Arc<str>>,
+    /// Where the small state lies that has to outlive this process.
+    pub ledger: Ledger,
     /// Where clients come in.
     pub doors: Doors,
     /// Who may come in; empty: whoever is on this machine.
@@ -79,6 +83,7 @@ pub struct Config {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct ConfigTable {
     instance: Option<String>,
+    ledger: Option<String>,
     doors: Doors,
     users: BTreeMap<String, users::UserTable>,
     backends: BTreeMap<String, backends::BackendTable>,
@@ -163,6 +168,7 @@ impl ConfigTable {
     /// Checks what no type can say.
     fn check(self, places: Places, report: &mut Report<'_>) -> Config {
         let instance = instance::check(self.instance.as_deref(), report);
+        let ledger = ledger::check(self.ledger.as_deref(), report);
         let backends = backends::check(&self.backends, report);
         // Those that could not be built have their own error; what names them has none.
         let backend_names: Vec<&str> = match self.backends.is_empty() {
@@ -178,6 +184,7 @@ impl ConfigTable {
         let routes = route::check(&self.route, &vhosts, &of_routes, report);
         Config {
             instance,
+            ledger,
             doors: self.doors,
             users,
             backends,

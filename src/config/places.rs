@@ -14,6 +14,8 @@ pub(super) struct Places(pub(super) Arc<Sources>);
 /// What of a configuration cannot be put in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Culprit<'a> {
+    /// The ledger.
+    Ledger,
     /// A back end, and the key of it that has to change when it is one.
     Backend(&'a str, Option<&'a str>),
     /// A vhost.
@@ -43,6 +45,7 @@ impl Config {
 
     fn key_of(&self, culprit: Culprit<'_>) -> KeyPath {
         match culprit {
+            Culprit::Ledger => KeyPath::of(["ledger"]),
             Culprit::Backend(name, None) => KeyPath::of(["backends", name]),
             Culprit::Backend(name, Some(key)) => KeyPath::of(["backends", name, key]),
             Culprit::Vhost(name) => KeyPath::of(["vhosts", name]),
@@ -106,6 +109,7 @@ mod tests {
             (Culprit::Backend("rabbit", Some("key")), "x.toml:1: backends.rabbit.key: no"),
             (Culprit::Backend("rabbit", Some("ca")), "LINKSPAN_BACKENDS__RABBIT__CA: backends.rabbit.ca: no"),
             (Culprit::Backend("rabbit", None), "x.toml:1: backends.rabbit: no"),
+            (Culprit::Ledger, "x.toml: ledger: no"),
             (Culprit::Vhost("/"), "x.toml: vhosts.\"/\": no"),
             (Culprit::Route("/", "b", "required"), "x.toml:13: route[1].required: no"),
             (Culprit::Route("/", "a/+", "dead-letter"), "x.toml:5: route[0].dead-letter: no"),

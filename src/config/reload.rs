@@ -33,6 +33,7 @@ impl Config {
         let vhosts = self.vhosts.iter().map(|(name, v)| (name.to_string(), Value::from(vhost(&v.backend))));
         Some(Value::from(Dict::from([
             ("instance".to_owned(), Value::from(self.instance.as_deref().unwrap_or_default())),
+            ("ledger".to_owned(), Value::from(self.ledger.expose())),
             ("doors".to_owned(), Value::serialize(&self.doors).ok()?),
             ("backends".to_owned(), Value::from(backends)),
             ("vhosts".to_owned(), Value::from(vhosts.collect::<Dict>())),

@@ -128,6 +128,7 @@ fn key_of(rest: &str, file: Option<&Lines>) -> Result<Vec<String>, Problem> {
     match rest {
         "LOG" => return Ok(vec!["log".to_owned(), "level".to_owned()]),
         "INSTANCE" => return Ok(vec!["instance".to_owned()]),
+        "LEDGER" => return Ok(vec!["ledger".to_owned()]),
         _ => {}
     }
     let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");

@@ -54,6 +54,10 @@ pub enum MqttVersion {
 pub struct Url(String);
 
 impl Url {
+    pub(super) fn new(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+
     /// The whole text, with the password.
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,6 +1,6 @@
 //! The hub's movers: what carries dead letters, copies for bindings, and what a moved queue still held.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -49,6 +49,8 @@ pub struct Carriers {
     running: Mutex<HashMap<Errand, (Mover, Running)>>,
     /// The keys by which clients have bound queues to the address space.
     pub bindings: Mutex<HashMap<Client, BTreeSet<Box<[u8]>>>>,
+    /// The keys that an earlier life knew of queues that were not looked for yet.
+    pub recalled: Mutex<BTreeMap<Client, BTreeSet<Box<[u8]>>>>,
     /// Queues that may be gone since their client is, and how often they are still looked for.
     pub suspects: Mutex<HashMap<Client, u8>>,
     /// So many queues had bindings when those that are gone were last forgotten.
@@ -72,6 +74,11 @@ impl Carriers {
     /// Forgets those that are done: what they were for.
     pub fn take_done(&self) -> Vec<Errand> {
         self.running.lock().extract_if(|_, (_, it)| it.is_done()).map(|(errand, _)| errand).collect()
+    }
+
+    /// Whether somebody is on that errand.
+    pub fn has(&self, errand: &Errand) -> bool {
+        self.running.lock().contains_key(errand)
     }
 
     /// Ends those whose errand `is_over` says so of, and gives them back.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use linkspan_contract::{
-    BackendError, Client, Connection, DeliverySink, Ended, Lane, LaneEvents, ReceiptSink, SessionState,
-    SubscriptionKey,
+    BackendError, Binding, Client, Connection, DeliverySink, Ended, Lane, LaneEvents, ReceiptSink,
+    SessionState, SubscriptionKey,
 };
 use parking_lot::{Mutex as SyncMutex, RwLock};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::Hub;
+use super::copies::Bound;
 use super::lane::HubLane;
 use super::part::{Numbers, Part};
 
@@ -31,6 +32,9 @@ pub struct Scope {
     /// The queues that the client has bound to the address space; most have none.
     #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
     bound: SyncMutex<Option<Box<BTreeSet<Arc<str>>>>>,
+    /// Its exclusive queues, which end with it.
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
+    own: SyncMutex<Option<Box<BTreeSet<Arc<str>>>>>,
 }
 
 impl HubConnection {
@@ -42,6 +46,7 @@ impl HubConnection {
             sink: RwLock::new(sink),
             connections: Mutex::default(),
             bound: SyncMutex::default(),
+            own: SyncMutex::default(),
         };
         Self { scope: Arc::new(scope) }
     }
@@ -112,6 +117,25 @@ impl Scope {
         if !bound.contains(queue) {
             bound.insert(queue.into());
         }
+    }
+
+    /// The client has made an exclusive queue.
+    pub fn has_own(&self, queue: &str) {
+        self.own.lock().get_or_insert_default().insert(queue.into());
+    }
+
+    /// A queue is gone.
+    pub fn has_lost(&self, queue: &str) {
+        if let Some(own) = &mut *self.own.lock() {
+            own.remove(queue);
+        }
+    }
+
+    /// The binding, if it leads from the address space to a queue.
+    pub fn bound<'a>(&'a self, binding: &Binding<'a>) -> Option<Bound<'a>> {
+        let own = self.own.lock();
+        let ends = |queue: &str| own.as_ref().is_some_and(|own| own.contains(queue));
+        Bound::of(&self.client.vhost, binding).map(|bound| Bound { lasts: !ends(bound.queue), ..bound })
     }
 
     /// Tells the client that a subscription has ended.

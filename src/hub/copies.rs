@@ -11,10 +11,12 @@ use blake2::{Blake2b, Digest};
 use linkspan_contract::address::{Syntax, respelled};
 use linkspan_contract::topology::BindingEnd;
 use linkspan_contract::{Backend, Binding, Health};
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::Hub;
 use super::carriers::Errand;
+use super::memory::Record;
 use crate::mover::{Mover, Station, To, Until};
 use crate::patterns::{Place, places_elsewhere};
 use crate::routes::RouteTable;
@@ -28,8 +30,35 @@ const MANY: usize = 1000;
 /// How often it is looked for a queue whose client has gone: a back end may take its time to delete it.
 const LOOKS: u8 = 3;
 
-/// How long a binding may wait for another back end.
+/// How long a binding may wait for another back end, or for the ledger.
 const SOON: Duration = Duration::from_secs(1);
+
+/// So many queues that an earlier life knew are looked for at a time.
+const LOOKED_FOR: usize = 256;
+
+/// What the ledger has of a client's binding.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Remembered {
+    vhost: Box<str>,
+    queue: Box<str>,
+    key: Box<str>,
+}
+
+impl Record for Remembered {
+    const KIND: &'static str = "binding";
+
+    fn identity(&self) -> [&str; 3] {
+        [&self.vhost, &self.queue, &self.key]
+    }
+}
+
+impl Remembered {
+    /// What is to be remembered of a binding; none when it has nothing on other back ends, whatever the routes say.
+    fn of(vhost: &str, queue: &str, key: &[u8]) -> Option<Self> {
+        let key = std::str::from_utf8(key).ok()?;
+        Some(Self { vhost: vhost.into(), queue: queue.into(), key: key.into() })
+    }
+}
 
 /// A client's binding.
 pub struct Bound<'a> {
@@ -39,6 +68,8 @@ pub struct Bound<'a> {
     pub queue: &'a str,
     /// The binding key.
     pub key: &'a [u8],
+    /// The queue outlives the client.
+    pub lasts: bool,
 }
 
 impl<'a> Bound<'a> {
@@ -46,7 +77,7 @@ impl<'a> Bound<'a> {
     pub fn of(vhost: &'a Arc<str>, binding: &Binding<'a>) -> Option<Self> {
         match binding.to {
             BindingEnd::Queue(queue) if binding.source == ADDRESS_SPACE => {
-                Some(Self { vhost, queue, key: binding.key })
+                Some(Self { vhost, queue, key: binding.key, lasts: true })
             }
             _ => None,
         }
@@ -100,7 +131,18 @@ impl Hub {
             return false;
         }
         let client = (Arc::clone(bound.vhost), Arc::from(bound.queue));
-        self.carriers.bindings.lock().entry(client).or_default().insert(bound.key.into());
+        {
+            let mut bindings = self.carriers.bindings.lock();
+            bindings.entry(client).or_default().insert(bound.key.into());
+            if let Some(record) = Remembered::of(bound.vhost, bound.queue, bound.key).filter(|_| bound.lasts)
+            {
+                self.memory.remember(&record);
+            }
+        }
+        // Who is told that a binding is made may count on it beyond the end of this process.
+        if timeout(SOON, self.memory.write()).await.is_err() {
+            tracing::debug!(queue = bound.queue, "its binding is written down later");
+        }
         for mover in self.copy(bound.vhost, bound.queue) {
             // Who is told that a binding is made may count on it.
             let is_up = mover.from.backend.health().await == Health::Up;
@@ -121,14 +163,64 @@ impl Hub {
                 bindings.remove(&client);
             }
         }
+        self.forget(bound.vhost, bound.queue, bound.key);
         drop(bindings);
         self.copy(bound.vhost, bound.queue);
     }
 
     /// A client's queue is gone, and its bindings with it.
     pub(super) fn queue_is_gone(&self, vhost: &Arc<str>, queue: &str) {
-        self.carriers.bindings.lock().remove(&(Arc::clone(vhost), Arc::from(queue)));
+        {
+            let mut bindings = self.carriers.bindings.lock();
+            let keys = bindings.remove(&(Arc::clone(vhost), Arc::from(queue))).unwrap_or_default();
+            keys.iter().for_each(|key| self.forget(vhost, queue, key));
+        }
         self.end_copies(vhost, queue, Until::Forgotten, |_| true);
+    }
+
+    fn forget(&self, vhost: &str, queue: &str, key: &[u8]) {
+        if let Some(record) = Remembered::of(vhost, queue, key) {
+            self.memory.forget(&record);
+        }
+    }
+
+    /// Has those bindings in force again that an earlier life knew, as soon as their queues are found.
+    pub(super) fn recall_bindings(&self) {
+        let mut recalled = self.carriers.recalled.lock();
+        for record in self.memory.all::<Remembered>() {
+            let client = (Arc::from(&*record.vhost), Arc::from(&*record.queue));
+            recalled.entry(client).or_default().insert(record.key.as_bytes().into());
+        }
+    }
+
+    /// Looks for queues whose bindings an earlier life knew. Copies go on to those that are there. What waits for those
+    /// that are not stays where it is, for a client that makes its queue again.
+    async fn look_for_recalled(&self) {
+        for _ in 0..LOOKED_FOR {
+            let next = self.carriers.recalled.lock().keys().next().cloned();
+            let Some(client) = next else { return };
+            let (vhost, queue) = &client;
+            let Some(is_gone) = self.is_gone(vhost, queue).await else { return };
+            let keys = self.carriers.recalled.lock().remove(&client).unwrap_or_default();
+            {
+                let mut bindings = self.carriers.bindings.lock();
+                for key in keys {
+                    let is_bound = bindings.get(&client).is_some_and(|keys| keys.contains(&key));
+                    let record = Remembered::of(vhost, queue, &key);
+                    // It may have been bound, or unbound, since.
+                    if let Some(record) = record.filter(|record| !is_bound && self.memory.has(record)) {
+                        if is_gone {
+                            self.memory.forget(&record);
+                        } else {
+                            bindings.entry(client.clone()).or_default().insert(key);
+                        }
+                    }
+                }
+            }
+            if !is_gone {
+                self.copy(vhost, queue);
+            }
+        }
     }
 
     /// Routes were changed: what bindings match may lie elsewhere now.
@@ -149,8 +241,12 @@ impl Hub {
     /// when nobody used them. They are looked for when their client has gone, when a mover found its messages to have no
     /// queue, and, all of them, when there have come many: to look for a queue keeps one alive that expires.
     pub(super) async fn forget_queues(&self) {
+        self.look_for_recalled().await;
         for errand in self.carriers.take_done() {
-            let Errand::Copies { vhost, queue, .. } = errand else { continue };
+            let Errand::Copies { vhost, queue, .. } = errand else {
+                self.is_done(&errand);
+                continue;
+            };
             if self.is_gone(&vhost, &queue).await == Some(true) {
                 self.queue_is_gone(&vhost, &queue);
             } else {
@@ -207,7 +303,7 @@ impl Hub {
         let keys = self.carriers.bindings.lock().get(&client).cloned().unwrap_or_default();
         let mut wanted: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
         for key in &keys {
-            for (backend, key) in (Bound { vhost, queue, key }).elsewhere(table) {
+            for (backend, key) in (Bound { vhost, queue, key, lasts: true }).elsewhere(table) {
                 wanted.entry(backend).or_default().insert(key.into());
             }
         }
@@ -268,7 +364,7 @@ mod tests {
         let routes = Routes::new([("/".into(), "home".into())], routes).unwrap();
         let vhost = Arc::from("/");
         let elsewhere = |key: &str| -> Vec<String> {
-            let bound = Bound { vhost: &vhost, queue: "q", key: key.as_bytes() };
+            let bound = Bound { vhost: &vhost, queue: "q", key: key.as_bytes(), lasts: true };
             let found = bound.elsewhere(routes.vhost("/").unwrap());
             found.iter().map(|(backend, key)| format!("{backend} {key}")).collect()
         };

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use linkspan_contract::Backend;
 use linkspan_contract::address::{Syntax, respelled};
+use serde::{Deserialize, Serialize};
 
 use super::Hub;
 use super::carriers::Errand;
 use super::estate::Left;
+use super::memory::Record;
 use super::work_queue::{Owned, work_queues};
 use crate::mover::{Mover, Station, To, Until};
 use crate::routes::{Pattern, Route, Routes};
@@ -22,6 +24,25 @@ pub enum DeadLetters {
     },
     /// Through a queue of their own, and the hub.
     Carried,
+}
+
+/// What the ledger has of dead letters that are carried.
+#[derive(Debug, Serialize, Deserialize)]
+struct Remembered {
+    vhost: Box<str>,
+    backend: Box<str>,
+    /// The queue that they come from.
+    queue: Box<str>,
+    /// The address that they are for, as a topic.
+    address: Box<str>,
+}
+
+impl Record for Remembered {
+    const KIND: &'static str = "dead-letters";
+
+    fn identity(&self) -> [&str; 3] {
+        [&self.vhost, &self.backend, &self.queue]
+    }
 }
 
 /// How those of `route` do; none when it has no address for them.
@@ -50,52 +71,74 @@ impl Hub {
     pub(super) fn carry_dead_letters(&self) {
         let routes = self.routes.load_full();
         for owned in work_queues(&routes) {
-            if matches!(dead_letters(&routes, &owned.route), Some(DeadLetters::Carried)) {
-                self.carry_from(&dead_letters_of(&owned, &owned.route.backend), &owned, Until::Ever);
+            if let (Some(DeadLetters::Carried), Some(address)) =
+                (dead_letters(&routes, &owned.route), &owned.route.dead_letter)
+            {
+                let Owned { route, queue } = &owned;
+                self.memory.remember(&Remembered {
+                    vhost: (*route.vhost).into(),
+                    backend: (*route.backend).into(),
+                    queue: (**queue).into(),
+                    address: address.as_ref().into(),
+                });
+                self.carry_from(&route.vhost, &route.backend, queue, address, Until::Ever);
             }
         }
     }
 
-    /// Has those carried that queues of routes left on other back ends in an earlier life of this server.
+    /// Has those carried that queues of routes left in an earlier life of this server: on other back ends, and those of
+    /// routes that are gone.
     pub(super) async fn carry_dead_letters_left(&self) {
         let routes = self.routes.load_full();
-        for owned in work_queues(&routes).iter().filter(|owned| owned.route.dead_letter.is_some()) {
-            for backend in self.backends.keys().filter(|backend| **backend != owned.route.backend) {
-                let from = dead_letters_of(owned, backend);
+        for owned in work_queues(&routes) {
+            let Owned { route, queue } = &owned;
+            let Some(address) = &route.dead_letter else { continue };
+            for backend in self.backends.keys().filter(|backend| **backend != route.backend) {
+                let from = dead_letters_of(&route.vhost, backend, queue);
                 if self.may_hold(&from).await {
-                    self.carry_from(&from, owned, Until::Empty);
+                    self.carry_from(&route.vhost, backend, queue, address, Until::Empty);
                 }
             }
         }
+        for record in self.memory.all::<Remembered>() {
+            let (vhost, backend, queue) =
+                (&record.vhost.into(), &record.backend.into(), &record.queue.into());
+            if !self.carriers.has(&errand(vhost, backend, queue)) {
+                self.carry_from(vhost, backend, queue, &record.address, Until::Empty);
+            }
+        }
     }
 
-    fn carry_from(&self, from: &Left, owned: &Owned, until: Until) {
-        let (Some(hub), Some(topic)) = (self.me.upgrade(), &owned.route.dead_letter) else { return };
-        let Left { vhost, backend: name, queue, .. } = from;
-        let Ok(backend) = self.backend(name) else { return };
-        let errand = Errand::DeadLetters {
-            vhost: Arc::clone(vhost),
-            backend: Arc::clone(name),
-            queue: Arc::clone(&owned.queue),
-        };
+    /// All dead letters of a queue are carried that a route had.
+    pub(super) fn are_carried(&self, vhost: &Arc<str>, backend: &Arc<str>, queue: &Arc<str>) {
+        let (vhost, backend, queue) = ((**vhost).into(), (**backend).into(), (**queue).into());
+        self.memory.forget(&Remembered { vhost, backend, queue, address: "".into() });
+    }
+
+    fn carry_from(&self, vhost: &Arc<str>, name: &Arc<str>, queue: &Arc<str>, address: &str, until: Until) {
+        let (Some(hub), Ok(backend)) = (self.me.upgrade(), self.backend(name)) else { return };
         let mover = Mover {
-            name: format!("dead letters of {} on {name} to {topic}", owned.queue).into(),
+            name: format!("dead letters of {queue} on {name} to {address}").into(),
             from: Station {
                 backend: Arc::clone(backend),
                 vhost: Arc::clone(vhost),
-                queue: Arc::clone(queue),
+                queue: dead_letter_queue(queue).into(),
             },
             bound_by: None,
             unbound: Arc::default(),
-            to: To::Address { hub: hub as Arc<dyn Backend>, topic: topic.as_ref().into() },
+            to: To::Address { hub: hub as Arc<dyn Backend>, topic: address.into() },
             until,
         };
-        self.carriers.start(errand, mover);
+        self.carriers.start(errand(vhost, name, queue), mover);
     }
 }
 
-/// The queue of dead letters of `owned` on a back end.
-fn dead_letters_of(owned: &Owned, backend: &Arc<str>) -> Left {
-    let queue = dead_letter_queue(&owned.queue).into();
-    Left { backend: Arc::clone(backend), queue, ..Left::from(owned) }
+fn errand(vhost: &Arc<str>, backend: &Arc<str>, queue: &Arc<str>) -> Errand {
+    Errand::DeadLetters { vhost: Arc::clone(vhost), backend: Arc::clone(backend), queue: Arc::clone(queue) }
+}
+
+/// The queue of dead letters of a queue on a back end.
+fn dead_letters_of(vhost: &Arc<str>, backend: &Arc<str>, queue: &Arc<str>) -> Left {
+    let dead = dead_letter_queue(queue).into();
+    Left { vhost: Arc::clone(vhost), backend: Arc::clone(backend), queue: dead, filter: "".into() }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linkspan_contract::{Health, QueueCounts, QueueSpec, Refused};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Hub;
 use super::carriers::Errand;
-use super::routes_error::RoutesError;
+use super::memory::Record;
+use super::routes_error::{RoutesError, held};
 use super::work_queue::{Owned, work_queues};
 use crate::mover::{Mover, Station, To, Until};
 use crate::routes::{Relation, Routes};
@@ -54,13 +56,62 @@ impl From<&Owned> for Left {
     }
 }
 
+/// What the ledger has of a queue of a route.
+#[derive(Debug, Serialize, Deserialize)]
+struct Remembered {
+    vhost: Box<str>,
+    backend: Box<str>,
+    queue: Box<str>,
+    /// The match of its route.
+    r#match: Box<str>,
+}
+
+impl Record for Remembered {
+    const KIND: &'static str = "queue";
+
+    fn identity(&self) -> [&str; 3] {
+        [&self.vhost, &self.backend, &self.queue]
+    }
+}
+
+impl From<&Left> for Remembered {
+    fn from(left: &Left) -> Self {
+        Self {
+            vhost: (*left.vhost).into(),
+            backend: (*left.backend).into(),
+            queue: (*left.queue).into(),
+            r#match: (*left.filter).into(),
+        }
+    }
+}
+
+impl From<Remembered> for Left {
+    fn from(record: Remembered) -> Self {
+        Self {
+            vhost: record.vhost.into(),
+            backend: record.backend.into(),
+            queue: record.queue.into(),
+            filter: record.r#match.into(),
+        }
+    }
+}
+
+/// Why a queue that loses its route is to be dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// The routes in force have it, or it is being emptied: a reload must not strand what it holds.
+    Known,
+    /// It was looked for because of its name, or an earlier life knew it: it stands in nobody's way.
+    Sought,
+}
+
 /// A queue that is emptied into its heir.
 #[derive(Debug, Clone)]
 pub struct Draining {
     from: Left,
     heir: Owned,
-    /// It was looked for because of its name: whether there is one is not known while its back end is away.
-    sought: bool,
+    /// Of one that was sought it is not known whether it is there while its back end is away.
+    since: Since,
 }
 
 /// What a reload does with queues that lose their route by it.
@@ -72,6 +123,8 @@ pub struct Estate {
     pub moved: Vec<Draining>,
     /// They seem empty, and stay: their back end does not tell whether workers have messages of them in hand.
     pub kept: Vec<Left>,
+    /// An earlier life had routes for them, and they hold messages that nothing leads away.
+    pub stranded: Vec<(Left, String)>,
 }
 
 impl Hub {
@@ -83,31 +136,74 @@ impl Hub {
     pub(super) async fn estate(&self, old: &Routes, new: &Routes) -> Result<Estate, RoutesError> {
         let mut estate = Estate::default();
         let lost = work_queues(old);
-        let lost = lost.iter().map(|owned| (Left::from(owned), false));
+        let lost = lost.iter().map(|owned| (Left::from(owned), Since::Known));
         let draining = self.draining.lock().clone();
-        for (left, sought) in lost.chain(draining.into_iter().map(|it| (it.from, it.sought))) {
+        let mut all: Vec<_> = lost.chain(draining.into_iter().map(|it| (it.from, it.since))).collect();
+        for left in self.remembered() {
+            if !all.iter().any(|(other, _)| other.is(&left)) {
+                all.push((left, Since::Sought));
+            }
+        }
+        for (left, since) in all {
             if is_owned(new, &left) {
                 continue;
             }
+            let sought = since == Since::Sought;
             let counts = match self.counts(&left).await {
                 Ok(Some(counts)) => counts,
-                Ok(None) => continue,
-                Err(error) if sought && error.is_away() => continue,
+                Ok(None) => {
+                    self.memory.forget(&Remembered::from(&left));
+                    continue;
+                }
+                Err(error) if sought => {
+                    // When its back end is back the mover sees.
+                    if let Some(heir) = heir_of(new, &left).filter(|_| error.is_away()) {
+                        estate.moved.push(Draining { from: left, heir, since });
+                    } else {
+                        tracing::debug!(queue = %left.queue, backend = %left.backend, %error, "what it holds is not known");
+                    }
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             if counts.messages == 0 && counts.unsettled == Some(0) {
                 estate.lost.push(left);
             } else if let Some(heir) = heir_of(new, &left) {
-                estate.moved.push(Draining { from: left, heir, sought });
+                estate.moved.push(Draining { from: left, heir, since });
             } else if counts.messages == 0 && counts.unsettled.is_none() {
                 estate.kept.push(left);
             } else {
                 let (messages, unsettled) = (counts.messages, counts.unsettled);
-                return Err(RoutesError::NotEmpty { left, messages, unsettled });
+                if !sought {
+                    return Err(RoutesError::NotEmpty { left, messages, unsettled });
+                }
+                estate.stranded.push((left, held(messages, unsettled)));
             }
         }
         self.seek(new, &mut estate).await;
         Ok(estate)
+    }
+
+    /// The queues that routes have or had, as far as an earlier life wrote them down, on back ends that there are.
+    pub(super) fn remembered(&self) -> Vec<Left> {
+        let known = self.memory.all::<Remembered>().into_iter().map(Left::from);
+        known.filter(|left| self.backends.contains_key(&left.backend)).collect()
+    }
+
+    /// Remembers the queues of the routes in force.
+    pub(super) fn remember_queues(&self) {
+        for owned in work_queues(&self.routes.load()) {
+            self.memory.remember(&Remembered::from(&Left::from(&owned)));
+        }
+    }
+
+    /// A queue that lost its route is empty and gone.
+    pub(super) fn is_drained(&self, vhost: &Arc<str>, backend: &Arc<str>, queue: &Arc<str>) {
+        let (vhost, backend, queue) = (Arc::clone(vhost), Arc::clone(backend), Arc::clone(queue));
+        let left = Left { vhost, backend, queue, filter: "".into() };
+        if !is_owned(&self.routes.load(), &left) {
+            self.memory.forget(&Remembered::from(&left));
+        }
     }
 
     /// Looks for what routes that say `drain` have left on other back ends: queues of the same name. After a restart that is
@@ -122,7 +218,7 @@ impl Hub {
                     continue;
                 }
                 if self.may_hold(&from).await {
-                    estate.moved.push(Draining { from, heir: heir.clone(), sought: true });
+                    estate.moved.push(Draining { from, heir: heir.clone(), since: Since::Sought });
                 }
             }
         }
@@ -210,9 +306,19 @@ impl Hub {
     pub(super) async fn wind_up(&self, estate: &Estate) {
         for left in &estate.lost {
             self.end_feed(left).await;
-            if let Err(why) = self.retire(left).await {
-                tracing::warn!(queue = %left.queue, %why, "a queue that lost its route stays");
+            match self.retire(left).await {
+                Ok(()) => self.memory.forget(&Remembered::from(left)),
+                Err(why) => tracing::warn!(queue = %left.queue, %why, "a queue that lost its route stays"),
             }
+        }
+        for (left, held) in &estate.stranded {
+            let Left { queue, backend, filter, .. } = left;
+            tracing::warn!(
+                %queue,
+                %backend,
+                "the queue's route `{filter}` is gone since Linkspan was started anew, and the queue still holds {held}: \
+                 give it a route again, or write `drain = true` in the route that is to take over what it holds"
+            );
         }
         for left in &estate.kept {
             self.end_feed(left).await;

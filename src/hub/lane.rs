@@ -14,7 +14,6 @@ use linkspan_contract::{
 use slab::Slab;
 
 use super::connection::Scope;
-use super::copies::Bound;
 use super::part::Part;
 use super::plan::{Plan, Wanted};
 use super::subscription::Subscription;
@@ -290,7 +289,11 @@ impl Lane for HubLane {
 
     async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused> {
         if self.owner(queue.name).is_none() {
-            return self.home()?.declare_queue(queue).await;
+            let counts = self.home()?.declare_queue(queue).await?;
+            if queue.exclusive {
+                self.scope.has_own(&counts.name);
+            }
+            return Ok(counts);
         }
         if queue.exclusive {
             return Err(Refused::Locked(queue.name.into()));
@@ -307,6 +310,7 @@ impl Lane for HubLane {
             ))),
             None => {
                 let deleted = self.home()?.delete_queue(name, if_unused, if_empty).await?;
+                self.scope.has_lost(name);
                 self.scope.hub.queue_is_gone(&self.scope.client.vhost, name);
                 Ok(deleted)
             }
@@ -320,7 +324,7 @@ impl Lane for HubLane {
 
     async fn bind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
         self.home()?.bind(binding).await?;
-        if let Some(bound) = Bound::of(&self.scope.client.vhost, binding)
+        if let Some(bound) = self.scope.bound(binding)
             && self.scope.hub.bound(&bound).await
         {
             self.scope.has_bound(bound.queue);
@@ -330,7 +334,7 @@ impl Lane for HubLane {
 
     async fn unbind(&mut self, binding: &Binding<'_>) -> Result<(), Refused> {
         self.home()?.unbind(binding).await?;
-        if let Some(bound) = Bound::of(&self.scope.client.vhost, binding) {
+        if let Some(bound) = self.scope.bound(binding) {
             self.scope.hub.unbound(&bound);
         }
         Ok(())

@@ -84,7 +84,9 @@ impl Hub {
         self.go_on_draining();
         self.carry_dead_letters();
         self.follow_bindings();
+        self.remember_queues();
         self.wind_up(&estate).await;
+        self.write_down().await;
         Ok(())
     }
 
@@ -94,7 +96,8 @@ impl Hub {
         // What a route that says `drain` has left may be on any of them.
         let drains = routes.iter().any(|table| table.iter().any(|route| route.drain));
         let others = self.backends.keys().filter(|_| drains);
-        for name in routes.iter().map(|table| table.home()).chain(others) {
+        let remembered: Vec<_> = self.remembered().into_iter().map(|left| left.backend).collect();
+        for name in routes.iter().map(|table| table.home()).chain(others).chain(&remembered) {
             self.await_health(name, soon).await?;
         }
         for route in routes.iter().flat_map(|table| table.iter()) {

@@ -132,7 +132,8 @@ impl RoutesError {
     }
 }
 
-fn held(messages: u64, unsettled: Option<u64>) -> String {
+/// So many messages, for people.
+pub(super) fn held(messages: u64, unsettled: Option<u64>) -> String {
     match unsettled {
         Some(unsettled) => format!("{messages} messages that wait and {unsettled} that are not acknowledged"),
         None => format!("{messages} messages that wait"),

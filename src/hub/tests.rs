@@ -3,16 +3,18 @@ use std::num::NonZeroU16;
 use linkspan_contract::deliveries::Next;
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Batch, Body, Credit, Deliveries, Delivery, Destination, Flags, Lane, LaneEvent, Message, Outcome,
+    Batch, Body, Credit, Deliveries, Delivery, Destination, Flags, Lane, LaneEvent, Ledger, Message, Outcome,
     Properties, Published, QueueSpec, Receipt, ReceiptSink, Refused, Settle, Settlement, Source, Subscribe,
     SubscriptionKey, Syntax, SystemClock,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 
 use super::*;
+use crate::ledger::{EmbeddedLedger, Watched};
 use crate::routes::{Filter, Pattern, Route};
 
 mod left;
+mod remembered;
 
 fn route(filter: &str, backend: &str, queues: &[&str]) -> Arc<Route> {
     let pattern = if queues.is_empty() { Pattern::PublishSubscribe } else { Pattern::CompetingConsumers };
@@ -36,7 +38,22 @@ fn embedded(name: &str) -> Arc<dyn Backend> {
 
 async fn hub_with(two: Arc<dyn Backend>, over: impl IntoIterator<Item = Arc<Route>>) -> Arc<Hub> {
     let backends = [("one".into(), embedded("one")), ("two".into(), two)];
-    Hub::open(backends.into(), routes(over), 1000, Arc::new(SystemClock)).await.unwrap()
+    hub_of(backends.into(), routes(over), &ledger()).await
+}
+
+fn ledger() -> Arc<dyn Ledger> {
+    Arc::new(EmbeddedLedger::in_memory("test", Arc::new(SystemClock)))
+}
+
+async fn hub_of(
+    backends: HashMap<Arc<str>, Arc<dyn Backend>>,
+    routes: Routes,
+    ledger: &Arc<dyn Ledger>,
+) -> Arc<Hub> {
+    let watched = Arc::new(Watched::new(Arc::clone(ledger), "test"));
+    watched.look().await;
+    let memory = Memory::new(watched, "own");
+    Hub::open(backends, routes, 1000, Arc::new(SystemClock), memory).await.unwrap()
 }
 
 /// A back end that lets so many connections in, and is away for all others.

@@ -46,7 +46,13 @@ impl Hub {
     /// way of one is returned once, and it is tried again.
     pub async fn mend(&self) -> Vec<RoutesError> {
         let mut wrong = Vec::new();
+        if self.recall().await {
+            // The routes that are in force follow what is known only now.
+            wrong.extend(self.reroute(Routes::clone(&self.routes())).await.err());
+            self.carry_dead_letters_left().await;
+        }
         self.forget_queues().await;
+        self.memory.write().await;
         let _making = self.making.lock().await;
         let unmade = self.unmade.lock().clone();
         let routes = self.routes.load_full();

@@ -4,14 +4,29 @@
 //! | --- | --- |
 //! | [`embedded`] | [`EmbeddedLedger`]: a file of this instance's own, and [`embedded::store`], the thread that writes it |
 //! | [`postgres`] | [`PostgresLedger`]: a PostgreSQL that several instances share |
+//! | [`watched`] | [`Watched`]: either of them, and how it was when somebody looked |
+//!
+//! # Keys
+//!
+//! `<instance>` is the instance's name in a PostgreSQL, which instances share, and `own` in a file. The last part is a hash of
+//! what names the thing; the value is JSON and says all of it.
+//!
+//! | key or lease | what it is |
+//! | --- | --- |
+//! | key `hub/<instance>/binding/<hash>` | a client's binding of a queue to the address space, for its copies from other back ends |
+//! | key `hub/<instance>/queue/<hash>` | a queue that a route has, or had and that is not known to be gone |
+//! | key `hub/<instance>/dead-letters/<hash>` | a queue of dead letters that are carried to their address |
+//! | lease `work-queue/<back end>/<vhost>/<queue>` | who takes a work queue's messages from an MQTT broker |
 
 pub mod embedded;
 pub mod postgres;
+pub mod watched;
 
 use std::time::Duration;
 
-pub use embedded::EmbeddedLedger;
+pub use embedded::{EmbeddedLedger, Found, OpenError};
 pub use postgres::PostgresLedger;
+pub use watched::Watched;
 
 /// How long a lease lasts that is not renewed. A successor waits that long for an instance that has gone without a word.
 pub const LEASE: Duration = Duration::from_secs(15);

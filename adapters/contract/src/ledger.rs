@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::health::Health;
 use crate::lease::{Fence, Lease, Leases, NotGranted};
 
 /// What a key had at one time: another number each time that it is written, a greater one than any before, also after
@@ -52,6 +53,9 @@ pub trait Ledger: Leases {
     /// # Errors
     /// Who has it, when it was lost; why nobody could be asked.
     async fn advance(&self, name: &str, fence: Fence) -> Result<Lease, NotGranted>;
+
+    /// Whether it can be asked and written to now.
+    async fn health(&self) -> Health;
 }
 
 /// Bytes that a key has room for.

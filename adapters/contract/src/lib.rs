@@ -73,7 +73,9 @@ pub use destination::Destination;
 pub use events::{LaneEvent, LaneEvents};
 pub use form::{Malformed, WireForm};
 pub use health::Health;
-pub use lease::{Fence, Lease, Leases, NotGranted, SoleInstance};
+#[cfg(feature = "conformance")]
+pub use lease::SoleInstance;
+pub use lease::{Fence, Lease, Leases, NotGranted};
 pub use ledger::{Ledger, LedgerError};
 pub use message::{Flags, Message, Span, TargetId};
 pub use neutral::Neutral;

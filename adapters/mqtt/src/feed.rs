@@ -1,5 +1,7 @@
 //! What the broker has for work queues: one persistent member of a shared subscription for each queue.
 
+pub(crate) mod coordinator;
+
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;

@@ -25,8 +25,7 @@ impl Fixture for Real {
         let number = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let instance = format!("conformance-{}-{number}", std::process::id());
         let options = MqttOptions::new(broker.url(), &instance);
-        let backend =
-            MqttBackend::open("broker", options, Arc::new(SystemClock), Arc::new(SoleInstance::default()));
+        let backend = MqttBackend::open("broker", options, Arc::new(SystemClock), Arc::new(SoleInstance));
         let backend = backend.expect("the options are right");
         for _ in 0..500 {
             if backend.health().await == Health::Up {

@@ -7,8 +7,8 @@ const NAMES: [&str; 4] = ["connection", "coordinator", "listener", "store"];
 
 /// Files that do without saying so: the machine's clock, assembly, the accept loop, the thread that verifies a password,
 /// the side of a connection that any task may write to, the mover, which is a client of its own, and what waits for back
-/// ends when routes are put in force: those and their queues.
-const FILES: [&str; 12] = [
+/// ends and the ledger when routes are put in force: those and their queues.
+const FILES: [&str; 13] = [
     "adapters/contract/src/clock.rs",
     "src/broker.rs",
     "src/doors/login.rs",
@@ -17,6 +17,7 @@ const FILES: [&str; 12] = [
     "src/hub/copies.rs",
     "src/hub/estate.rs",
     "src/hub/own_lane.rs",
+    "src/hub/recall.rs",
     "src/hub/reroute.rs",
     "src/hub/work_queue.rs",
     "src/main.rs",

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use linkspan::ledger::{EmbeddedLedger, LEASE};
+use linkspan::ledger::{EmbeddedLedger, Found, LEASE, OpenError};
 use linkspan_contract::conformance::ledger::LedgerFixture;
 use linkspan_contract::ledger::{Expected, Ledger, LedgerError, Terms};
 use linkspan_contract::{Clock, Leases, Millis, SystemClock, ledger_conformance};
@@ -101,17 +101,22 @@ async fn a_clock_that_is_set_back_prolongs_and_one_that_is_set_on_ends_but_no_nu
 async fn a_second_process_is_refused_and_a_file_that_is_no_ledger_too() {
     let folder = Folder::new();
     let file = folder.path().join("ledger.redb");
+    assert_eq!(EmbeddedLedger::probe(&file).unwrap(), Found::Nothing);
     let _first = EmbeddedLedger::open(&file, "one", Arc::new(SystemClock)).unwrap();
     let Err(refused) = EmbeddedLedger::open(&file, "two", Arc::new(SystemClock)) else {
         panic!("two have it")
     };
+    let us = format!("in use by process {}", std::process::id());
     let text = refused.to_string();
-    assert!(text.contains("ledger.redb") && text.contains("another Linkspan"), "{text}");
+    assert!(text.contains("ledger.redb") && text.contains(&us), "{text}");
+    assert_eq!(EmbeddedLedger::probe(&file).unwrap(), Found::InUse(Some(std::process::id())));
 
     let other = folder.path().join("other");
     std::fs::write(&other, "no ledger at all\n".repeat(1000)).unwrap();
     let Err(refused) = EmbeddedLedger::open(&other, "one", Arc::new(SystemClock)) else { panic!("opened") };
-    assert!(matches!(&refused, LedgerError::Broken(text) if text.contains("other")), "{refused:?}");
+    assert!(matches!(&refused, OpenError::Unreadable { file, .. } if *file == other), "{refused:?}");
+    assert!(EmbeddedLedger::probe(&other).is_err());
+    assert_eq!(std::fs::read(&other).unwrap().len(), 17_000, "it is left as it was");
 }
 
 /// Not a test of its own: what the next one kills.

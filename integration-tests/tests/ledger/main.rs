@@ -1,4 +1,4 @@
-//! The suite of ledgers on both of ours, and what each must stand besides.
+//! The suite of ledgers on both of ours, what each must stand besides, and the server that has one.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,3 +9,4 @@
 
 mod embedded;
 mod postgres;
+mod server;

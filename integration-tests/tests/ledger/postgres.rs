@@ -21,7 +21,8 @@ async fn fixture() -> Fixture {
     Fixture { server, database: made_at(server).await }
 }
 
-async fn made_at(server: &Postgres) -> String {
+/// A database of a test's own there.
+pub async fn made_at(server: &Postgres) -> String {
     let database = unique("ledger").replace('-', "_");
     client(server.url())
         .await
@@ -145,7 +146,7 @@ async fn what_it_said_is_there_after_the_server_was_killed() {
 async fn what_is_wrong_is_told_for_people() {
     let server = Postgres::shared().await;
     let Err(unfit) = PostgresLedger::open("postgres://one:port:too/many", "one") else { panic!("no URL") };
-    assert!(unfit.to_string().contains("the ledger's URL"), "{unfit}");
+    assert!(unfit.to_string().contains("`port`"), "{unfit}");
     let missing = server.url_of("no_such_database", server.address());
     let nobody = "postgres://linkspan@127.0.0.1:1/postgres".to_owned();
     let encrypted = format!("{}?sslmode=require", server.url());

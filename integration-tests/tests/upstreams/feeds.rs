@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::mqtt5::{Mqtt5, payload};
-use linkspan_integration_tests::server::config;
 use linkspan_integration_tests::upstreams::unique;
 use linkspan_integration_tests::{Mosquitto, Server, soon};
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
@@ -44,7 +43,7 @@ async fn a_queue_is_not_fed_what_a_more_specific_route_has_and_not_fed_at_all_wi
     tokio::time::sleep(LULL).await;
     assert_eq!(amqp.drain(&queue).await, ["a job"]);
 
-    server.broker().reload(config(&over(mosquitto, &of_all))).await.expect("routes are put in force");
+    server.broker().reload(server.config(&over(mosquitto, &of_all))).await.expect("routes are put in force");
     device.publish(&log, "work now").await;
     let came = async {
         loop {
@@ -56,7 +55,7 @@ async fn a_queue_is_not_fed_what_a_more_specific_route_has_and_not_fed_at_all_wi
     };
     assert_eq!(soon("what the route has again", came).await, "work now");
 
-    server.broker().reload(config(&over(mosquitto, ""))).await.expect("routes are put in force");
+    server.broker().reload(server.config(&over(mosquitto, ""))).await.expect("routes are put in force");
     let ended = async {
         while device.publish(&job, "nobody's").await != PubAckReason::NoMatchingSubscribers {
             tokio::time::sleep(Duration::from_millis(50)).await;

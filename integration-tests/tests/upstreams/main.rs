@@ -17,6 +17,7 @@ mod dead_letters;
 mod faults;
 mod feeds;
 mod holder;
+mod instances;
 mod mosquitto;
 mod pass_through;
 mod poison;

@@ -13,7 +13,6 @@ use lapin::{BasicProperties, Confirmation};
 use linkspan_integration_tests::amqp::{Amqp, text};
 use linkspan_integration_tests::http::get;
 use linkspan_integration_tests::mqtt5::Mqtt5;
-use linkspan_integration_tests::server::config;
 use linkspan_integration_tests::upstreams::unique;
 use linkspan_integration_tests::{Cable, Mosquitto, RabbitMq, Server, soon, within};
 use rumqttc::v5::mqttbytes::QoS;
@@ -308,11 +307,12 @@ async fn a_reload_moves_a_queue_to_another_back_end_when_it_is_empty_or_may_be_d
             }
         };
         soon("the queue has them", fed).await;
-        let refused = server.broker().reload(config(&on(to, ""))).await.expect_err("five would be stranded");
+        let refused =
+            server.broker().reload(server.config(&on(to, ""))).await.expect_err("five would be stranded");
         let refused = refused.to_string();
         assert!(refused.contains(&jobs) && refused.contains("5 messages"), "{refused}");
 
-        let drained = server.broker().reload(config(&on(to, "drain = true\n"))).await;
+        let drained = server.broker().reload(server.config(&on(to, "drain = true\n"))).await;
         drained.unwrap_or_else(|error| panic!("from {from} to {to}: {error}"));
         client.publish_as("amq.topic", &jobs, "new", persistent()).await;
         let expected: Vec<String> = (0..5).map(|n| format!("{from} {n}")).chain(["new".to_owned()]).collect();
@@ -326,9 +326,9 @@ async fn a_reload_moves_a_queue_to_another_back_end_when_it_is_empty_or_may_be_d
         assert_eq!(came, expected, "from {from} to {to}");
 
         // empty, it moves without that, and those who work there go with it
-        server.broker().reload(config(&on(from, ""))).await.unwrap();
+        server.broker().reload(server.config(&on(from, ""))).await.unwrap();
         assert_eq!(worker.subscribe(&jobs).await, SubscribeReasonCode::Success(QoS::AtLeastOnce));
-        server.broker().reload(config(&on(to, ""))).await.unwrap();
+        server.broker().reload(server.config(&on(to, ""))).await.unwrap();
         client.publish_as("amq.topic", &jobs, "moved", persistent()).await;
         assert_eq!(worker.next_text().await, "moved", "from {from} to {to}");
         worker.unsubscribe(&jobs).await;

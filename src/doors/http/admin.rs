@@ -16,23 +16,25 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// 200 when every back end can be used and the server is not going down, else 503; says which cannot and why.
+/// 200 when the ledger and every back end can be used and the server is not going down, else 503; says which cannot and why.
 pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let stopping = shared.stop.is_wanted();
     let mut ready = !stopping;
     let mut backends = serde_json::Map::new();
+    let mut state_of = |health| match health {
+        Health::Up => json!({ "state": "up" }),
+        Health::Away(why) => {
+            ready = false;
+            json!({ "state": "away", "why": why })
+        }
+    };
     for (name, health) in shared.hub.healths().await {
-        let state = match health {
-            Health::Up => json!({ "state": "up" }),
-            Health::Away(why) => {
-                ready = false;
-                json!({ "state": "away", "why": why })
-            }
-        };
-        backends.insert(name.to_string(), state);
+        backends.insert(name.to_string(), state_of(health));
     }
+    let ledger = state_of(shared.hub.ledger_health());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "stopping": stopping, "backends": backends }))).into_response()
+    let state = json!({ "ready": ready, "stopping": stopping, "backends": backends, "ledger": ledger });
+    (status, Json(state)).into_response()
 }
 
 /// All figures in Prometheus' text form.

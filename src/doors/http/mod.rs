@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `POST /v1/messages/{address}` | 204 when the message is where it has to be |
 //! | `GET /v1/subscriptions/{filter}` | an event stream of what is published |
-//! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its back ends do, and figures |
+//! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its ledger and back ends do, and figures |
 
 mod admin;
 mod connection;

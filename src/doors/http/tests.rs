@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::doors::listener::Listener;
 use crate::doors::{Stopper, serve};
+use crate::hub::Memory;
 use crate::routes::{Filter, Pattern, Route, Routes};
 
 /// A door over one embedded back end with the work route `jobs`; bodies have 1000 bytes at most.
@@ -28,7 +29,7 @@ async fn door_over(backend: Arc<dyn Backend>) -> (SocketAddr, Stopper) {
     let queues = vec!["jobs".into()];
     let route = Route { queues, ..Route::new(filter, Pattern::CompetingConsumers, "one") };
     let routes = Routes::new([("/".into(), "one".into())], [Arc::new(route)]).unwrap();
-    let hub = Hub::open(backends, routes, 1000, clock).await.unwrap();
+    let hub = Hub::open(backends, routes, 1000, clock, Memory::of_nobody().await).await.unwrap();
     let (stopper, stop) = Stop::new();
     let options = HttpOptions { vhost: "/".into(), max_body: 1000, header_timeout: Duration::from_secs(30) };
     let figures = PrometheusBuilder::new().build_recorder().handle();

@@ -40,7 +40,7 @@ async fn a_queue_of_that_name_which_is_another_routes_is_not_drained() {
     let vhosts = [("/".into(), "one".into()), ("v".into(), "two".into())];
     let all = Routes::new(vhosts, [draining("jobs", "one", "jobs"), others]).unwrap();
     let backends = [("one".into(), embedded("one")), ("two".into(), two)];
-    let hub = Hub::open(backends.into(), all, 1000, Arc::new(SystemClock)).await.unwrap();
+    let hub = hub_of(backends.into(), all, &ledger()).await;
     assert!(hub.draining.lock().is_empty());
 }
 

@@ -1,5 +1,7 @@
 //! The ledger of an instance that is alone: a file of its own.
 
+mod error;
+mod holder;
 pub mod store;
 mod tables;
 
@@ -9,9 +11,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use linkspan_contract::ledger::{Entry, LedgerError, Terms, Version, fits};
-use linkspan_contract::{Clock, Fence, Lease, Leases, Ledger, Millis, NotGranted};
+use linkspan_contract::{Clock, Fence, Health, Lease, Leases, Ledger, Millis, NotGranted};
 use parking_lot::Mutex;
 
+pub use self::error::OpenError;
 use self::store::Store;
 use super::LEASE;
 
@@ -30,6 +33,17 @@ struct Shared {
     held: Mutex<HashMap<Box<str>, Held>>,
 }
 
+/// What a look at a file found that can be the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: it is made at the start.
+    Nothing,
+    /// A ledger that nobody has open.
+    Free,
+    /// A ledger that a process has open, by its id where that can be known: most likely a Linkspan that runs.
+    InUse(Option<u32>),
+}
+
 /// A lease that somebody has, or had.
 #[derive(Clone)]
 struct Held {
@@ -42,11 +56,30 @@ impl EmbeddedLedger {
     /// Opens the file, or makes one; folders above it are made too.
     ///
     /// # Errors
-    /// [`LedgerError::Away`] while another process has it open, [`LedgerError::Broken`] when it cannot be read.
-    pub fn open(file: &Path, instance: &str, clock: Arc<dyn Clock>) -> Result<Self, LedgerError> {
+    /// Why it cannot be used, and what to do.
+    pub fn open(file: &Path, instance: &str, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let store = Store::open(file, Arc::clone(&clock))?;
+        Ok(Self::over(store, instance, clock))
+    }
+
+    /// One that forgets everything at its end.
+    #[cfg(test)]
+    pub(crate) fn in_memory(instance: &str, clock: Arc<dyn Clock>) -> Self {
+        let store = Store::in_memory(Arc::clone(&clock));
+        Self::over(store, instance, clock)
+    }
+
+    /// Looks whether the file can be used, without making or changing anything: who has it open, if somebody has.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn probe(file: &Path) -> Result<Found, OpenError> {
+        store::probe(file)
+    }
+
+    fn over(store: Store, instance: &str, clock: Arc<dyn Clock>) -> Self {
         let shared = Shared { store, clock, held: Mutex::default() };
-        Ok(Self { instance: instance.into(), shared: Arc::new(shared) })
+        Self { instance: instance.into(), shared: Arc::new(shared) }
     }
 
     /// The same file for another instance.
@@ -159,5 +192,12 @@ impl Ledger for EmbeddedLedger {
             None => Grant::Refused("nobody".into()),
         })
         .await
+    }
+
+    async fn health(&self) -> Health {
+        match self.shared.store.failed() {
+            None => Health::Up,
+            Some(why) => Health::Away(why.to_string()),
+        }
     }
 }

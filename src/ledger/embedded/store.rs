@@ -8,10 +8,15 @@ use std::time::{Duration, Instant};
 
 use linkspan_contract::ledger::{Entry, LedgerError, Terms, Version};
 use linkspan_contract::{Clock, Fence};
-use redb::{Database, DatabaseError, ReadableDatabase};
+use parking_lot::Mutex;
+use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError};
+use rustix::fs::Access;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
+use super::Found;
+use super::error::OpenError;
+use super::holder::holder;
 use super::tables::{ENTRIES, Tables, entry};
 
 /// Pages that are kept in memory, in bytes. A ledger is small.
@@ -29,6 +34,7 @@ pub struct Store {
     requests: Option<Sender<Request>>,
     clock: Arc<dyn Clock>,
     writer: Option<JoinHandle<()>>,
+    failed: Arc<Mutex<Option<LedgerError>>>,
 }
 
 impl Drop for Store {
@@ -49,32 +55,46 @@ type Request = Box<dyn FnOnce(&mut Tables<'_>) -> Result<Answer, redb::Error> + 
 type Answer = Box<dyn FnOnce(Result<(), LedgerError>) + Send>;
 
 impl Store {
-    pub(super) fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<Self, LedgerError> {
-        let at = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
+    pub(super) fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| LedgerError::Broken(at(&error)))?;
+            let not_made = |why| OpenError::Folder { folder: folder.to_owned(), why };
+            std::fs::create_dir_all(folder).map_err(not_made)?;
         }
-        let database =
-            Database::builder().set_cache_size(CACHE).create(file).map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => {
-                    LedgerError::Away(at(&"another Linkspan has it open; give each one a ledger of its own"))
-                }
-                error => LedgerError::Broken(at(&error)),
-            })?;
-        let ours = begin(&database, |tables| tables.is_ours()).map_err(|error| broken(&error))?;
-        if let Err(format) = ours {
-            return Err(LedgerError::Broken(at(&format!(
-                "its format is {format}, which this version of Linkspan does not know: start the one that wrote it"
-            ))));
+        let database = Database::builder().set_cache_size(CACHE).create(file);
+        Self::over(database.map_err(|error| unfit(file, error))?, file, clock)
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_memory(clock: Arc<dyn Clock>) -> Self {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = Database::builder().create_with_backend(backend).expect("memory is free");
+        Self::over(database, Path::new("memory"), clock).expect("memory does not fail")
+    }
+
+    fn over(database: Database, file: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let unreadable =
+            |error: redb::Error| OpenError::Unreadable { file: file.to_owned(), why: error.to_string() };
+        if let Err(format) = begin(&database, |tables| tables.is_ours()).map_err(unreadable)? {
+            return Err(OpenError::Format { file: file.to_owned(), format });
         }
         let database = Arc::new(database);
+        let failed = Arc::new(Mutex::new(None));
         let (requests, asked) = channel();
-        let (writes, time) = (Arc::clone(&database), Arc::clone(&clock));
+        let (writes, time, fails) = (Arc::clone(&database), Arc::clone(&clock), Arc::clone(&failed));
         let writer = thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write(&writes, &asked, &*time))
-            .map_err(|error| LedgerError::Broken(at(&error)))?;
-        Ok(Self { database, requests: Some(requests), clock, writer: Some(writer) })
+            .spawn(move || {
+                if let Err(error) = write(&writes, &asked, &*time) {
+                    *fails.lock() = Some(error);
+                }
+            })
+            .map_err(OpenError::Thread)?;
+        Ok(Self { database, requests: Some(requests), clock, writer: Some(writer), failed })
+    }
+
+    /// Why nothing more is written.
+    pub(super) fn failed(&self) -> Option<LedgerError> {
+        self.failed.lock().clone()
     }
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Entry>, LedgerError> {
@@ -183,13 +203,13 @@ async fn read<T: Send + 'static>(
 
 /// The thread. A transaction that fails ends it: what the disk holds is not known then, and whoever asks is told so
 /// until the file is opened again.
-fn write(database: &Database, asked: &Receiver<Request>, clock: &dyn Clock) {
+fn write(database: &Database, asked: &Receiver<Request>, clock: &dyn Clock) -> Result<(), LedgerError> {
     let mut reaped = Instant::now();
     loop {
         let mut batch = match asked.recv_timeout(REAP_EVERY) {
             Ok(request) => vec![request],
             Err(RecvTimeoutError::Timeout) => Vec::new(),
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         batch.extend(asked.try_iter().take(BATCH.saturating_sub(1)));
         let reaps = reaped.elapsed() >= REAP_EVERY;
@@ -212,7 +232,7 @@ fn write(database: &Database, asked: &Receiver<Request>, clock: &dyn Clock) {
         }
         if let Err(error) = durable {
             tracing::error!(%error, "nothing more is written to the ledger; start again when its disk is sound");
-            return;
+            return Err(error);
         }
     }
 }
@@ -230,4 +250,55 @@ fn begin<T>(
 
 fn broken(error: &redb::Error) -> LedgerError {
     LedgerError::Broken(error.to_string())
+}
+
+/// Why a file does not do.
+fn unfit(file: &Path, error: DatabaseError) -> OpenError {
+    let file = file.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+            let by = std::fs::metadata(&file).ok().and_then(|metadata| holder(&locks, &metadata));
+            OpenError::InUse { file, by }
+        }
+        DatabaseError::Storage(StorageError::Io(why)) if why.kind() != std::io::ErrorKind::InvalidData => {
+            OpenError::Denied { file, why }
+        }
+        error => OpenError::Unreadable { file, why: error.to_string() },
+    }
+}
+
+/// Looks at a file without changing anything.
+pub(super) fn probe(file: &Path) -> Result<Found, OpenError> {
+    let denied = |why| OpenError::Denied { file: file.to_owned(), why };
+    match std::fs::metadata(file) {
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
+            return folder_of(file).map(|()| Found::Nothing);
+        }
+        Err(why) => return Err(denied(why)),
+        // one that was made and not begun, which is begun at the start
+        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => return Ok(Found::Free),
+        Ok(_) => {}
+    }
+    match ReadOnlyDatabase::open(file) {
+        Ok(_) | Err(DatabaseError::RepairAborted) => {}
+        Err(error) => match unfit(file, error) {
+            OpenError::InUse { by, .. } => return Ok(Found::InUse(by)),
+            error => return Err(error),
+        },
+    }
+    std::fs::OpenOptions::new().write(true).open(file).map_err(denied)?;
+    Ok(Found::Free)
+}
+
+/// Whether a file can be made, and the folders above it that are not there.
+fn folder_of(file: &Path) -> Result<(), OpenError> {
+    let above = file.ancestors().skip(1).find(|folder| folder.exists());
+    let folder = above.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let denied = |why| OpenError::Folder { folder: folder.to_owned(), why };
+    if !folder.is_dir() {
+        return Err(denied(std::io::ErrorKind::NotADirectory.into()));
+    }
+    let may = rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK);
+    may.map_err(|why| denied(why.into()))
 }

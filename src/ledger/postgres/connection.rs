@@ -33,23 +33,8 @@ pub struct Pool {
 
 impl Pool {
     pub(super) fn new(url: &str) -> Result<Self, LedgerError> {
-        let unfit = |why: String| LedgerError::Unfit(format!("the ledger's URL: {why}"));
-        let mut config: Config = url.parse().map_err(|error| unfit(told(&error)))?;
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT);
-        }
-        if config.get_application_name().is_none() {
-            config.application_name("linkspan");
-        }
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| unfit(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config, MakeRustlsConnect::new(tls), recycling);
+        let manager = Manager::from_config(config(url)?, tls()?, recycling);
         let inner = deadpool_postgres::Pool::builder(manager)
             .max_size(CONNECTIONS)
             .runtime(Runtime::Tokio1)
@@ -57,7 +42,7 @@ impl Pool {
             .create_timeout(Some(PATIENCE))
             .post_create(Hook::async_fn(|client, _| Box::pin(async move { prepare(client).await })))
             .build()
-            .map_err(|error| unfit(error.to_string()))?;
+            .map_err(|error| LedgerError::Unfit(error.to_string()))?;
         let inner = Arc::new(inner);
         tokio::spawn(reap(Arc::downgrade(&inner)));
         Ok(Self { inner })
@@ -82,6 +67,72 @@ impl Pool {
     }
 }
 
+/// What the URL says, with what it leaves out.
+pub(super) fn config(url: &str) -> Result<Config, LedgerError> {
+    let unfit = |why: String| LedgerError::Unfit(why);
+    let mut config: Config = url.parse().map_err(|error| unfit(told(&error)))?;
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("linkspan");
+    }
+    Ok(config)
+}
+
+fn tls() -> Result<MakeRustlsConnect, LedgerError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| LedgerError::Unfit(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(tls))
+}
+
+/// Connects once, looks, and hangs up.
+pub(super) async fn probe(url: &str) -> Result<String, LedgerError> {
+    let away = |error: tokio_postgres::Error| LedgerError::Away(told(&error));
+    let (config, tls) = (config(url)?, tls()?);
+    let look = async {
+        let (client, connection) = config.connect(tls).await.map_err(away)?;
+        let connection = tokio::spawn(connection);
+        let found = async {
+            let row = client.query_one(statements::LOOK, &[]).await?;
+            let there: bool = row.try_get(1)?;
+            let format: Option<i32> = match there {
+                true => client.query_one(statements::FORMAT, &[]).await?.try_get(0)?,
+                false => None,
+            };
+            Ok((row.try_get::<_, String>(0)?, format, row.try_get::<_, bool>(2)?))
+        };
+        let found = found.await.map_err(away);
+        connection.abort();
+        found
+    };
+    let found = timeout(PATIENCE, look).await;
+    let (version, format, may_make) = found.unwrap_or_else(|_| Err(LedgerError::Away(silent())))?;
+    match format {
+        Some(FORMAT) => Ok(format!("PostgreSQL {version}, with tables of format {FORMAT}")),
+        Some(other) => Err(LedgerError::Unfit(unknown(other))),
+        None if may_make => Ok(format!("PostgreSQL {version}; its tables are made at the start")),
+        None => Err(LedgerError::Unfit(
+            "its user may not make a schema in this database: GRANT CREATE ON DATABASE".into(),
+        )),
+    }
+}
+
+fn silent() -> String {
+    format!("no answer within {} s", PATIENCE.as_secs())
+}
+
+fn unknown(format: i32) -> String {
+    format!(
+        "its tables have format {format}, which this version of Linkspan does not know; it knows {FORMAT}"
+    )
+}
+
 async fn rows(
     pool: &deadpool_postgres::Pool,
     statement: &str,
@@ -98,7 +149,7 @@ async fn rows(
         // What is still under way on it must not be answered to the next who asks.
         Err(_) => {
             drop(Client::take(client));
-            Err(LedgerError::Away(format!("no answer within {} s", PATIENCE.as_secs())))
+            Err(LedgerError::Away(silent()))
         }
     }
 }
@@ -109,9 +160,7 @@ async fn prepare(client: &deadpool_postgres::ClientWrapper) -> Result<(), HookEr
     let row = client.query_one(statements::FORMAT, &[]).await.map_err(HookError::Backend)?;
     match row.try_get::<_, i32>(0).map_err(HookError::Backend)? {
         FORMAT => Ok(()),
-        other => Err(HookError::message(format!(
-            "its tables have format {other}, which this version of Linkspan does not know; it knows {FORMAT}"
-        ))),
+        other => Err(HookError::message(unknown(other))),
     }
 }
 

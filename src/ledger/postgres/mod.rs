@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use linkspan_contract::ledger::{Entry, Expected, LedgerError, Terms, Version, fits};
-use linkspan_contract::{Fence, Lease, Leases, Ledger, NotGranted};
+use linkspan_contract::{Fence, Health, Lease, Leases, Ledger, NotGranted};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -36,6 +36,22 @@ impl PostgresLedger {
     /// [`LedgerError::Unfit`]: what is wrong with the URL or the machine's certificates.
     pub fn open(url: &str, instance: &str) -> Result<Self, LedgerError> {
         Ok(Self { instance: instance.into(), run: rand_run(), pool: Pool::new(url)? })
+    }
+
+    /// What is wrong with a URL, as [`open`](Self::open) would find it.
+    ///
+    /// # Errors
+    /// What is wrong, without the password.
+    pub fn verify(url: &str) -> Result<(), LedgerError> {
+        connection::config(url).map(|_| ())
+    }
+
+    /// Connects once, and makes nothing: what is there, for people.
+    ///
+    /// # Errors
+    /// Why it cannot be the ledger.
+    pub async fn probe(url: &str) -> Result<String, LedgerError> {
+        connection::probe(url).await
     }
 
     /// Stands before a write that is guarded: nothing comes of it while another number is the lease's.
@@ -195,5 +211,13 @@ impl Ledger for PostgresLedger {
         let fence = i64::try_from(fence).unwrap_or(i64::MAX);
         let values: Values<'_> = &[&name, &&*self.instance, &self.run, &fence, &seconds(LEASE)];
         self.granted(statements::ADVANCE, values, name).await
+    }
+
+    async fn health(&self) -> Health {
+        match self.pool.first(statements::PING, &[]).await {
+            Ok(_) => Health::Up,
+            Err(LedgerError::Away(why)) => Health::Away(why),
+            Err(error) => Health::Away(error.to_string()),
+        }
     }
 }

@@ -20,6 +20,13 @@ COMMIT";
 /// Which format the tables have.
 pub(super) const FORMAT: &str = "SELECT max(number) FROM linkspan.format";
 
+pub(super) const PING: &str = "SELECT 1";
+
+/// For who only looks: the server's version, whether there are tables, and whether they could be made.
+pub(super) const LOOK: &str = "
+SELECT current_setting('server_version'), to_regclass('linkspan.format') IS NOT NULL,
+  has_database_privilege(current_database(), 'CREATE')";
+
 pub(super) const GET: &str = "
 SELECT value, version FROM linkspan.entries WHERE key = $1 AND (expires IS NULL OR expires > clock_timestamp())";
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use linkspan_contract::{NotGranted, Refused};
+use linkspan_contract::Refused;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::claim::Words;
-use crate::feed::{Feed, Feeder, Hold};
+use crate::feed::{Feed, Feeder, coordinator};
 use crate::house::{House, random};
 use crate::inlet::Inlet;
 use crate::upstream::back_off::BackOff;
@@ -30,11 +30,14 @@ const SUBSCRIBED: Duration = Duration::from_secs(2);
 /// For how long subscribers here may keep the broker waiting at once.
 const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
-/// How long after a refusal a lease or a full queue is asked again.
+/// How long after a refusal a full queue is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// For how long what was taken may take to be acknowledged when the back end is closed.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a feed is over.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How long a feed that was ended waits for the broker's last word.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -95,7 +98,7 @@ pub(crate) fn start(house: &Arc<House>) -> Vec<JoinHandle<()>> {
 
 /// Starts feeding a queue.
 pub(crate) fn start_feed(house: &Arc<House>, feed: &Arc<Feed>) {
-    let task = tokio::spawn(work(Arc::clone(house), Arc::clone(feed))).abort_handle();
+    let task = tokio::spawn(coordinator::work(Arc::clone(house), Arc::clone(feed))).abort_handle();
     feed.is_carried_by(task);
 }
 
@@ -108,12 +111,25 @@ pub(crate) async fn end_feed(house: &Arc<House>, feed: Arc<Feed>) {
         tokio::time::sleep(LAST_WORD).await;
         if house.feeds.remove(&feed, turn) {
             feed.session.close();
-            feed.abort();
+            ended(&feed).await;
         }
     });
     if tokio::time::timeout(LAST_WORD, session.heard()).await.is_err() {
         tracing::debug!(backend = %session.backend, "the broker does not answer an UNSUBSCRIBE");
     }
+}
+
+/// Waits a moment for a feed whose session is closed, so that it gives its lease back, and ends it.
+async fn ended(feed: &Feed) {
+    let gone = async {
+        while feed.is_carried() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(1), gone).await.is_err() {
+        tracing::debug!(queue = %feed.queue, "the lease of a work queue runs out by itself");
+    }
+    feed.abort();
 }
 
 /// Waits until what was taken is acknowledged, and says good-bye.
@@ -137,72 +153,13 @@ pub(crate) async fn stop(house: &House, tasks: Vec<JoinHandle<()>>) {
             task.abort();
         }
     }
-    house.feeds.all().iter().for_each(|feed| feed.abort());
+    for feed in house.feeds.all() {
+        ended(&feed).await;
+    }
     // Clients have left by now: the broker is not to keep what they did not want it to.
     if tokio::time::timeout(FAREWELL, house.farewells.all_said()).await.is_err() {
         let owed = house.farewells.owed();
         tracing::warn!(backend = %house.name, owed, "the broker was not told that these clients have left; it keeps their sessions for a while");
-    }
-}
-
-/// Is the queue's member as long as its lease is ours.
-async fn work(house: Arc<House>, feed: Arc<Feed>) {
-    let name = format!("{}/{}/{}", house.name, feed.vhost, feed.queue);
-    let Some(feeder) = Feeder::open(&house, Arc::clone(&feed)).await else { return };
-    // The broker sends no more than its window before it has acknowledgements.
-    let (sender, receiver) = mpsc::channel(usize::from(house.options.feed_window) * 2);
-    let filling = tokio::spawn(fill(Arc::clone(&house), Arc::clone(&feed), feeder, receiver));
-    let _filling = Aborts(filling.abort_handle());
-    loop {
-        match house.leases.take(&name).await {
-            Ok(lease) => {
-                feed.hold(Hold::Ours);
-                let coordinator = Coordinator::of_feed(&house, &feed, sender.clone());
-                let why = tokio::select! {
-                    why = coordinator.run() => why,
-                    why = keep(&house, &name, lease.lasts) => Some(Failure::Lost(why.to_string())),
-                };
-                feed.session.lost();
-                house.leases.give_back(&name, lease.fence).await;
-                match why {
-                    None => return,
-                    Some(why) => {
-                        tracing::error!(backend = %house.name, queue = %feed.queue, %why, "a work queue is not fed any more");
-                        let taken = matches!(why, Failure::TakenOver(_));
-                        feed.hold(Hold::Not(why.to_string()));
-                        if taken {
-                            return;
-                        }
-                    }
-                }
-            }
-            Err(why) => {
-                feed.hold(Hold::Not(why.to_string()));
-                feed.session.lost();
-            }
-        }
-        tokio::time::sleep(ASK_AGAIN).await;
-    }
-}
-
-/// Renews a lease; returns when that was refused.
-async fn keep(house: &House, name: &str, lasts: Duration) -> NotGranted {
-    let mut lasts = lasts;
-    loop {
-        tokio::time::sleep(lasts / 2).await;
-        match house.leases.take(name).await {
-            Ok(lease) => lasts = lease.lasts,
-            Err(why) => return why,
-        }
-    }
-}
-
-/// Ends a task with who started it.
-struct Aborts(AbortHandle);
-
-impl Drop for Aborts {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -223,7 +180,7 @@ async fn pass_on(to: &mpsc::Sender<(u64, Vec<Incoming>)>, generation: u64, messa
 
 /// Puts what comes for a queue into it, one after the other; what it does not take now waits, unacknowledged: the
 /// broker sends no more than its window.
-async fn fill(
+pub(crate) async fn fill(
     house: Arc<House>,
     feed: Arc<Feed>,
     mut feeder: Feeder,
@@ -280,7 +237,11 @@ pub(crate) async fn wait_for_subscriptions(house: &House) {
 }
 
 impl Coordinator {
-    fn of_feed(house: &Arc<House>, feed: &Arc<Feed>, sender: mpsc::Sender<(u64, Vec<Incoming>)>) -> Self {
+    pub(crate) fn of_feed(
+        house: &Arc<House>,
+        feed: &Arc<Feed>,
+        sender: mpsc::Sender<(u64, Vec<Incoming>)>,
+    ) -> Self {
         let how = Introduction {
             session_expiry: u32::MAX,
             manual: true,
@@ -304,7 +265,7 @@ impl Coordinator {
 
     /// Connects as often as it takes. Ends when the back end is closed, or with the reason why this session must not be
     /// tried again.
-    async fn run(mut self) -> Option<Failure> {
+    pub(crate) async fn run(mut self) -> Option<Failure> {
         let mut back_off = BackOff::new(self.house.options.back_off);
         let mut is_first = true;
         let mut snubs = 0;

@@ -36,7 +36,7 @@ pub fn options(url: &str) -> MqttOptions {
 }
 
 pub fn open(options: MqttOptions) -> Arc<MqttBackend> {
-    let leases = Arc::new(SoleInstance::default());
+    let leases = Arc::new(SoleInstance);
     MqttBackend::open("broker", options, Arc::new(SystemClock), leases).expect("the options are right")
 }
 

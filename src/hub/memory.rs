@@ -1,0 +1,215 @@
+//! What the hub remembers beyond its end, in the ledger: written when it comes about, deleted when it ends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use blake2::digest::consts::U16;
+use blake2::{Blake2b, Digest};
+use futures_util::future::join_all;
+use linkspan_contract::Health;
+use linkspan_contract::ledger::{LedgerError, Terms};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::ledger::Watched;
+
+/// Keys that are read at a time.
+const PAGE: usize = 500;
+
+/// Keys that are written at a time: the ledger syncs once for many.
+const AT_ONCE: usize = 64;
+
+/// Something to be remembered.
+pub trait Record: Serialize + DeserializeOwned {
+    /// What it is, in keys.
+    const KIND: &'static str;
+
+    /// What makes it another one than all others of its kind.
+    fn identity(&self) -> [&str; 3];
+}
+
+/// What is remembered. A ledger that is away gets it when it is back.
+pub struct Memory {
+    ledger: Arc<Watched>,
+    /// What all keys begin with.
+    prefix: Box<str>,
+    state: Mutex<State>,
+    /// Held by who writes, so that the last word on a key is the last to be written.
+    writing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the ledger has when all that is due is written.
+    kept: HashMap<Box<str>, Box<str>>,
+    /// What is to be written, or to be deleted.
+    due: BTreeMap<Box<str>, Option<Box<str>>>,
+    /// What an earlier life left is known.
+    recalled: bool,
+    /// That it cannot be written was said.
+    told: bool,
+}
+
+impl State {
+    /// That was written; what was said since is still due.
+    fn is_done(&mut self, key: &str, value: Option<&str>) {
+        if self.due.get(key).is_some_and(|due| due.as_deref() == value) {
+            self.due.remove(key);
+        }
+    }
+}
+
+impl Memory {
+    /// In that ledger. Others who share it have another `owner`.
+    pub fn new(ledger: Arc<Watched>, owner: &str) -> Self {
+        Self {
+            ledger,
+            prefix: format!("hub/{owner}/").into(),
+            state: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// One that ends with its owner.
+    #[cfg(test)]
+    pub(crate) async fn of_nobody() -> Self {
+        let clock = Arc::new(linkspan_contract::SystemClock);
+        let ledger = crate::ledger::EmbeddedLedger::in_memory("test", clock);
+        let ledger = Arc::new(Watched::new(Arc::new(ledger), "test"));
+        ledger.look().await;
+        Self::new(ledger, "own")
+    }
+
+    /// How the ledger was when it was looked at last.
+    pub fn health(&self) -> Health {
+        self.ledger.health()
+    }
+
+    /// How much is still to be written.
+    pub fn due(&self) -> usize {
+        self.state.lock().due.len()
+    }
+
+    /// From now on that is so: to be written by [`write`](Self::write).
+    pub fn remember<R: Record>(&self, record: &R) {
+        let Ok(value) = serde_json::to_string(record) else { return };
+        let (key, value) = (self.key(record), Box::<str>::from(value));
+        let mut state = self.state.lock();
+        if state.kept.insert(key.clone(), value.clone()).as_ref() != Some(&value) {
+            state.due.insert(key, Some(value));
+        }
+    }
+
+    /// That is over.
+    pub fn forget<R: Record>(&self, record: &R) {
+        let key = self.key(record);
+        let mut state = self.state.lock();
+        // What an earlier life left may have it.
+        if state.kept.remove(&key).is_some() || !state.recalled {
+            state.due.insert(key, None);
+        }
+    }
+
+    /// Whether that is so.
+    pub fn has<R: Record>(&self, record: &R) -> bool {
+        self.state.lock().kept.contains_key(&self.key(record))
+    }
+
+    /// All of a kind that is so.
+    pub fn all<R: Record>(&self) -> Vec<R> {
+        let prefix = format!("{}{}/", self.prefix, R::KIND);
+        let state = self.state.lock();
+        let of_kind = state.kept.iter().filter(|(key, _)| key.starts_with(&prefix));
+        let read = of_kind.filter_map(|(key, value)| {
+            let read = serde_json::from_str(value);
+            read.inspect_err(|error| tracing::warn!(%key, %error, "the ledger has something else there")).ok()
+        });
+        read.collect()
+    }
+
+    /// Whether what an earlier life left is known.
+    pub fn is_recalled(&self) -> bool {
+        self.state.lock().recalled
+    }
+
+    /// Reads what an earlier life left.
+    ///
+    /// # Errors
+    /// When the ledger cannot be asked.
+    pub async fn recall(&self) -> Result<(), LedgerError> {
+        let _writing = self.writing.lock().await;
+        let mut found = Vec::new();
+        loop {
+            let after = found.last().map(|(key, _): &(Box<str>, _)| key.clone());
+            let page = self.ledger.ledger().scan(&self.prefix, after.as_deref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            found.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        let mut state = self.state.lock();
+        for (key, entry) in found {
+            // What was said since counts more.
+            if !state.due.contains_key(&key) {
+                state.kept.insert(key, String::from_utf8_lossy(&entry.value).into());
+            }
+        }
+        state.recalled = true;
+        Ok(())
+    }
+
+    /// Writes what is due. What the ledger does not take stays due.
+    pub async fn write(&self) {
+        if self.due() == 0 || self.ledger.health() != Health::Up {
+            return;
+        }
+        let _writing = self.writing.lock().await;
+        let due: Vec<_> = self.state.lock().due.clone().into_iter().collect();
+        for some in due.chunks(AT_ONCE) {
+            let written =
+                join_all(some.iter().map(|(key, value)| self.write_one(key, value.as_deref()))).await;
+            let mut state = self.state.lock();
+            let mut failed = None;
+            for ((key, value), result) in some.iter().zip(written) {
+                match result {
+                    Err(error @ (LedgerError::Away(_) | LedgerError::Broken(_))) => failed = Some(error),
+                    Err(error) => {
+                        tracing::error!(%key, %error, "this is not remembered beyond the end of this process");
+                        state.is_done(key, value.as_deref());
+                    }
+                    Ok(()) => state.is_done(key, value.as_deref()),
+                }
+            }
+            match failed {
+                None => state.told = false,
+                Some(error) => {
+                    if !std::mem::replace(&mut state.told, true) {
+                        let due = state.due.len();
+                        tracing::warn!(due, %error, "what has to be remembered is not written yet");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn write_one(&self, key: &str, value: Option<&str>) -> Result<(), LedgerError> {
+        let ledger = self.ledger.ledger();
+        match value {
+            Some(value) => ledger.put(key, value.as_bytes(), Terms::default()).await.map(drop),
+            None => ledger.delete(key, Terms::default()).await.map(drop),
+        }
+    }
+
+    fn key<R: Record>(&self, record: &R) -> Box<str> {
+        let mut hash = Blake2b::<U16>::new();
+        for part in record.identity() {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}{}/{digits}", self.prefix, R::KIND).into()
+    }
+}

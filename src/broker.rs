@@ -128,7 +128,7 @@ impl Broker {
         let backends = back_ends::open(config, &instance, &clock, ledger.ledger())?;
         let retained = config.limits.retained.get() as usize;
         let memory = ledger::memory(config, &instance, &ledger);
-        let hub = Hub::open(backends, config.routes()?, retained, clock, memory).await;
+        let hub = Hub::open(backends, config.routes()?, retained, Arc::clone(&clock), memory).await;
         let hub = hub.map_err(|error| wrong(config, &error))?;
         let users = Arc::new(config.accounts());
         let (stopper, stop) = Stop::new();
@@ -141,15 +141,18 @@ impl Broker {
         let mut doors = Doors { listeners, serving: &mut serving, stop: &stop };
         let mqtt = &config.doors.mqtt;
         if let Some(retained) = hub.retained(&mqtt.vhost) {
-            doors.open("mqtt", mqtt.max_connections.get(), || {
-                let vhost = mqtt.vhost.as_str().into();
-                let limits = mqtt_limits(config, marks);
-                MqttDoor::new(Arc::clone(&hub) as _, retained, Arc::clone(&users), vhost, limits)
-            });
+            let (vhost, limits) = (mqtt.vhost.as_str().into(), mqtt_limits(config, marks));
+            let door = MqttDoor::new(Arc::clone(&hub) as _, retained, Arc::clone(&users), vhost, limits);
+            let owner = ledger::owner(config, &instance).into();
+            let door = Arc::new(door.with_ledger(Arc::clone(ledger.ledger()), owner, clock));
+            if mqtt.enabled {
+                door.take_up_sessions(&stop).await;
+            }
+            doors.open("mqtt", mqtt.max_connections.get(), || door);
         }
         let amqp = &config.doors.amqp;
         doors.open("amqp", amqp.max_connections.get(), || {
-            AmqpDoor::new(Arc::clone(&hub) as _, Arc::clone(&users), amqp_limits(config, marks))
+            Arc::new(AmqpDoor::new(Arc::clone(&hub) as _, Arc::clone(&users), amqp_limits(config, marks)))
         });
         let http = &config.doors.http;
         doors.open("http", http.max_connections.get(), || {
@@ -158,7 +161,9 @@ impl Broker {
                 max_body: usize::try_from(http.max_body_size).unwrap_or(usize::MAX),
                 header_timeout: http.head_timeout,
             };
-            HttpDoor::new(Arc::clone(&hub), Arc::clone(&users), options, figures.clone(), stop.clone())
+            let door =
+                HttpDoor::new(Arc::clone(&hub), Arc::clone(&users), options, figures.clone(), stop.clone());
+            Arc::new(door)
         });
         let config = Arc::new(Mutex::new(config.clone()));
         serving.spawn(watch(Arc::clone(&ledger), stop.clone()));
@@ -221,10 +226,10 @@ struct Doors<'a> {
 }
 
 impl Doors<'_> {
-    fn open<D: Door>(&mut self, name: &str, max_connections: u32, door: impl FnOnce() -> D) {
+    fn open<D: Door>(&mut self, name: &str, max_connections: u32, door: impl FnOnce() -> Arc<D>) {
         if let Some(listener) = self.listeners.remove(name) {
             let max_connections = usize::try_from(max_connections).unwrap_or(usize::MAX);
-            self.serving.spawn(doors::serve(listener, Arc::new(door()), max_connections, self.stop.clone()));
+            self.serving.spawn(doors::serve(listener, door(), max_connections, self.stop.clone()));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use linkspan_integration_tests::clients::mosquitto;
 use linkspan_integration_tests::mqtt_wire::{MqttWire, V3, V5, connect, packet, publish, text};
 use linkspan_integration_tests::mqtt5::Mqtt5;
+use linkspan_integration_tests::process::Folder;
 use linkspan_integration_tests::wire::Wire;
 use linkspan_integration_tests::{Cable, Server, soon};
 use rumqttc::v5::mqttbytes::QoS;
@@ -203,17 +204,15 @@ async fn mosquittos_own_client_finds_its_session_and_what_waits_in_it_at_qos_2()
     let port = server.mqtt().port().to_string();
     for version in ["mqttv311", "mqttv5"] {
         let name = format!("keeper-{version}");
-        let expiry: &[&str] =
-            if version == "mqttv5" { &["-D", "connect", "session-expiry-interval", "3600"] } else { &[] };
         let sub = |more: &[&str]| {
             let mut command = mosquitto("mosquitto_sub").unwrap();
             command.args([
                 "-p", &port, "-V", version, "-i", &name, "-c", "-q", "2", "-t", "away", "-F", "%q %p",
             ]);
-            command.args(expiry).args(more);
+            command.args(more);
             command
         };
-        // It subscribes, and leaves.
+        // It subscribes, and leaves; with 5.0 -c asks for a session without end.
         let subscribed = soon("mosquitto_sub", sub(&["-E"]).output()).await.unwrap();
         assert!(subscribed.status.success(), "{version}: {subscribed:?}");
         for (qos, text) in [("2", "once"), ("1", "least")] {
@@ -244,4 +243,25 @@ async fn the_payload_of_a_large_message_is_sent_again_whole() {
     assert!(first == 0x3c && again == before, "{first:02x}");
     let (first, behind) = client.next().await;
     assert_eq!((first, behind.len()), (0x32, 200_006));
+}
+
+#[tokio::test]
+async fn a_session_is_there_after_a_restart_of_the_server_and_its_subscriptions_give() {
+    let folder = Folder::new();
+    let server = Server::start_in(&folder, "").await;
+    let (mut client, _) = kept(&server, "device").await;
+    subscribe(&mut client, "t", 2).await;
+    server.stop().await;
+    let server = Server::start_in(&folder, "").await;
+    let mut publisher = Mqtt5::connect(server.mqtt(), "publisher").await;
+    published(&mut publisher, 2, 1).await;
+    let (mut client, present) = kept(&server, "device").await;
+    assert!(present, "[MQTT-3.2.2-3]");
+    given(&mut client, 4, 1, 1).await;
+    published(&mut publisher, 1, 2).await;
+    given(&mut client, 2, 2, 2).await;
+    let _clean = MqttWire::connect(server.mqtt(), V3, "device").await;
+    server.stop().await;
+    let server = Server::start_in(&folder, "").await;
+    assert!(!kept(&server, "device").await.1, "it was ended by a clean start");
 }

@@ -102,7 +102,7 @@ async fn welcome(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: St
 }
 
 /// Has all connected clients told when Linkspan goes down: one task for all of them.
-fn watch(door: &Arc<MqttDoor>, stop: &Stop) {
+pub(super) fn watch(door: &Arc<MqttDoor>, stop: &Stop) {
     door.watched.call_once(|| {
         let (registry, wanted) = (Arc::clone(&door.registry), stop.wanted());
         tokio::spawn(async move {

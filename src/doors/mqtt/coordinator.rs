@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::MqttDoor;
 use super::away::Away;
+use super::connection::watch;
 use super::ending::Ending;
 use super::handshake::{Agreement, TurnedAway};
 use super::mailbox::{Letters, Mailbox};
@@ -23,6 +25,7 @@ use super::resting::{Resting, Resumed, Tenure};
 use super::session::Session;
 use super::sink::Sink;
 use super::will::Testament;
+use crate::doors::Stop;
 use crate::protocol::mqtt::ReasonCode;
 
 /// How long a back end may take to let a client go.
@@ -167,6 +170,14 @@ impl MqttDoor {
         if keep == 0 {
             return Ok(None);
         }
+        if !self.taken_up.load(Ordering::SeqCst) {
+            let text = "the sessions that were written down could not be read yet";
+            return Err(TurnedAway::new(ReasonCode::ServerUnavailable, text));
+        }
+        self.hold(identifier, user, keep).map(Some)
+    }
+
+    fn hold(&self, identifier: &str, user: &Arc<str>, keep: u32) -> Result<Box<Tenure>, TurnedAway> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.counters.sessions_refused.increment(1);
             let text = format!("{} sessions are kept already", self.limits.sessions);
@@ -174,34 +185,61 @@ impl MqttDoor {
         };
         let record = match &self.ledger {
             None => None,
-            Some(ledger) => Some(record::Place::of(ledger, &self.vhost, identifier).ok_or_else(|| {
-                let text = "the identifier of a client whose session is kept may have some 900 bytes";
-                TurnedAway::new(ReasonCode::ClientIdentifierNotValid, text)
-            })?),
+            Some(ledger) => {
+                Some(record::Place::of(ledger, &self.owner, &self.vhost, identifier).ok_or_else(|| {
+                    let text = "the identifier of a client whose session is kept may have some 900 bytes";
+                    TurnedAway::new(ReasonCode::ClientIdentifierNotValid, text)
+                })?)
+            }
         };
-        Ok(Some(Box::new(Tenure { user: Arc::clone(user), keep, _place: place, record })))
+        Ok(Box::new(Tenure { user: Arc::clone(user), keep, _place: place, record }))
     }
 
-    /// Takes up the sessions that the ledger knows of: to be called before clients are let in. Says how many.
-    ///
+    /// Takes up the sessions that the ledger knows of: to be called before clients are let in. While the ledger is away
+    /// only clients whose sessions end with their connections are let in, and it is tried again. After `stop` no session is
+    /// kept any more.
+    pub async fn take_up_sessions(self: &Arc<Self>, stop: &Stop) {
+        watch(self, stop);
+        let Err(error) = self.read_sessions().await else { return };
+        tracing::warn!(%error, "sessions cannot be taken up now; clients who want theirs are refused (0x88)");
+        let door = Arc::clone(self);
+        tokio::spawn(async move {
+            while !door.registry.is_stopping() {
+                sleep(AGAIN).await;
+                if door.read_sessions().await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
     /// # Errors
-    /// When the ledger cannot be read.
-    pub async fn take_up_sessions(self: &Arc<Self>) -> Result<usize, LedgerError> {
-        let Some(ledger) = &self.ledger else { return Ok(0) };
-        let (prefix, mut last, mut count) = (record::prefix(&self.vhost), None::<Box<str>>, 0);
-        loop {
-            let page = ledger.scan(&prefix, last.as_deref(), PAGE).await?;
-            let Some((key, _)) = page.last() else { return Ok(count) };
-            last = Some(key.clone());
-            for (key, entry) in page {
+    /// When the ledger cannot be read; then nothing was taken up.
+    async fn read_sessions(self: &Arc<Self>) -> Result<(), LedgerError> {
+        if let Some(ledger) = &self.ledger {
+            let (prefix, mut last, mut all) =
+                (record::prefix(&self.owner, &self.vhost), None::<Box<str>>, Vec::new());
+            loop {
+                let page = ledger.scan(&prefix, last.as_deref(), PAGE).await?;
+                let Some((key, _)) = page.last() else { break };
+                last = Some(key.clone());
+                all.extend(page);
+            }
+            let (mut count, known) = (0, all.len());
+            for (key, entry) in all {
                 match Record::read(&entry.value) {
                     Ok(record) => {
-                        count += usize::from(self.recall(Written { record, version: entry.version }).await)
+                        count += usize::from(self.recall(Written { record, version: entry.version }).await);
                     }
                     Err(why) => tracing::warn!(%key, %why, "a session cannot be taken up; its record stays"),
                 }
             }
+            if known > 0 {
+                tracing::info!(known, taken_up = count, "sessions were taken up");
+            }
         }
+        self.taken_up.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Takes up one session; false when it is over, or cannot be made now.
@@ -211,7 +249,11 @@ impl MqttDoor {
             self.forget(&written).await;
             return false;
         }
-        let Asked::Free(claim) = self.registry.ask(&client) else { return false };
+        let Some(claim) = self.registry.take(&client) else {
+            // It has come meanwhile, and was told that there is no session.
+            self.forget(&written).await;
+            return false;
+        };
         match restore(self, &claim, &written).await {
             Ok(resting) => {
                 let (ends, due) = (written.record.ends, written.record.will.and_then(|will| will.due));
@@ -234,7 +276,8 @@ impl MqttDoor {
     /// Removes a record of which no session is made.
     async fn forget(&self, written: &Written) {
         let place = self.ledger.as_ref();
-        let mut place = place.and_then(|it| record::Place::of(it, &self.vhost, &written.record.client));
+        let mut place =
+            place.and_then(|it| record::Place::of(it, &self.owner, &self.vhost, &written.record.client));
         place.iter_mut().for_each(|place| place.found(written.version));
         remove(place).await;
     }
@@ -279,10 +322,8 @@ impl Unmade {
 async fn restore(door: &Arc<MqttDoor>, claim: &Claim, written: &Written) -> Result<Resting, Unmade> {
     let Written { record, version } = written;
     let user: Arc<str> = record.user.as_ref().into();
-    let mut tenure = door
-        .tenure(&record.client, &user, record.keep.max(1))
-        .map_err(|away| Unmade::Turned(away.text))?
-        .ok_or_else(|| Unmade::Turned("sessions are not kept here any more".into()))?;
+    let keep = door.limits.kept_for(record.keep);
+    let mut tenure = door.hold(&record.client, &user, keep).map_err(|away| Unmade::Turned(away.text))?;
     tenure.record.iter_mut().for_each(|place| place.found(*version));
     let terms =
         SessionTerms { at_broker: false, fresh: false, keep: tenure.keep, window: u16::MAX, will: None };

@@ -51,6 +51,7 @@ mod will;
 mod work;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
 
 use foldhash::fast::RandomState;
@@ -81,7 +82,11 @@ pub struct MqttDoor {
     /// For sessions that may outlive their connections.
     places: Arc<Semaphore>,
     ledger: Option<Arc<dyn Ledger>>,
+    /// What this instance is called in the ledger.
+    owner: Arc<str>,
     clock: Arc<dyn Clock>,
+    /// What the ledger knows of sessions was read.
+    taken_up: AtomicBool,
     /// Sessions of the ledger that could not be made, by client identifier.
     unmade: Mutex<HashMap<Arc<str>, Written, RandomState>>,
     watched: Once,
@@ -110,17 +115,19 @@ impl MqttDoor {
             large,
             places,
             ledger: None,
+            owner: "".into(),
             clock: Arc::new(SystemClock),
+            taken_up: AtomicBool::new(true),
             unmade: Mutex::default(),
             watched: Once::new(),
         }
     }
 
-    /// The same door, whose sessions are written down in `ledger`: [`MqttDoor::take_up_sessions`] has to be called before
-    /// it is served.
+    /// The same door, whose sessions are written down in `ledger`, as those of `owner`: another instance keeps its own.
+    /// [`MqttDoor::take_up_sessions`] has to be called before it is served.
     #[must_use]
-    pub fn with_ledger(self, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>) -> Self {
-        Self { ledger: Some(ledger), clock, ..self }
+    pub fn with_ledger(self, ledger: Arc<dyn Ledger>, owner: Arc<str>, clock: Arc<dyn Clock>) -> Self {
+        Self { ledger: Some(ledger), owner, clock, taken_up: AtomicBool::new(false), ..self }
     }
 }
 

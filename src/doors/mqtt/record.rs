@@ -152,10 +152,11 @@ impl Will {
     }
 }
 
-/// Keys of the records of a vhost begin with this.
-pub(super) fn prefix(vhost: &str) -> String {
+/// Keys of the records that an owner has of a vhost begin with this.
+pub(super) fn prefix(owner: &str, vhost: &str) -> String {
     // So that no vhost's keys begin with another's.
-    format!("session/{}/", vhost.replace('%', "%25").replace('/', "%2F"))
+    let escaped = |name: &str| name.replace('%', "%25").replace('/', "%2F");
+    format!("session/{}/{}/", escaped(owner), escaped(vhost))
 }
 
 /// Where a session's record is.
@@ -168,8 +169,8 @@ pub(super) struct Place {
 
 impl Place {
     /// That of a client; none when its identifier is too long to be written down.
-    pub(super) fn of(ledger: &Arc<dyn Ledger>, vhost: &str, client: &str) -> Option<Self> {
-        let key = prefix(vhost) + client;
+    pub(super) fn of(ledger: &Arc<dyn Ledger>, owner: &str, vhost: &str, client: &str) -> Option<Self> {
+        let key = prefix(owner, vhost) + client;
         (key.len() <= LONGEST_KEY).then(|| Self {
             ledger: Arc::clone(ledger),
             key: key.into(),
@@ -256,8 +257,8 @@ mod tests {
 
     #[test]
     fn keys_of_one_vhost_never_begin_with_those_of_another() {
-        assert_eq!(prefix("/"), "session/%2F/");
-        assert_eq!(prefix("a/b"), "session/a%2Fb/");
-        assert_ne!(prefix("a%2Fb"), prefix("a/b"));
+        assert_eq!(prefix("own", "/"), "session/own/%2F/");
+        assert_eq!(prefix("o/n", "a/b"), "session/o%2Fn/a%2Fb/");
+        assert_ne!(prefix("own", "a%2Fb"), prefix("own", "a/b"));
     }
 }

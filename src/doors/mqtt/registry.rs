@@ -50,25 +50,34 @@ pub(super) enum Asked {
 impl Registry {
     /// Asks for `identifier`. The one that has it is told to go.
     pub(super) fn ask(self: &Arc<Self>, identifier: &Arc<str>) -> Asked {
-        let mut holders = self.holders.lock();
-        match holders.entry(Arc::clone(identifier)) {
-            Entry::Occupied(holder) => {
-                let (successor, handed) = oneshot::channel();
-                holder.get().take_over(successor);
-                Asked::Held(handed)
-            }
-            Entry::Vacant(place) => {
-                let mailbox = self.mailbox();
-                place.insert(Arc::clone(&mailbox));
-                let (registry, identifier) = (Arc::clone(self), Arc::clone(identifier));
-                Asked::Free(Claim { registry, identifier, mailbox })
-            }
+        if let Some(claim) = self.take(identifier) {
+            return Asked::Free(claim);
         }
+        let (successor, handed) = oneshot::channel();
+        // When it has gone meanwhile the successor is dropped, and the asker asks again.
+        if let Some(holder) = self.holders.lock().get(identifier) {
+            holder.take_over(successor);
+        }
+        Asked::Held(handed)
+    }
+
+    /// Takes `identifier` if nobody has it.
+    pub(super) fn take(self: &Arc<Self>, identifier: &Arc<str>) -> Option<Claim> {
+        let mut holders = self.holders.lock();
+        let Entry::Vacant(place) = holders.entry(Arc::clone(identifier)) else { return None };
+        let mailbox = self.mailbox();
+        place.insert(Arc::clone(&mailbox));
+        Some(Claim { registry: Arc::clone(self), identifier: Arc::clone(identifier), mailbox })
+    }
+
+    /// Whether Linkspan goes down.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     fn mailbox(&self) -> Arc<Mailbox> {
         let mailbox = Arc::new(Mailbox::default());
-        if self.stopping.load(Ordering::SeqCst) {
+        if self.is_stopping() {
             mailbox.stop();
         }
         mailbox

@@ -41,7 +41,7 @@ impl House {
     pub(super) fn of(limits: Limits, users: Users) -> Self {
         let broker = Broker::new();
         let door = MqttDoor::new(broker.backend(), broker.retained(), Arc::new(users), "/".into(), limits);
-        Self::open(broker, Arc::new(door), None)
+        Self::open(broker, Arc::new(door), None, Stop::new())
     }
 
     /// A door with a ledger, which takes up what is there.
@@ -49,15 +49,20 @@ impl House {
         let users = Arc::new(Users::new([] as [(&Arc<str>, &crate::identity::Account); 0]));
         let limits = Limits::default();
         let door = MqttDoor::new(broker.backend(), broker.retained(), users, "/".into(), limits);
-        let door = Arc::new(door.with_ledger(Arc::clone(&ledger), clock));
-        door.take_up_sessions().await.unwrap();
-        Self::open(broker, door, Some(ledger))
+        let door = Arc::new(door.with_ledger(Arc::clone(&ledger), "own".into(), clock));
+        let stop = Stop::new();
+        door.take_up_sessions(&stop.1).await;
+        Self::open(broker, door, Some(ledger), stop)
     }
 
-    fn open(broker: Broker, door: Arc<MqttDoor>, ledger: Option<Arc<dyn Ledger>>) -> Self {
+    fn open(
+        broker: Broker,
+        door: Arc<MqttDoor>,
+        ledger: Option<Arc<dyn Ledger>>,
+        (stopper, stop): (Stopper, Stop),
+    ) -> Self {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address().unwrap();
-        let (stopper, stop) = Stop::new();
         let serving = tokio::spawn(serve(listener, door, 1000, stop));
         Self { broker, ledger, stopper, address, serving }
     }

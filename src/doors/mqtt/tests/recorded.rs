@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use linkspan_contract::ledger::{Entry, Terms, Version};
 use linkspan_contract::{
-    BackendError, Clock, Fence, Lease, Leases, Ledger, LedgerError, Millis, NotGranted, Refused,
+    BackendError, Clock, Fence, Health, Lease, Leases, Ledger, LedgerError, Millis, NotGranted, Refused,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ impl Ledgers {
             match EmbeddedLedger::open(&file, "test", Arc::clone(&clock)) {
                 Ok(inner) => break inner,
                 // What served before lets go of it when its last task has ended.
-                Err(LedgerError::Away(_)) if tries < 1000 => tries += 1,
+                Err(_) if tries < 1000 => tries += 1,
                 Err(error) => panic!("{error}"),
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -117,6 +117,10 @@ impl Ledger for Opened {
         self.reach()?.scan(prefix, after, limit).await
     }
 
+    async fn health(&self) -> Health {
+        self.inner.health().await
+    }
+
     async fn advance(&self, name: &str, fence: Fence) -> Result<Lease, NotGranted> {
         self.inner.advance(name, fence).await
     }
@@ -147,7 +151,7 @@ async fn begun(house: &House) -> Wire {
 
 async fn record(house: &House) -> Option<Value> {
     let ledger = house.ledger.clone().unwrap();
-    let entry = ledger.get("session/%2F/device").await.unwrap()?;
+    let entry = ledger.get("session/own/%2F/device").await.unwrap()?;
     Some(serde_json::from_slice(&entry.value).unwrap())
 }
 
@@ -300,6 +304,33 @@ async fn without_the_ledger_only_clean_sessions_begin() {
     let (mut client, reason, present) = come(&house, &device(0, &HOUR)).await;
     assert_eq!((reason, present), (0, true));
     client.subscribe5("b", 1, &[]).await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_read_at_the_start_is_read_before_anybody_begins_anew() {
+    let ledgers = Ledgers::new();
+    let house = ledgers.house().await;
+    let mut client = begun(&house).await;
+    client.subscribe5("t", 1, &[]).await;
+    house.stopped().await;
+    ledgers.away(true);
+    let house = ledgers.house().await;
+    assert_eq!(come(&house, &device(0, &HOUR)).await.1, 0x88);
+    ledgers.away(false);
+    assert_eq!(come(&house, &device(0, &HOUR)).await.1, 0x88, "it would lose the session that it has");
+    house.v5("clean").await.ping().await;
+    pass_at_once(6).await;
+    until("the ledger is read", || house.broker.subscriptions() == 1).await;
+    // The door is told only when all was read.
+    let mut present = false;
+    for _ in 0..100 {
+        let (_, reason, found) = come(&house, &device(0, &HOUR)).await;
+        present = found;
+        if reason == 0 {
+            break;
+        }
+    }
+    assert!(present);
 }
 
 #[tokio::test]

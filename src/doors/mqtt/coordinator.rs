@@ -3,28 +3,24 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use linkspan_contract::{
-    BackendError, Client, LedgerError, Millis, Refused, SessionTerms, client_number, ledger,
-};
+use linkspan_contract::{LedgerError, Millis, Refused};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::MqttDoor;
-use super::away::Away;
 use super::connection::watch;
 use super::ending::Ending;
 use super::handshake::{Agreement, TurnedAway};
 use super::mailbox::{Letters, Mailbox};
-use super::record::{self, Record};
+use super::recall::restore;
+use super::record;
 use super::registry::{Asked, Claim, Handed, Successor};
-use super::resting::{Resting, Resumed, Tenure};
+use super::resting::Resting;
 use super::session::Session;
 use super::sink::Sink;
-use super::will::Testament;
 use crate::doors::Stop;
 use crate::protocol::mqtt::ReasonCode;
 
@@ -33,9 +29,6 @@ const PARTING: Duration = Duration::from_secs(2);
 
 /// How long after a failure the ledger is asked again.
 const AGAIN: Duration = Duration::from_secs(5);
-
-/// Records that are read at a time.
-const PAGE: usize = 256;
 
 /// A client identifier, and the session that it had. When it is dropped the session is kept.
 pub(super) struct Found {
@@ -156,45 +149,6 @@ pub(super) fn not_written(error: &LedgerError) -> TurnedAway {
 }
 
 impl MqttDoor {
-    /// What a session has that is to be kept for `seconds`; none when it ends with its connection.
-    ///
-    /// # Errors
-    /// When there are too many, or it has no room in the ledger.
-    pub(super) fn tenure(
-        &self,
-        identifier: &str,
-        user: &Arc<str>,
-        seconds: u32,
-    ) -> Result<Option<Box<Tenure>>, TurnedAway> {
-        let keep = self.limits.kept_for(seconds);
-        if keep == 0 {
-            return Ok(None);
-        }
-        if !self.taken_up.load(Ordering::SeqCst) {
-            let text = "the sessions that were written down could not be read yet";
-            return Err(TurnedAway::new(ReasonCode::ServerUnavailable, text));
-        }
-        self.hold(identifier, user, keep).map(Some)
-    }
-
-    fn hold(&self, identifier: &str, user: &Arc<str>, keep: u32) -> Result<Box<Tenure>, TurnedAway> {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.counters.sessions_refused.increment(1);
-            let text = format!("{} sessions are kept already", self.limits.sessions);
-            return Err(TurnedAway::new(ReasonCode::QuotaExceeded, text));
-        };
-        let record = match &self.ledger {
-            None => None,
-            Some(ledger) => {
-                Some(record::Place::of(ledger, &self.owner, &self.vhost, identifier).ok_or_else(|| {
-                    let text = "the identifier of a client whose session is kept may have some 900 bytes";
-                    TurnedAway::new(ReasonCode::ClientIdentifierNotValid, text)
-                })?)
-            }
-        };
-        Ok(Box::new(Tenure { user: Arc::clone(user), keep, _place: place, record }))
-    }
-
     /// Takes up the sessions that the ledger knows of: to be called before clients are let in. While the ledger is away
     /// only clients whose sessions end with their connections are let in, and it is tried again. After `stop` no session is
     /// kept any more.
@@ -212,147 +166,6 @@ impl MqttDoor {
             }
         });
     }
-
-    /// # Errors
-    /// When the ledger cannot be read; then nothing was taken up.
-    async fn read_sessions(self: &Arc<Self>) -> Result<(), LedgerError> {
-        if let Some(ledger) = &self.ledger {
-            let (prefix, mut last, mut all) =
-                (record::prefix(&self.owner, &self.vhost), None::<Box<str>>, Vec::new());
-            loop {
-                let page = ledger.scan(&prefix, last.as_deref(), PAGE).await?;
-                let Some((key, _)) = page.last() else { break };
-                last = Some(key.clone());
-                all.extend(page);
-            }
-            let (mut count, known) = (0, all.len());
-            for (key, entry) in all {
-                match Record::read(&entry.value) {
-                    Ok(record) => {
-                        count += usize::from(self.recall(Written { record, version: entry.version }).await);
-                    }
-                    Err(why) => tracing::warn!(%key, %why, "a session cannot be taken up; its record stays"),
-                }
-            }
-            if known > 0 {
-                tracing::info!(known, taken_up = count, "sessions were taken up");
-            }
-        }
-        self.taken_up.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Takes up one session; false when it is over, or cannot be made now.
-    async fn recall(self: &Arc<Self>, written: Written) -> bool {
-        let client: Arc<str> = written.record.client.as_ref().into();
-        if written.is_over(self.now()) && written.record.will.is_none() {
-            self.forget(&written).await;
-            return false;
-        }
-        let Some(claim) = self.registry.take(&client) else {
-            // It has come meanwhile, and was told that there is no session.
-            self.forget(&written).await;
-            return false;
-        };
-        match restore(self, &claim, &written).await {
-            Ok(resting) => {
-                let (ends, due) = (written.record.ends, written.record.will.and_then(|will| will.due));
-                Keeper::new(self, claim, Box::new(resting), ends, due).start();
-                true
-            }
-            Err(why) if why.is_away() => {
-                tracing::warn!(%client, %why, "a session is taken up when its client comes");
-                self.unmade.lock().insert(client, written);
-                false
-            }
-            Err(why) => {
-                tracing::warn!(%client, %why, "a session is not taken up any more");
-                self.forget(&written).await;
-                false
-            }
-        }
-    }
-
-    /// Removes a record of which no session is made.
-    async fn forget(&self, written: &Written) {
-        let place = self.ledger.as_ref();
-        let mut place =
-            place.and_then(|it| record::Place::of(it, &self.owner, &self.vhost, &written.record.client));
-        place.iter_mut().for_each(|place| place.found(written.version));
-        remove(place).await;
-    }
-
-    fn now(&self) -> Millis {
-        self.clock.now()
-    }
-}
-
-/// A session of which there is only the record.
-pub(super) struct Written {
-    record: Record,
-    version: ledger::Version,
-}
-
-impl Written {
-    fn is_over(&self, now: Millis) -> bool {
-        self.record.ends.is_some_and(|ends| ends <= now)
-    }
-}
-
-/// Why a session was not made from its record.
-#[derive(Debug, thiserror::Error)]
-enum Unmade {
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error("{0}")]
-    Turned(String),
-    #[error(transparent)]
-    Unreadable(#[from] record::Unreadable),
-}
-
-impl Unmade {
-    const fn is_away(&self) -> bool {
-        matches!(self, Self::Backend(BackendError::Away { .. }) | Self::Refused(Refused::Away(_)))
-    }
-}
-
-/// Makes the session that was written down.
-async fn restore(door: &Arc<MqttDoor>, claim: &Claim, written: &Written) -> Result<Resting, Unmade> {
-    let Written { record, version } = written;
-    let user: Arc<str> = record.user.as_ref().into();
-    let keep = door.limits.kept_for(record.keep);
-    let mut tenure = door.hold(&record.client, &user, keep).map_err(|away| Unmade::Turned(away.text))?;
-    tenure.record.iter_mut().for_each(|place| place.found(*version));
-    let terms =
-        SessionTerms { at_broker: false, fresh: false, keep: tenure.keep, window: u16::MAX, will: None };
-    let client = Client {
-        number: client_number(),
-        identifier: record.client.as_ref().into(),
-        user,
-        vhost: Arc::clone(&door.vhost),
-        session: Some(Arc::new(terms)),
-    };
-    let mailbox = claim.mailbox();
-    let mut connection = door.backend.connect(&client, Arc::new(Away::new(mailbox))).await?;
-    let lane = connection.lane(Arc::clone(mailbox) as _, Arc::clone(mailbox) as _).await?;
-    let will = match (record.testament()?, &record.will) {
-        (Some(packet), Some(will)) => Some(Box::new(Testament::of_packet(packet, will.delay))),
-        _ => None,
-    };
-    let resumed = Resumed {
-        version: record.standard()?,
-        tenure,
-        will,
-        connection,
-        lane,
-        limits: Arc::clone(&door.limits),
-        retained: Arc::clone(&door.retained),
-        counters: Arc::clone(&door.counters),
-        mailbox: Arc::clone(mailbox),
-    };
-    Ok(Resting::made(resumed, record).await?)
 }
 
 /// The connection of `session` is over: what is to go on goes to a successor or is kept, the rest ends.
@@ -401,7 +214,7 @@ fn keep(door: &Arc<MqttDoor>, claim: Claim, resting: Box<Resting>) {
 
 /// Removes a session's record; one that cannot be removed now is tried again behind the caller's back, for the session is
 /// over, and nobody has to wait for that.
-async fn remove(place: Option<record::Place>) {
+pub(super) async fn remove(place: Option<record::Place>) {
     let Some(mut place) = place else { return };
     let Err(error) = place.remove().await else { return };
     tracing::warn!(%error, "the record of a session that has ended stays for now");
@@ -413,7 +226,7 @@ async fn remove(place: Option<record::Place>) {
 }
 
 /// Keeps one session until its client is back, or its time is over.
-struct Keeper {
+pub(super) struct Keeper {
     door: Arc<MqttDoor>,
     claim: Claim,
     resting: Box<Resting>,
@@ -442,7 +255,7 @@ enum Kept {
 
 impl Keeper {
     /// Keeps it from now on, or until the given times.
-    fn new(
+    pub(super) fn new(
         door: &Arc<MqttDoor>,
         claim: Claim,
         resting: Box<Resting>,
@@ -460,7 +273,8 @@ impl Keeper {
         Self { door: Arc::clone(door), claim, resting, ends, due, unwritten: Some(now) }
     }
 
-    fn start(self) {
+    /// On a task of its own.
+    pub(super) fn start(self) {
         // Nothing is kept by a runtime that is gone.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(Box::pin(self.run()));
@@ -471,11 +285,8 @@ impl Keeper {
         let door = Arc::clone(&self.door);
         door.counters.sessions_kept.increment(1);
         let mut keeper = Box::new(self);
-        loop {
-            match keeper.next().await {
-                Kept::On(on) => keeper = on,
-                Kept::Over | Kept::Back => break,
-            }
+        while let Kept::On(on) = keeper.next().await {
+            keeper = on;
         }
         door.counters.sessions_kept.decrement(1);
     }

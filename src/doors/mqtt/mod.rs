@@ -9,7 +9,7 @@
 //! | [`handshake`] | from CONNECT to CONNACK |
 //! | [`session`], [`publishing`], [`subscribing`] | what a client's packets mean |
 //! | [`sink`], [`deliveries`], [`inflight`] | what is on its way to a client, and not yet acknowledged |
-//! | [`coordinator`], [`resting`], [`away`], [`record`] | sessions whose clients are away, and what the ledger knows of them |
+//! | [`coordinator`], [`resting`], [`away`], [`recall`], [`record`] | sessions whose clients are away, and what the ledger knows of them |
 //! | [`receipts`] | what a client published, and is not yet answered |
 //! | [`translate`] | MQTT's words and the contract's |
 //! | [`registry`], [`mailbox`] | client identifiers, and what other tasks have to say to a connection |
@@ -35,6 +35,7 @@ mod mailbox;
 mod metric;
 mod overtaking;
 mod publishing;
+mod recall;
 mod receipts;
 mod record;
 mod registry;
@@ -60,9 +61,9 @@ use linkspan_contract::{Backend, Clock, Ledger, SystemClock};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use self::coordinator::Written;
 pub use self::limits::Limits;
 use self::metric::Counters;
+use self::recall::Written;
 use self::registry::Registry;
 use super::listener::Stream;
 use super::{Door, Stop};

@@ -95,7 +95,7 @@ impl Record {
             version: VERSION,
             client: client.into(),
             user: user.into(),
-            level: version.level() as u8,
+            level: version.level(),
             keep: 0,
             ends: None,
             next: 0,

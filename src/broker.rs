@@ -132,7 +132,7 @@ impl Broker {
         let backends = back_ends::open(config, &instance, &clock, ledger.ledger())?;
         let retained = config.limits.retained.get() as usize;
         let memory = ledger::memory(config, &instance, &ledger);
-        let hub = Hub::open(backends, config.routes()?, retained, clock, memory).await;
+        let hub = Hub::open(backends, config.routes()?, retained, Arc::clone(&clock), memory).await;
         let hub = hub.map_err(|error| wrong(config, &error))?;
         let users = Arc::new(config.accounts());
         let alarms = Arc::new(Alarms::default());
@@ -150,26 +150,30 @@ impl Broker {
         let mut doors = Doors { listeners, serving: &mut serving, stop: &stop };
         let mqtt = &config.doors.mqtt;
         if let Some(retained) = hub.retained(&mqtt.vhost) {
-            doors.open("mqtt", mqtt.max_connections.get(), || {
-                let vhost = mqtt.vhost.as_str().into();
-                MqttDoor::new(
-                    Arc::clone(&hub) as _,
-                    retained,
-                    Arc::clone(&users),
-                    Arc::clone(&alarms),
-                    vhost,
-                    mqtt_limits(config, marks),
-                )
-            });
+            let (vhost, limits) = (mqtt.vhost.as_str().into(), mqtt_limits(config, marks));
+            let door = MqttDoor::new(
+                Arc::clone(&hub) as _,
+                retained,
+                Arc::clone(&users),
+                Arc::clone(&alarms),
+                vhost,
+                limits,
+            );
+            let owner = ledger::owner(config, &instance).into();
+            let door = Arc::new(door.with_ledger(Arc::clone(ledger.ledger()), owner, clock));
+            if mqtt.enabled {
+                door.take_up_sessions(&stop).await;
+            }
+            doors.open("mqtt", mqtt.max_connections.get(), || door);
         }
         let amqp = &config.doors.amqp;
         doors.open("amqp", amqp.max_connections.get(), || {
-            AmqpDoor::new(
+            Arc::new(AmqpDoor::new(
                 Arc::clone(&hub) as _,
                 Arc::clone(&users),
                 Arc::clone(&alarms),
                 amqp_limits(config, marks),
-            )
+            ))
         });
         let http = &config.doors.http;
         doors.open("http", http.max_connections.get(), || {
@@ -179,7 +183,7 @@ impl Broker {
                 header_timeout: http.head_timeout,
             };
             let (hub, users) = (Arc::clone(&hub), Arc::clone(&users));
-            HttpDoor::new(hub, users, Arc::clone(&alarms), options, figures.clone(), stop.clone())
+            Arc::new(HttpDoor::new(hub, users, Arc::clone(&alarms), options, figures.clone(), stop.clone()))
         });
         let config = Arc::new(Mutex::new(config.clone()));
         serving.spawn(until(stop.clone(), keep_looking(Arc::clone(&ledger))));
@@ -243,10 +247,10 @@ struct Doors<'a> {
 }
 
 impl Doors<'_> {
-    fn open<D: Door>(&mut self, name: &str, max_connections: u32, door: impl FnOnce() -> D) {
+    fn open<D: Door>(&mut self, name: &str, max_connections: u32, door: impl FnOnce() -> Arc<D>) {
         if let Some(listener) = self.listeners.remove(name) {
             let max_connections = usize::try_from(max_connections).unwrap_or(usize::MAX);
-            self.serving.spawn(doors::serve(listener, Arc::new(door()), max_connections, self.stop.clone()));
+            self.serving.spawn(doors::serve(listener, door(), max_connections, self.stop.clone()));
         }
     }
 }
@@ -263,6 +267,8 @@ fn mqtt_limits(config: &Config, marks: Marks) -> MqttLimits {
         topic_aliases: door.topic_alias_maximum,
         keep_alive: u16::try_from(door.max_keep_alive.as_secs()).unwrap_or(u16::MAX),
         connect_timeout: door.connect_timeout,
+        session_expiry: u32::try_from(door.max_session_expiry.as_secs()).unwrap_or(u32::MAX),
+        sessions: usize::try_from(door.max_sessions.get()).unwrap_or(usize::MAX),
         marks,
         ..MqttLimits::default()
     }

@@ -115,7 +115,7 @@ impl Hub {
 
     /// The session that a client gets at its home back end, if any. A will whose address lies elsewhere is not for it.
     fn session_at(&self, home: &str, client: &Client) -> Option<Arc<SessionTerms>> {
-        let terms = client.session.as_ref()?;
+        let terms = client.session.as_ref().filter(|terms| terms.at_broker)?;
         if self.backend(home).ok()?.capabilities().sessions != Support::Native {
             return None;
         }
@@ -211,6 +211,11 @@ static CAPABILITIES: Capabilities = Capabilities {
     sessions: Support::Native,
 };
 
+/// The same session where a door keeps it, and its will.
+fn kept_here(terms: &Arc<SessionTerms>) -> Arc<SessionTerms> {
+    Arc::new(SessionTerms { at_broker: false, will: None, ..SessionTerms::clone(terms) })
+}
+
 #[async_trait]
 impl Backend for Hub {
     fn capabilities(&self) -> &Capabilities {
@@ -233,9 +238,14 @@ impl Backend for Hub {
         if let Health::Away(why) = self.backend(&home)?.health().await {
             return Err(BackendError::Away { name: home.to_string(), why });
         }
-        let session = self.session_at(&home, client);
-        let connection = HubConnection::new(me, Client { session: None, ..client.clone() }, sink);
-        connection.enter(&home, &Client { session, ..client.clone() }).await?;
+        let at_home = self.session_at(&home, client);
+        let here = match &at_home {
+            // What it has elsewhere ends with the connection.
+            Some(_) => None,
+            None => client.session.as_ref().map(kept_here),
+        };
+        let connection = HubConnection::new(me, Client { session: here.clone(), ..client.clone() }, sink);
+        connection.enter(&home, &Client { session: at_home.or(here), ..client.clone() }).await?;
         Ok(Box::new(connection))
     }
 

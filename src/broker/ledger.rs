@@ -39,11 +39,15 @@ pub fn open(config: &Config, instance: &str, clock: &Arc<dyn Clock>) -> Result<A
 
 /// What the hub remembers there.
 pub fn memory(config: &Config, instance: &str, ledger: &Arc<Watched>) -> Memory {
-    let owner = match config.ledger {
+    Memory::new(Arc::clone(ledger), owner(config, instance))
+}
+
+/// Under which name it is written down whose something is.
+pub fn owner<'a>(config: &Config, instance: &'a str) -> &'a str {
+    match config.ledger {
         config::Ledger::File(_) => OWN,
         config::Ledger::Postgres(_) => instance,
-    };
-    Memory::new(Arc::clone(ledger), owner)
+    }
 }
 
 /// Looks once, and makes nothing: what is there, for people, or why it cannot be used.

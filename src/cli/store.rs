@@ -94,10 +94,7 @@ pub type Names = Box<dyn Fn(u64) -> Option<String>>;
 ///
 /// # Errors
 /// When there is no store, it may not be read, it is another version's, or a server has it that is in the way.
-pub fn run(
-    command: &StoreCommand,
-    names: impl FnOnce(&Path) -> Names,
-) -> Result<Answer, StoreError> {
+pub fn run(command: &StoreCommand, names: impl FnOnce(&Path) -> Names) -> Result<Answer, StoreError> {
     match command {
         StoreCommand::Inspect(target) => {
             let report = look(target, names)?;

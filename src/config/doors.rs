@@ -50,6 +50,12 @@ pub struct MqttDoor {
     /// From the accepted connection to the complete CONNECT.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
+    /// Longest time that a session is kept without its client (MQTT 5 §3.2.2.3.2). Zero: every session ends with its
+    /// connection.
+    #[serde(with = "duration")]
+    pub max_session_expiry: Duration,
+    /// Sessions that may outlive their connections, those that are connected among them; who wants one more is refused.
+    pub max_sessions: NonZeroU32,
 }
 
 /// `[doors.amqp]`
@@ -124,6 +130,8 @@ impl Default for MqttDoor {
             topic_alias_maximum: 32,
             max_keep_alive: Duration::ZERO,
             connect_timeout: Duration::from_secs(10),
+            max_session_expiry: Duration::from_secs(7 * 24 * 3600),
+            max_sessions: nonzero(100_000),
         }
     }
 }
@@ -197,6 +205,11 @@ impl Doors {
                     format!("{duration} is out of range; expected whole seconds, \"0s\" to \"65535s\""),
                 );
             }
+        }
+        if self.mqtt.max_session_expiry.subsec_nanos() != 0 {
+            let duration = duration::show(self.mqtt.max_session_expiry);
+            let key = at("mqtt", "max-session-expiry");
+            report.bad_value(&key, format!("{duration} is out of range; expected whole seconds"));
         }
         for (key, timeout) in [
             (at("mqtt", "connect-timeout"), self.mqtt.connect_timeout),

@@ -39,7 +39,7 @@ fn filled(path: &Path) -> Log {
     let (log, _) = Log::open(&path.join("log"), options, Arc::new(())).unwrap();
     let mut diary = Diary::new(1, Text);
     for position in 0..3 {
-        diary.queued(&Queued {
+        let message = Queued {
             body: "a job",
             position,
             size: 5,
@@ -49,7 +49,9 @@ fn filled(path: &Path) -> Log {
             attempts: 0,
             priority: 0,
             durable: true,
-        });
+            logged: false,
+        };
+        assert!(diary.queued(&message, false));
     }
     let mut commit = diary.commit;
     commit.put(7, b"topic", b"value").unwrap();

@@ -19,6 +19,7 @@ mod bad_input;
 mod bystander;
 mod http;
 mod mqtt_bad_input;
+mod mqtt_kept_sessions;
 mod mqtt_publish;
 mod mqtt_sessions;
 mod mqtt_subscribe;

@@ -97,7 +97,7 @@ async fn the_welcome_says_what_this_server_does() {
     let client = Mqtt5::connect_with(options).await.unwrap();
     assert!(!client.welcome.session_present);
     let properties = client.welcome.properties.clone().unwrap();
-    assert_eq!(properties.session_expiry_interval, Some(0), "sessions end with their connection");
+    assert_eq!(properties.session_expiry_interval, None, "what it asked for");
     assert_eq!(properties.receive_max, Some(1024));
     assert_eq!(properties.max_packet_size, Some(16 << 20));
     assert_eq!(properties.topic_alias_max, Some(32));

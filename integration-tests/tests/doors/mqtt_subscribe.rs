@@ -157,16 +157,22 @@ async fn subscriptions_tell_their_identifiers_and_overlapping_ones_give_a_copy_e
 }
 
 #[tokio::test]
-async fn a_subscription_is_granted_at_most_qos_1() {
+async fn a_message_comes_at_the_lower_of_its_qos_and_the_granted_one_mqtt_3_8_4_8() {
     let server = Server::start("").await;
     let mut client = Mqtt5::connect(server.mqtt(), "client").await;
-    assert_eq!(client.subscribe_as(Filter::new("a", QoS::ExactlyOnce)).await, GRANTED);
+    let exactly_once = SubscribeReasonCode::Success(QoS::ExactlyOnce);
+    assert_eq!(client.subscribe_as(Filter::new("a", QoS::ExactlyOnce)).await, exactly_once);
     let at_most_once = SubscribeReasonCode::Success(QoS::AtMostOnce);
     assert_eq!(client.subscribe_as(Filter::new("b", QoS::AtMostOnce)).await, at_most_once);
     client.publish("b", "1").await;
     let got = client.next().await;
     assert_eq!((payload(&got).as_str(), got.qos), ("1", QoS::AtMostOnce));
-    client.publish_once("a", "2").await;
+    for n in 0..300 {
+        client.publish_once("a", &n.to_string()).await;
+        let got = client.next().await;
+        assert_eq!((payload(&got), got.qos), (n.to_string(), QoS::ExactlyOnce));
+    }
+    client.publish("a", "1").await;
     assert_eq!(client.next().await.qos, QoS::AtLeastOnce);
 }
 
@@ -190,7 +196,7 @@ async fn one_packet_subscribes_to_many_filters_and_each_has_its_answer() {
     let list: Vec<u8> =
         filters.iter().flat_map(|(filter, qos)| [text(filter), vec![*qos]].concat()).collect();
     client.send(&packet(0x82, &[&[0, 5][..], &list].concat())).await;
-    assert_eq!(client.next().await, (0x90, vec![0, 5, 0, 1, 1, 0x80]), "[MQTT-3.9.3-1]");
+    assert_eq!(client.next().await, (0x90, vec![0, 5, 0, 1, 2, 0x80]), "[MQTT-3.9.3-1]");
 }
 
 #[tokio::test]

@@ -85,13 +85,7 @@ struct Lost {
 
 impl Report {
     /// Of what a survey found, at a time in milliseconds.
-    pub fn new(
-        dir: &Path,
-        held_by: Option<String>,
-        found: &Survey,
-        names: &Names,
-        now: u64,
-    ) -> Self {
+    pub fn new(dir: &Path, held_by: Option<String>, found: &Survey, names: &Names, now: u64) -> Self {
         let files = found.segments.iter().map(|segment| File {
             file: segment.file.clone(),
             id: segment.id,

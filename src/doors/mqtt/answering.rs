@@ -6,7 +6,7 @@ use linkspan_contract::Published;
 
 use super::handshake::Agreement;
 use super::publishing::State;
-use super::receipts::Answer;
+use super::receipts::{Answer, Due};
 use super::session::{Session, acknowledge};
 use super::translate;
 use super::work::{Asked, Verdict, Work};
@@ -40,6 +40,15 @@ impl State {
             let text = answer.text.as_deref().filter(|_| agreement.problem_information);
             let ack = Ack { reason_string: text, ..Ack::new(packet_id, answer.reason) };
             acknowledge(kind, ack, agreement.maximum, agreement.version, replies);
+        }
+    }
+}
+
+impl State {
+    /// What became of a PUBLISH whose connection is over: nobody is told, but one that failed may come again.
+    pub(super) fn forgo(&mut self, due: &Due) {
+        if due.kind == AckKind::Pubrec && due.answer.reason.is_error() {
+            self.received.remove(&due.packet_id);
         }
     }
 }
@@ -87,8 +96,14 @@ impl Session {
 
     /// Writes the answers that are due, in the order of the PUBLISHes.
     pub(super) fn answer_waiting(&mut self, work: &mut Work) {
-        while let Some((packet_id, kind, answer)) = self.publishing.state().receipts.pop() {
-            self.publishing.state().answer(packet_id, kind, answer, &self.agreement, &mut work.replies);
+        let state = self.publishing.state();
+        while let Some(due) = state.receipts.pop() {
+            if due.mute {
+                state.forgo(&due);
+            } else {
+                let Due { packet_id, kind, answer, .. } = due;
+                state.answer(packet_id, kind, answer, &self.agreement, &mut work.replies);
+            }
         }
     }
 }

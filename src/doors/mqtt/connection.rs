@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use self::turn::{Live, Step};
 use super::MqttDoor;
+use super::coordinator;
 use super::deliveries::Deliveries;
 use super::ending::Ending;
 use super::handshake::{self, Agreement, TurnedAway};
@@ -30,9 +31,6 @@ use crate::doors::listener::{ReadHalf, Stream};
 use crate::doors::outbound::Outbound;
 use crate::doors::{Stop, buffer, login};
 use crate::protocol::mqtt::{Connect, Framing, Packet, PacketType, ReasonCode, Sender, Version};
-
-/// How long a successor waits for the connection before it to be gone.
-const TAKE_OVER: Duration = Duration::from_secs(2);
 
 /// How long what a client still sends is read and thrown away: closing before would reset the connection, and with it
 /// the farewell that is under way.
@@ -69,14 +67,12 @@ pub(super) fn serve(
 async fn welcome(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: Stop) -> Option<Box<Live>> {
     watch(&door, &stop);
     let (mut read, write) = stream.split();
-    let mailbox = Arc::new(Mailbox::default());
     let marks = door.limits.marks;
     let outbound = Outbound::new(write, Deliveries::default(), marks);
-    let (mailbox_of_sink, counters) = (Arc::clone(&mailbox), Arc::clone(&door.counters));
-    let sink = Arc::new(Sink::new(outbound, marks.high, mailbox_of_sink, counters));
+    let sink = Arc::new(Sink::new(outbound, marks.high, Arc::clone(&door.counters)));
     let mut input = Input::default();
     let asked = OnceLock::new();
-    let entering = enter(&door, peer, &mut read, &mut input, &sink, &mailbox, &asked);
+    let entering = enter(&door, peer, &mut read, &mut input, &sink, &asked);
     let entered = tokio::select! {
         biased;
         () = stop.wanted() => None,
@@ -85,7 +81,7 @@ async fn welcome(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: St
             Err(_) => {
                 match asked.get() {
                     Some(version) => {
-                        let text = "the back end does not answer";
+                        let text = "the back end, or the client's connection before, does not answer";
                         tracing::warn!(%peer, "a client was not let in: {text}");
                         let away = TurnedAway::new(ReasonCode::ServerUnavailable, text);
                         Counters::refused(away.reason.as_u8());
@@ -103,11 +99,11 @@ async fn welcome(door: Arc<MqttDoor>, stream: Stream, peer: SocketAddr, stop: St
         return None;
     };
     let keep_alive = KeepAlive::new(session.agreement.keep_alive);
-    Some(Box::new(Live::new(read, input, sink, mailbox, session, claim, keep_alive)))
+    Some(Box::new(Live::new(read, input, sink, session, claim, keep_alive)))
 }
 
 /// Has all connected clients told when Linkspan goes down: one task for all of them.
-fn watch(door: &Arc<MqttDoor>, stop: &Stop) {
+pub(super) fn watch(door: &Arc<MqttDoor>, stop: &Stop) {
     door.watched.call_once(|| {
         let (registry, wanted) = (Arc::clone(&door.registry), stop.wanted());
         tokio::spawn(async move {
@@ -125,7 +121,6 @@ async fn enter(
     read: &mut ReadHalf,
     input: &mut Input,
     sink: &Arc<Sink>,
-    mailbox: &Arc<Mailbox>,
     asked: &OnceLock<Version>,
 ) -> Option<(Session, Claim)> {
     let packet = read_connect(read, input, sink).await?;
@@ -141,7 +136,7 @@ async fn enter(
             return None;
         }
     };
-    match admit(door, peer, &connect, sink, mailbox, asked).await {
+    match admit(door, peer, &connect, sink, asked).await {
         Ok(welcomed) => Some(welcomed),
         Err(away) => {
             tracing::info!(%peer, client = connect.client_identifier, why = %away.text, "client refused");
@@ -196,7 +191,6 @@ async fn admit(
     peer: SocketAddr,
     connect: &Connect<'_>,
     sink: &Arc<Sink>,
-    mailbox: &Arc<Mailbox>,
     asked: &OnceLock<Version>,
 ) -> Result<(Session, Claim), TurnedAway> {
     let number = client_number();
@@ -206,27 +200,55 @@ async fn admit(
         let text = format!("user '{}' may not enter vhost '{}'", identity.user, door.vhost);
         return Err(TurnedAway::new(ReasonCode::NotAuthorized, text));
     }
-    let (claim, before) = door.registry.claim(&agreement.identifier, mailbox);
-    if let Some(before) = before {
-        // Its will is published, and its subscriptions are gone, before this one begins.
-        let _ = timeout(TAKE_OVER, before).await;
+    asked.get_or_init(|| connect.version);
+    let mut found = coordinator::find(door, &agreement.identifier).await;
+    found.settle(agreement.fresh(), &identity.user).await?;
+    if let Some(mailbox) = found.mailbox() {
+        sink.speak_to(mailbox);
     }
+    let (version, user) = (agreement.version, Arc::clone(&identity.user));
+    let resumed = found.resting().is_some();
+    tracing::debug!(%peer, client = %agreement.identifier, %user, ?version, resumed, "client connected");
+    let gone = || TurnedAway::new(ReasonCode::ServerUnavailable, "the client identifier went to another");
+    if resumed {
+        found.take_up(&agreement, sink).await?;
+        let (claim, session) = found.enter(agreement, sink).ok_or_else(gone)?;
+        return Ok((session, claim));
+    }
+    let mailbox = Arc::clone(found.mailbox().ok_or_else(gone)?);
+    let session = begin(door, number, agreement, user, sink, &mailbox).await?;
+    Ok((session, found.into_claim().ok_or_else(gone)?))
+}
+
+/// Begins a session.
+async fn begin(
+    door: &Arc<MqttDoor>,
+    number: u64,
+    agreement: Agreement,
+    user: Arc<str>,
+    sink: &Arc<Sink>,
+    mailbox: &Arc<Mailbox>,
+) -> Result<Session, TurnedAway> {
     let client = Client {
         number,
         identifier: Arc::clone(&agreement.identifier),
-        user: identity.user,
+        user: Arc::clone(&user),
         vhost: Arc::clone(&door.vhost),
         session: Some(Arc::new(agreement.terms())),
     };
-    asked.get_or_init(|| connect.version);
     let mut connection = door.backend.connect(&client, Arc::clone(sink) as Arc<dyn DeliverySink>).await?;
     let lane = connection.lane(Arc::clone(mailbox) as _, Arc::clone(mailbox) as _).await?;
-    let mut welcome = Vec::new();
-    agreement.welcome(&door.limits, connection.session(), &mut welcome).map_err(|error| {
-        TurnedAway::new(ReasonCode::PacketTooLarge, format!("the client takes no CONNACK: {error}"))
-    })?;
-    let (version, maximum) = (agreement.version, agreement.maximum);
-    tracing::debug!(%peer, client = %agreement.identifier, user = %client.user, ?version, "client connected");
+    let (tenure, present, kept) = match connection.session() {
+        Some(session) => (None, session.resumed, session.keep),
+        None => {
+            let tenure = door.tenure(&agreement.identifier, &user, agreement.keep())?;
+            let kept = tenure.as_ref().map_or(0, |tenure| tenure.keep);
+            (tenure, false, kept)
+        }
+    };
+    let welcome = agreement.welcome(&door.limits, present, kept)?;
+    let receiver = agreement.receiver();
+    let keeps = tenure.is_some();
     let mut session = Session::new(Parts {
         agreement,
         connection,
@@ -235,16 +257,23 @@ async fn admit(
         limits: Arc::clone(&door.limits),
         retained: Arc::clone(&door.retained),
         counters: Arc::clone(&door.counters),
+        tenure,
     });
     if session.kept {
         let refused = |why: Refused| TurnedAway::new(ReasonCode::ServerUnavailable, why.to_string());
         session.take_up().await.map_err(refused)?;
     }
+    session
+        .write_down()
+        .await
+        .map_err(|ending| TurnedAway::new(ReasonCode::ServerUnavailable, ending.to_string()))?;
     {
         let mut guard = sink.outbound.lock();
         let (deliveries, out) = guard.parts();
-        deliveries.receiver.version = version;
-        deliveries.receiver.maximum = maximum;
+        deliveries.receiver = receiver;
+        if keeps {
+            deliveries.keep();
+        }
         out.extend_from_slice(&welcome);
         guard.appended();
     }
@@ -252,7 +281,7 @@ async fn admit(
     if session.kept {
         session.begin();
     }
-    Ok((session, claim))
+    Ok(session)
 }
 
 /// Reads and throws away what the client still sends, for a while.
@@ -308,8 +337,8 @@ impl KeepAlive {
 impl Live {
     /// Says why, leaves the will, and closes.
     async fn end(self: Box<Self>, door: Arc<MqttDoor>, ending: Ending) {
-        let Self { mut read, sink, mut session, claim, successor, .. } = *self;
-        let agreement = session.agreement.clone();
+        let Self { mut read, sink, session, claim, successors, .. } = *self;
+        let agreement = &session.agreement;
         if let (true, Some(reason)) = (ending.is_violation(), ending.reason()) {
             Counters::protocol_error(reason.as_u8());
             tracing::info!(client = %agreement.identifier, why = %ending, "client disconnected");
@@ -318,11 +347,7 @@ impl Live {
         }
         sink.detach(&ending.farewell(agreement.version, agreement.maximum));
         sink.outbound.flush();
-        if ending.leaves_will() {
-            session.publish_will();
-        }
-        let _ = timeout(TAKE_OVER, session.close(ending.leaves_will())).await;
-        drop((claim, successor));
+        coordinator::part(&door, session, claim, &ending, successors).await;
         sink.outbound.finish(door.limits.farewell).await;
         if !matches!(ending, Ending::Gone(_)) {
             linger(&mut read).await;

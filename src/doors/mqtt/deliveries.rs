@@ -1,16 +1,23 @@
 //! What is on its way to one client: its subscriptions, packet identifiers and the bytes that are appended for it. All of
 //! it lies under the lock of the connection's outbound side.
 
+mod resending;
+
+use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use linkspan_contract::{Batch, DeliveryTag, Message, Pick, Settled, Settlement, SubscriptionKey};
+use linkspan_contract::{Batch, DeliveryTag, Kept, Message, Pick, Settled, Settlement, SubscriptionKey};
 
-use super::inflight::Inflight;
+use self::resending::Resending;
+pub(super) use self::resending::Written;
+use super::ending::Ending;
+use super::inflight::{Heard, Inflight};
 use super::metric::Tally;
 use super::overtaking::Overtaking;
 use super::translate::delivery::{Receiver, Terms};
 use super::translate::{settlement, undeliverable};
-use crate::protocol::mqtt::{ReasonCode, Version};
+use super::work::Acked;
+use crate::protocol::mqtt::{Ack, AckKind, Packet, Qos, ReasonCode, Version};
 
 /// The key of retained messages that a new subscription brings: they take credit, but no back end waits for them.
 pub(super) const RETAINED: SubscriptionKey = SubscriptionKey { subscription: u32::MAX, part: 0 };
@@ -22,6 +29,8 @@ pub(super) struct Subscribed {
     pub number: u32,
     /// Sent along with each message.
     pub identifier: Option<NonZeroU32>,
+    /// It was granted QoS 2.
+    pub exactly_once: bool,
     /// Messages keep their RETAIN flag.
     pub retain_as_published: bool,
 }
@@ -39,6 +48,20 @@ pub(super) struct Deliveries {
     overtaking: Option<Box<Overtaking>>,
     subscriptions: Vec<Subscribed>,
     discarded: Vec<Settled>,
+    /// The session may outlive this connection: retained messages on their way are kept.
+    keeps: bool,
+    /// Retained messages that are on their way, by packet identifier.
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
+    replayed: Option<Box<BTreeMap<NonZeroU16, Replayed>>>,
+    /// While the session is taken up again.
+    resending: Option<Box<Resending>>,
+}
+
+/// A retained message that is on its way: no back end would give it again.
+#[derive(Debug)]
+struct Replayed {
+    message: Kept,
+    terms: Terms,
 }
 
 /// Where packets are appended, and what that came to.
@@ -65,11 +88,33 @@ impl Default for Deliveries {
             overtaking: None,
             subscriptions: Vec::new(),
             discarded: Vec::new(),
+            keeps: false,
+            replayed: None,
+            resending: None,
         }
     }
 }
 
 impl Deliveries {
+    /// The session may outlive this connection.
+    pub(super) fn keep(&mut self) {
+        self.keeps = true;
+    }
+
+    /// Takes everything out, to be moved to another socket; nothing is taken here any more.
+    pub(super) fn leave(&mut self) -> Self {
+        let left = std::mem::replace(self, Self { detached: true, ..Self::default() });
+        self.receiver = left.receiver;
+        Self { detached: false, resending: None, ..left }
+    }
+
+    fn forget_replayed(&mut self, packet_id: NonZeroU16) {
+        if let Some(replayed) = &mut self.replayed {
+            replayed.remove(&packet_id);
+        }
+        self.replayed.take_if(|replayed| replayed.is_empty());
+    }
+
     /// Adds a subscription, or changes the one of that number.
     pub(super) fn subscribe(&mut self, subscribed: Subscribed) {
         match self.place(subscribed.number) {
@@ -116,19 +161,58 @@ impl Deliveries {
         self.overtaking.take_if(|overtaking| overtaking.is_idle());
     }
 
-    /// What the client has acknowledged, as runs to be settled; says how many deliveries that are.
-    pub(super) fn settle(&mut self, acks: &[(NonZeroU16, ReasonCode)], runs: &mut Vec<Settled>) -> u32 {
+    /// What the client has acknowledged, as runs to be settled, and the PUBRELs that answer PUBRECs; says how many more
+    /// deliveries it may have.
+    ///
+    /// # Errors
+    /// When it acknowledges a delivery as if it had come at another QoS.
+    pub(super) fn settle(
+        &mut self,
+        acks: &[Acked],
+        runs: &mut Vec<Settled>,
+        replies: &mut Vec<u8>,
+    ) -> Result<u32, Ending> {
+        let version = self.receiver.version;
+        let mut release = |packet_id, reason| {
+            // It always fits: it has no diagnostics.
+            let _ = Packet::Pubrel(Ack::new(packet_id, reason)).encode(version, replies);
+        };
         let mut count = 0;
-        let Some(inflight) = &mut self.inflight else { return 0 };
-        for (packet_id, reason) in acks {
-            // An identifier that stands for nothing is a repeated PUBACK: nothing is to be done.
-            let Some((key, tag)) = inflight.take(*packet_id) else { continue };
-            count += 1;
-            if key != RETAINED {
-                add_run(runs, key, tag, 1, settlement(*reason));
+        let mut replayed = Vec::new();
+        let inflight = self.inflight.get_or_insert_default();
+        for Acked { kind, packet_id, reason } in acks {
+            match inflight.hear(*kind, *packet_id, reason.is_error()) {
+                Heard::Over(key, tag) => {
+                    count += 1;
+                    match key {
+                        RETAINED => replayed.push(*packet_id),
+                        _ => add_run(runs, key, tag, 1, settlement(*reason)),
+                    }
+                }
+                Heard::Received(key, tag) => {
+                    match key {
+                        RETAINED => replayed.push(*packet_id),
+                        _ => add_run(runs, key, tag, 1, Settlement::Accept),
+                    }
+                    release(*packet_id, ReasonCode::Success);
+                }
+                Heard::ReceivedBefore => release(*packet_id, ReasonCode::Success),
+                Heard::Complete => count += 1,
+                Heard::Unknown if *kind == AckKind::Pubrec && !reason.is_error() => {
+                    release(*packet_id, ReasonCode::PacketIdentifierNotFound);
+                }
+                // Repeated: nothing is to be done.
+                Heard::Unknown => {}
+                Heard::Unexpected => {
+                    return Err(Ending::violated(
+                        ReasonCode::ProtocolError,
+                        "an acknowledgement is not of the kind that its PUBLISH has [MQTT-4.3.2-3] [MQTT-4.3.3-3]",
+                    ));
+                }
             }
         }
-        count
+        replayed.into_iter().for_each(|packet_id| self.forget_replayed(packet_id));
+        Ok(count)
     }
 
     /// Deliveries that were taken and not sent: they have to be settled, and count as many.
@@ -161,8 +245,8 @@ impl Deliveries {
                 let sent = if passing.count > 0 {
                     let inflight = &mut self.inflight;
                     let mut next = tag;
-                    passing.append(rest, terms, to.out, || {
-                        let packet_id = inflight.get_or_insert_default().allot(pick.key, next);
+                    passing.append(rest, terms, to.out, |exactly_once| {
+                        let packet_id = inflight.get_or_insert_default().allot(pick.key, next, exactly_once);
                         next += 1;
                         packet_id
                     })
@@ -227,6 +311,8 @@ impl Deliveries {
         }
         let terms = Terms {
             acknowledged: !pick.settled,
+            exactly_once: subscribed.exactly_once,
+            again: false,
             retain_as_published: subscribed.retain_as_published,
             retained: false,
             age: pick.age,
@@ -250,7 +336,11 @@ impl Deliveries {
                 prepared.append(None, to.out);
                 return true;
             }
-            Ok(prepared) => match self.inflight.get_or_insert_default().allot(key, tag) {
+            Ok(prepared) => match self.inflight.get_or_insert_default().allot(
+                key,
+                tag,
+                terms.qos(message.flags) == Qos::ExactlyOnce,
+            ) {
                 Some(packet_id) => {
                     prepared.append(Some(packet_id), to.out);
                     return true;
@@ -262,21 +352,31 @@ impl Deliveries {
                 undeliverable(why)
             }
         };
-        if terms.acknowledged && key != RETAINED {
+        if terms.acknowledged {
             add_run(&mut self.discarded, key, tag, 1, outcome);
         }
         false
     }
 
     /// Appends a retained message for a new subscription.
-    pub(super) fn append_retained(
-        &mut self,
-        batch: &Batch<'_>,
-        message: &Message,
-        terms: Terms,
-        to: &mut Writer<'_>,
-    ) -> bool {
-        let sent = self.append_one(batch, message, RETAINED, 0, terms, to);
+    pub(super) fn append_retained(&mut self, kept: &Kept, terms: Terms, to: &mut Writer<'_>) -> bool {
+        let (batch, message) = (kept.batch.batch(), kept.message());
+        let sent = match self.receiver.prepare(&batch, &message, &terms, &mut to.list) {
+            Ok(prepared) if !terms.acknowledged => prepared.append(None, to.out),
+            Ok(prepared) => {
+                let exactly_once = terms.qos(message.flags) == Qos::ExactlyOnce;
+                let packet_id = self.inflight.get_or_insert_default().allot(RETAINED, 0, exactly_once);
+                if let (Some(packet_id), true) = (packet_id, self.keeps) {
+                    let replayed = Replayed { message: kept.clone(), terms };
+                    self.replayed.get_or_insert_default().insert(packet_id, replayed);
+                }
+                packet_id.is_some() && prepared.append(packet_id, to.out)
+            }
+            Err(why) => {
+                to.tally.dropped(why);
+                false
+            }
+        };
         to.tally.sent += u64::from(sent);
         sent
     }

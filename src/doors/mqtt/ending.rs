@@ -42,6 +42,9 @@ pub(super) enum Ending {
     /// The way to the back end is lost.
     #[error("the back end is lost: {0}")]
     Lost(Arc<str>),
+    /// What the client asked for could not be written down, so that it would not outlive a restart.
+    #[error("the session could not be written down: {0}")]
+    NotWritten(Box<str>),
     /// Linkspan goes down.
     #[error("Linkspan is shutting down")]
     ShuttingDown,
@@ -70,7 +73,7 @@ impl Ending {
             Self::Refused(_) => ReasonCode::QuotaExceeded,
             Self::Silent => ReasonCode::KeepAliveTimeout,
             Self::TakenOver => ReasonCode::SessionTakenOver,
-            Self::Lost(_) => ReasonCode::ServerBusy,
+            Self::Lost(_) | Self::NotWritten(_) => ReasonCode::ServerBusy,
             Self::ShuttingDown => ReasonCode::ServerShuttingDown,
         })
     }
@@ -132,6 +135,7 @@ mod tests {
             Ending::unsubscribed(Ended::RouteChanged).unwrap(),
             Ending::unsubscribed(Ended::LimitExceeded { bytes: 1 }).unwrap(),
             Ending::Lost("x".into()),
+            Ending::NotWritten("x".into()),
             Ending::ShuttingDown,
         ];
         for ending in endings {

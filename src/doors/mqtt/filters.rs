@@ -1,8 +1,11 @@
 //! A client's subscriptions by their filters.
 
+use std::num::NonZeroU32;
+
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use super::deliveries::Subscribed;
 use crate::protocol::mqtt::Qos;
 
 /// Up to as many are looked through one by one: most clients have one or a few.
@@ -17,6 +20,22 @@ pub(super) struct Held {
     pub qos: Qos,
     /// Whether the client's own messages are left out.
     pub no_local: bool,
+    /// Whether messages keep their RETAIN flag.
+    pub retain_as_published: bool,
+    /// Sent along with each message.
+    pub identifier: Option<NonZeroU32>,
+}
+
+impl Held {
+    /// What a delivery has to know of it.
+    pub(super) const fn subscribed(&self) -> Subscribed {
+        Subscribed {
+            number: self.number,
+            identifier: self.identifier,
+            exactly_once: matches!(self.qos, Qos::ExactlyOnce),
+            retain_as_published: self.retain_as_published,
+        }
+    }
 }
 
 /// A list that becomes a table when it is long.
@@ -71,6 +90,16 @@ impl Filters {
         }
     }
 
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Held)> {
+        let (few, many) = match self {
+            Self::Few(list) => (Some(list), None),
+            Self::Many(table) => (None, Some(table)),
+        };
+        let few = few.into_iter().flatten().map(|(filter, held)| (&**filter, held));
+        few.chain(many.into_iter().flat_map(|table| table.iter()).map(|(filter, held)| (&**filter, held)))
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         match self {
@@ -85,7 +114,7 @@ mod tests {
     use super::*;
 
     fn held(number: u32) -> Held {
-        Held { number, qos: Qos::AtMostOnce, no_local: false }
+        Held { number, qos: Qos::AtMostOnce, no_local: false, retain_as_published: false, identifier: None }
     }
 
     #[test]
@@ -96,7 +125,7 @@ mod tests {
                 filters.insert(format!("f/{number}").into(), held(number + 1000));
                 filters.insert(format!("f/{number}").into(), held(number));
             }
-            assert_eq!(filters.len(), count as usize);
+            assert_eq!((filters.len(), filters.iter().count()), (count as usize, count as usize));
             for number in (0..count).step_by(2) {
                 assert_eq!(filters.remove(&format!("f/{number}")), Some(held(number)));
                 assert_eq!(filters.remove(&format!("f/{number}")), None);

@@ -5,10 +5,11 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use linkspan_contract::session::FOREVER;
-use linkspan_contract::{BackendError, SessionState, SessionTerms};
+use linkspan_contract::{BackendError, SessionTerms};
 
 use super::limits::Limits;
 use super::translate::connect_reason;
+use super::translate::delivery::Receiver;
 use super::will::Testament;
 use crate::identity::{Credentials, Denied};
 use crate::protocol::mqtt::{
@@ -117,18 +118,11 @@ impl Agreement {
         }
     }
 
-    /// The CONNACK that says so. Where the back end keeps no `session` there is none from before, and it ends with its
-    /// connection.
+    /// The CONNACK that says so: whether there is a session from before, and for how many seconds it is kept.
     ///
     /// # Errors
     /// When it is larger than the client takes.
-    pub(super) fn welcome(
-        &self,
-        limits: &Limits,
-        session: Option<SessionState>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let kept = session.map_or(0, |session| session.keep);
+    pub(super) fn welcome(&self, limits: &Limits, present: bool, kept: u32) -> Result<Vec<u8>, TurnedAway> {
         let properties = ConnackProperties {
             session_expiry_interval: (kept != self.keep).then_some(kept),
             receive_maximum: Some(limits.receive_maximum).filter(|maximum| maximum.get() < u16::MAX),
@@ -142,12 +136,27 @@ impl Agreement {
             server_keep_alive: self.keep_alive_changed.then_some(self.keep_alive),
             ..ConnackProperties::default()
         };
-        let connack = Connack {
-            session_present: session.is_some_and(|session| session.resumed),
-            reason: ReasonCode::Success,
-            properties,
-        };
-        Packet::Connack(connack).encode_within(self.maximum, self.version, out)
+        let connack = Connack { session_present: present, reason: ReasonCode::Success, properties };
+        let mut bytes = Vec::new();
+        Packet::Connack(connack).encode_within(self.maximum, self.version, &mut bytes).map_err(|error| {
+            TurnedAway::new(ReasonCode::PacketTooLarge, format!("the client takes no CONNACK: {error}"))
+        })?;
+        Ok(bytes)
+    }
+
+    /// Whether the client wants no session from before.
+    pub(super) const fn fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Seconds for which it wants its session to be kept.
+    pub(super) const fn keep(&self) -> u32 {
+        self.keep
+    }
+
+    /// How it is sent messages.
+    pub(super) const fn receiver(&self) -> Receiver {
+        Receiver { version: self.version, maximum: self.maximum }
     }
 
     /// Whether a DISCONNECT may give the session a time to live: not when the CONNECT gave it none (§3.14.2.2.2).

@@ -26,10 +26,21 @@ pub struct Limits {
     pub farewell: Duration,
     /// Subscriptions of one connection.
     pub subscriptions: usize,
+    /// Sessions that may outlive their connections, those that are connected among them.
+    pub sessions: usize,
+    /// The longest time in seconds that a session is kept without its client; `u32::MAX`: whatever the client asks for.
+    pub session_expiry: u32,
     /// Levels of a topic filter.
     pub filter_levels: usize,
     /// When a client counts as congested, and as slow.
     pub marks: Marks,
+}
+
+impl Limits {
+    /// Seconds for which a session is kept whose client asks for `seconds`.
+    pub(super) fn kept_for(&self, seconds: u32) -> u32 {
+        seconds.min(self.session_expiry)
+    }
 }
 
 /// A packet of more bytes than this gets a buffer of its own instead of passing through the thread's.
@@ -51,6 +62,8 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             farewell: Duration::from_secs(2),
             subscriptions: 100_000,
+            sessions: 100_000,
+            session_expiry: 7 * 24 * 3600,
             filter_levels: 128,
             marks: Marks::default(),
         }

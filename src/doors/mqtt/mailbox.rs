@@ -1,29 +1,30 @@
 //! What other tasks have to say to a connection: receipts, events of its lane, a successor that wants its name.
 
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use linkspan_contract::{Ended, LaneEvent, LaneEvents, Receipt, ReceiptSink};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
-/// Held by the connection to its end: who waits for it to be gone sees it dropped.
-pub(super) type Successor = oneshot::Sender<()>;
+use super::registry::Successor;
 
 /// Filled by any task, emptied by the connection's own.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Mailbox {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     letters: Option<Box<Letters>>,
     owner: Option<Waker>,
+    /// Nobody looks into it any more.
+    closed: bool,
 }
 
 /// What has come since the last look.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Letters {
     /// Receipts that the lane did not know at once.
     pub receipts: Vec<Receipt>,
@@ -31,8 +32,8 @@ pub(super) struct Letters {
     pub discards: bool,
     /// A subscription was ended by the back end.
     pub ended: Option<Ended>,
-    /// Another connection has the client identifier now.
-    pub successor: Option<Successor>,
+    /// Other connections want the client identifier, in the order in which they have come.
+    pub successors: Vec<Successor>,
     /// The lane is over, and why.
     pub closed: Option<Arc<str>>,
     /// Another client has the session at the back end.
@@ -61,7 +62,7 @@ impl Mailbox {
             inner.owner = Some(cx.waker().clone());
         }
         let ends = |letters: &Letters| {
-            letters.successor.is_some() || letters.closed.is_some() || letters.taken_over || letters.stop
+            !letters.successors.is_empty() || letters.closed.is_some() || letters.taken_over || letters.stop
         };
         inner.letters.as_deref().is_some_and(ends)
     }
@@ -76,9 +77,18 @@ impl Mailbox {
         self.post(|letters| letters.ended = Some(why));
     }
 
-    /// Another connection takes the client identifier; `successor` is dropped when this one is gone.
+    /// Another connection wants the client identifier.
     pub(super) fn take_over(&self, successor: Successor) {
-        self.post(|letters| letters.successor = Some(successor));
+        self.post(|letters| letters.successors.push(successor));
+    }
+
+    /// Throws away what is there and what comes.
+    pub(super) fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        let letters = inner.letters.take();
+        drop(inner);
+        drop(letters);
     }
 
     /// Linkspan goes down.
@@ -88,12 +98,21 @@ impl Mailbox {
 
     fn post(&self, write: impl FnOnce(&mut Letters)) {
         let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
         write(inner.letters.get_or_insert_default());
         let owner = inner.owner.take();
         drop(inner);
         if let Some(owner) = owner {
             owner.wake();
         }
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
     }
 }
 

@@ -15,6 +15,18 @@ pub(super) struct Counters {
     /// Messages and bytes from clients.
     pub received: Counter,
     pub received_bytes: Counter,
+    /// Sessions whose clients are away.
+    pub sessions_kept: Gauge,
+    /// Sessions that clients have come back to.
+    pub sessions_resumed: Counter,
+    /// Sessions that went from one connection to the next while the first was there.
+    pub sessions_taken_over: Counter,
+    /// Sessions whose time was over before their clients came back.
+    pub sessions_expired: Counter,
+    /// Sessions that ended while their clients were away because a subscription of theirs did.
+    pub sessions_lost: Counter,
+    /// Clients that were refused because as many sessions are kept as may be.
+    pub sessions_refused: Counter,
     sent: Counter,
     sent_bytes: Counter,
     slow: Counter,
@@ -33,6 +45,12 @@ impl Default for Counters {
             connected: counter!("linkspan_connections_total", "door" => DOOR),
             received: counter!("linkspan_messages_in_total", "door" => DOOR),
             received_bytes: counter!("linkspan_bytes_in_total", "door" => DOOR),
+            sessions_kept: gauge!("linkspan_sessions_kept"),
+            sessions_resumed: counter!("linkspan_sessions_resumed_total"),
+            sessions_taken_over: counter!("linkspan_sessions_taken_over_total"),
+            sessions_expired: counter!("linkspan_sessions_ended_total", "reason" => "expired"),
+            sessions_lost: counter!("linkspan_sessions_ended_total", "reason" => "subscription-ended"),
+            sessions_refused: counter!("linkspan_sessions_refused_total"),
             sent: counter!("linkspan_messages_out_total", "door" => DOOR),
             sent_bytes: counter!("linkspan_bytes_out_total", "door" => DOOR),
             slow: dropped("slow-client"),

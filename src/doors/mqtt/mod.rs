@@ -9,6 +9,7 @@
 //! | [`handshake`] | from CONNECT to CONNACK |
 //! | [`session`], [`publishing`], [`subscribing`] | what a client's packets mean |
 //! | [`sink`], [`deliveries`], [`inflight`] | what is on its way to a client, and not yet acknowledged |
+//! | [`coordinator`], [`resting`], [`away`], [`recall`], [`record`] | sessions whose clients are away, and what the ledger knows of them |
 //! | [`receipts`] | what a client published, and is not yet answered |
 //! | [`translate`] | MQTT's words and the contract's |
 //! | [`registry`], [`mailbox`] | client identifiers, and what other tasks have to say to a connection |
@@ -19,7 +20,9 @@
 
 mod aliases;
 mod answering;
+mod away;
 mod connection;
+mod coordinator;
 mod deliveries;
 mod ending;
 mod filters;
@@ -32,8 +35,11 @@ mod mailbox;
 mod metric;
 mod overtaking;
 mod publishing;
+mod recall;
 mod receipts;
+mod record;
 mod registry;
+mod resting;
 mod selector;
 mod session;
 mod sink;
@@ -46,13 +52,18 @@ mod will;
 mod work;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
 
-use linkspan_contract::Backend;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use linkspan_contract::{Backend, Clock, Ledger, SystemClock};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use self::limits::Limits;
 use self::metric::Counters;
+use self::recall::Written;
 use self::registry::Registry;
 pub use self::translate::forms;
 use super::listener::Stream;
@@ -72,6 +83,16 @@ pub struct MqttDoor {
     registry: Arc<Registry>,
     counters: Arc<Counters>,
     large: Arc<Semaphore>,
+    /// For sessions that may outlive their connections.
+    places: Arc<Semaphore>,
+    ledger: Option<Arc<dyn Ledger>>,
+    /// What this instance is called in the ledger.
+    owner: Arc<str>,
+    clock: Arc<dyn Clock>,
+    /// What the ledger knows of sessions was read.
+    taken_up: AtomicBool,
+    /// Sessions of the ledger that could not be made, by client identifier.
+    unmade: Mutex<HashMap<Arc<str>, Written, RandomState>>,
     watched: Once,
 }
 
@@ -87,6 +108,7 @@ impl MqttDoor {
         limits: Limits,
     ) -> Self {
         let large = input::permits(limits.large_packets);
+        let places = Arc::new(Semaphore::new(limits.sessions.min(Semaphore::MAX_PERMITS)));
         Self {
             backend,
             retained,
@@ -97,8 +119,21 @@ impl MqttDoor {
             registry: Arc::default(),
             counters: Arc::default(),
             large,
+            places,
+            ledger: None,
+            owner: "".into(),
+            clock: Arc::new(SystemClock),
+            taken_up: AtomicBool::new(true),
+            unmade: Mutex::default(),
             watched: Once::new(),
         }
+    }
+
+    /// The same door, whose sessions are written down in `ledger`, as those of `owner`: another instance keeps its own.
+    /// [`MqttDoor::take_up_sessions`] has to be called before it is served.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Arc<dyn Ledger>, owner: Arc<str>, clock: Arc<dyn Clock>) -> Self {
+        Self { ledger: Some(ledger), owner, clock, taken_up: AtomicBool::new(false), ..self }
     }
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
-use linkspan_contract::{Batch, Flags, Message, Published, Seq, TargetId};
+use linkspan_contract::{Batch, Flags, Lane, Message, Published, Receipt, Seq, TargetId};
 
 use super::aliases::Aliases;
 use super::ending::Ending;
@@ -63,6 +63,37 @@ impl Publishing {
     /// Why the connection has to end: a message was refused that MQTT 3.1.1 cannot be told of.
     pub(super) fn refused(&mut self) -> Option<Ending> {
         self.state.as_mut()?.refused.take().map(Ending::Refused)
+    }
+
+    /// The connection is over: packets that were not answered are sent again on the next one (MQTT 5 §4.4), which sets its
+    /// own topic aliases [MQTT-3.3.2-7] and begins with a full receive maximum [MQTT-4.9.0-1].
+    pub(super) fn rest(&mut self) {
+        if let Some(state) = &mut self.state {
+            (state.aliases, state.open, state.refused) = (Aliases::default(), 0, None);
+            state.receipts.mute();
+        }
+    }
+
+    /// Receipts have come while nobody is connected.
+    pub(super) fn hear(&mut self, runs: &[Receipt]) {
+        let state = self.state();
+        for run in runs {
+            state.receipts.settle(run.first, run.count, &translate::answer(&run.outcome));
+        }
+        while let Some(due) = state.receipts.pop() {
+            state.forgo(&due);
+        }
+    }
+
+    /// Publishes the message in a PUBLISH packet, for which nobody waits.
+    pub(super) fn publish_unasked(&mut self, packet: &[u8], version: Version, lane: &mut dyn Lane) {
+        if let Some(mut message) = reread(packet, 0, version) {
+            message.flags = message.flags.without(Flags::RECEIPT);
+            let topic = message.address.of(packet);
+            message.target = self.state().targets.find(topic, lane);
+            lane.publish(&Batch::new(packet, &[message], translate::form::of(version)));
+            lane.flush();
+        }
     }
 
     /// Messages published since the last call.
@@ -229,16 +260,6 @@ impl Session {
         work.in_rewritten = false;
         if let Some(state) = &mut self.publishing.state {
             state.targets.forget(&mut *self.lane);
-        }
-    }
-
-    /// Publishes a message that nobody waits for.
-    pub(super) fn publish_unasked(&mut self, packet: &[u8]) {
-        if let Some(mut message) = reread(packet, 0, self.agreement.version) {
-            message.flags = message.flags.without(Flags::RECEIPT);
-            let topic = message.address.of(packet);
-            message.target = self.publishing.state().targets.find(topic, &mut *self.lane);
-            self.lane.publish(&Batch::new(packet, &[message], translate::form::of(self.agreement.version)));
         }
     }
 }

@@ -38,6 +38,18 @@ struct Waiting {
     packet_id: NonZeroU16,
     kind: AckKind,
     answer: Option<Answer>,
+    /// The connection that it came by is over: nobody is answered.
+    mute: bool,
+}
+
+/// A PUBLISH whose answer is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    pub packet_id: NonZeroU16,
+    pub kind: AckKind,
+    pub answer: Answer,
+    /// Nobody is to be told.
+    pub mute: bool,
 }
 
 impl Receipts {
@@ -45,15 +57,23 @@ impl Receipts {
         self.waiting.is_empty()
     }
 
-    /// Whether a PUBLISH with this packet identifier waits.
-    pub(super) fn holds(&self, packet_id: NonZeroU16) -> bool {
-        self.waiting.iter().any(|waiting| waiting.packet_id == packet_id)
+    /// Whether a PUBLISH of QoS 2 with this packet identifier waits: it came again, so that it is answered whatever became
+    /// of the connection that it came by first.
+    pub(super) fn holds(&mut self, packet_id: NonZeroU16) -> bool {
+        let same = |waiting: &&mut Waiting| waiting.packet_id == packet_id && waiting.kind == AckKind::Pubrec;
+        let found = self.waiting.iter_mut().find(same);
+        found.map(|waiting| waiting.mute = false).is_some()
+    }
+
+    /// The connection is over: what waits is not answered on the next one.
+    pub(super) fn mute(&mut self) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.mute = true);
     }
 
     /// The next PUBLISH: its receipt is, or will be, number `seq`; without `answer` it is still to come. One that has an
     /// answer of its own takes the number of the one behind it.
     pub(super) fn push(&mut self, seq: Seq, packet_id: NonZeroU16, kind: AckKind, answer: Option<Answer>) {
-        self.waiting.push_back(Waiting { seq, packet_id, kind, answer });
+        self.waiting.push_back(Waiting { seq, packet_id, kind, answer, mute: false });
     }
 
     /// The receipts `first..first + count` have come.
@@ -66,13 +86,13 @@ impl Receipts {
     }
 
     /// The next one that can be answered.
-    pub(super) fn pop(&mut self) -> Option<(NonZeroU16, AckKind, Answer)> {
+    pub(super) fn pop(&mut self) -> Option<Due> {
         self.waiting.front()?.answer.as_ref()?;
-        let Waiting { packet_id, kind, answer, .. } = self.waiting.pop_front()?;
+        let Waiting { packet_id, kind, answer, mute, .. } = self.waiting.pop_front()?;
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
         }
-        Some((packet_id, kind, answer?))
+        Some(Due { packet_id, kind, answer: answer?, mute })
     }
 }
 
@@ -85,7 +105,7 @@ mod tests {
     }
 
     fn ready(receipts: &mut Receipts) -> Vec<u16> {
-        std::iter::from_fn(|| receipts.pop()).map(|(packet_id, ..)| packet_id.get()).collect()
+        std::iter::from_fn(|| receipts.pop()).map(|due| due.packet_id.get()).collect()
     }
 
     #[test]
@@ -100,7 +120,6 @@ mod tests {
         assert_eq!(ready(&mut receipts), [10, 11]);
         receipts.settle(2, 1, &Answer::SUCCESS);
         assert_eq!(ready(&mut receipts), [12, 13, 14]);
-        assert!(receipts.holds(id(15)) && !receipts.holds(id(14)));
         receipts.settle(5, 1, &Answer::SUCCESS);
         assert_eq!(ready(&mut receipts), [15]);
         assert!(receipts.is_empty());
@@ -115,8 +134,23 @@ mod tests {
         receipts.push(8, id(3), AckKind::Pubrec, None);
         assert!(ready(&mut receipts).is_empty());
         receipts.settle(7, 2, &Answer::SUCCESS);
-        assert_eq!(receipts.pop().unwrap(), (id(1), AckKind::Puback, Answer::SUCCESS));
-        assert_eq!(receipts.pop().unwrap(), (id(2), AckKind::Puback, refused));
-        assert_eq!(receipts.pop().unwrap(), (id(3), AckKind::Pubrec, Answer::SUCCESS));
+        let due = |packet_id, kind, answer| Due { packet_id, kind, answer, mute: false };
+        assert_eq!(receipts.pop(), Some(due(id(1), AckKind::Puback, Answer::SUCCESS)));
+        assert_eq!(receipts.pop(), Some(due(id(2), AckKind::Puback, refused)));
+        assert_eq!(receipts.pop(), Some(due(id(3), AckKind::Pubrec, Answer::SUCCESS)));
+    }
+
+    #[test]
+    fn what_waits_when_its_connection_ends_is_answered_only_when_it_comes_again_at_qos_2() {
+        let mut receipts = Receipts::default();
+        receipts.push(0, id(1), AckKind::Puback, None);
+        receipts.push(1, id(2), AckKind::Pubrec, None);
+        receipts.push(2, id(3), AckKind::Pubrec, None);
+        receipts.mute();
+        assert!(receipts.holds(id(3)), "it came again");
+        assert!(!receipts.holds(id(1)), "of QoS 1, so it is published again");
+        receipts.settle(0, 3, &Answer::SUCCESS);
+        let mute: Vec<bool> = std::iter::from_fn(|| receipts.pop()).map(|due| due.mute).collect();
+        assert_eq!(mute, [true, true, false]);
     }
 }

@@ -13,10 +13,11 @@ use super::handshake::Agreement;
 use super::limits::Limits;
 use super::metric::Counters;
 use super::publishing::Publishing;
+use super::resting::Tenure;
 use super::sink::Sink;
 use super::subscribing::{Request, Subscriptions};
 use super::translate;
-use super::work::Work;
+use super::work::{Acked, Work};
 use crate::protocol::mqtt::{
     Ack, AckKind, Disconnect, Frame, Framing, Packet, Publishes, ReasonCode, Sender, Version,
 };
@@ -31,6 +32,7 @@ pub(super) struct Parts {
     pub limits: Arc<Limits>,
     pub retained: Arc<Retained>,
     pub counters: Arc<Counters>,
+    pub tenure: Option<Box<Tenure>>,
 }
 
 /// One client's session.
@@ -49,7 +51,11 @@ pub(super) struct Session {
     pub(super) congested: bool,
     /// It is one at the back end, which sees to what outlives the connection.
     pub(super) kept: bool,
-    counters: Arc<Counters>,
+    /// The back end is asked for something.
+    pub(super) asking: bool,
+    /// It may outlive its connection here.
+    pub(super) tenure: Option<Box<Tenure>>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// How far a session has come with the bytes it was given.
@@ -75,7 +81,7 @@ pub(super) enum Next {
 impl Session {
     /// A session that has just begun.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { mut agreement, connection, lane, sink, limits, retained, counters } = parts;
+        let Parts { mut agreement, connection, lane, sink, limits, retained, counters, tenure } = parts;
         let session = connection.session();
         if session.is_some_and(|session| session.will) {
             agreement.will = None;
@@ -93,6 +99,8 @@ impl Session {
             subscriptions: Subscriptions::default(),
             kept: session.is_some(),
             congested: false,
+            asking: false,
+            tenure,
             counters,
         }
     }
@@ -138,14 +146,10 @@ impl Session {
     fn packet(&mut self, frame: &Frame<'_>, work: &mut Work) -> Result<Option<Next>, Ending> {
         let version = self.agreement.version;
         match Packet::decode(frame, version, Sender::Client)? {
-            Packet::Puback(ack) => work.acks.push((ack.packet_id, ack.reason)),
-            Packet::Pubrec(ack) => {
-                // Nothing is delivered at QoS 2, so there is nothing to release (§3.6.2.1).
-                let release = Ack::new(ack.packet_id, ReasonCode::PacketIdentifierNotFound);
-                reply(&Packet::Pubrel(release), version, work);
-            }
+            Packet::Puback(ack) => work.acks.push(acked(AckKind::Puback, &ack)),
+            Packet::Pubrec(ack) => work.acks.push(acked(AckKind::Pubrec, &ack)),
+            Packet::Pubcomp(ack) => work.acks.push(acked(AckKind::Pubcomp, &ack)),
             Packet::Pubrel(ack) => self.release(ack.packet_id, work),
-            Packet::Pubcomp(_) => {}
             Packet::Subscribe(subscribe) => {
                 return Ok(Some(Next::Request(Request::subscribe(&subscribe))));
             }
@@ -186,17 +190,22 @@ impl Session {
         }
         if let Some(seconds) = disconnect.session_expiry_interval {
             self.connection.keep_session(seconds);
+            if let Some(tenure) = &mut self.tenure {
+                tenure.keep = self.limits.kept_for(seconds);
+            }
         }
         Ending::Left(disconnect.reason)
     }
 
     /// Settles what was acknowledged, answers what was published, and lets everything be written.
-    pub(super) fn conclude(&mut self, work: &mut Work) {
-        if !work.acks.is_empty() {
-            self.settle(work);
-        }
+    ///
+    /// # Errors
+    /// When the client acknowledged what it was not sent that way.
+    pub(super) fn conclude(&mut self, work: &mut Work) -> Result<(), Ending> {
+        let settled = if work.acks.is_empty() { Ok(()) } else { self.settle(work) };
         self.reply(work);
         self.lane.flush();
+        settled
     }
 
     /// Sends the replies that have gathered.
@@ -208,14 +217,15 @@ impl Session {
         }
     }
 
-    fn settle(&mut self, work: &mut Work) {
-        let count = self.sink.outbound.lock().state().settle(&work.acks, &mut work.runs);
-        work.acks.clear();
-        if !work.runs.is_empty() {
-            self.lane.settle(&work.runs);
-            work.runs.clear();
+    fn settle(&mut self, work: &mut Work) -> Result<(), Ending> {
+        let Work { acks, runs, replies, .. } = work;
+        let settled = self.sink.outbound.lock().state().settle(acks, runs, replies);
+        acks.clear();
+        if !runs.is_empty() {
+            self.lane.settle(runs);
+            runs.clear();
         }
-        self.grant(count);
+        settled.map(|count| self.grant(count))
     }
 
     /// The client may have as many more deliveries.
@@ -275,8 +285,7 @@ impl Session {
     /// Publishes the will.
     pub(super) fn publish_will(&mut self) {
         if let Some(will) = self.agreement.will.take() {
-            self.publish_unasked(will.packet());
-            self.lane.flush();
+            self.publishing.publish_unasked(will.packet(), self.agreement.version, &mut *self.lane);
         }
     }
 
@@ -297,6 +306,10 @@ impl Session {
         };
         reply(&Packet::Pubcomp(Ack::new(packet_id, reason)), self.agreement.version, work);
     }
+}
+
+const fn acked(kind: AckKind, ack: &Ack<'_>) -> Acked {
+    Acked { kind, packet_id: ack.packet_id, reason: ack.reason }
 }
 
 /// Appends a small packet for the client.

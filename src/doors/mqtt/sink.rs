@@ -1,11 +1,11 @@
 //! A client connection's outbound side: what back ends deliver into.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use linkspan_contract::{Batch, Delivered, DeliverySink, Ended, Kept, Pick, SubscriptionKey};
 
-use super::deliveries::{Deliveries, Writer};
+use super::deliveries::{Deliveries, Writer, Written};
 use super::mailbox::Mailbox;
 use super::metric::{Counters, Tally};
 use super::translate::delivery::Terms;
@@ -19,20 +19,33 @@ const HARD: usize = 16;
 pub(super) struct Sink {
     /// The unsent bytes and the session's deliveries.
     pub outbound: Outbound<Deliveries>,
-    mailbox: Arc<Mailbox>,
+    /// The session's, once it is known which that is.
+    mailbox: OnceLock<Arc<Mailbox>>,
     counters: Arc<Counters>,
     hard: usize,
 }
 
 impl Sink {
-    /// A sink over `outbound`, whose high mark is `high` bytes; what the connection's task has to do is put into `mailbox`.
-    pub(super) fn new(
-        outbound: Outbound<Deliveries>,
-        high: usize,
-        mailbox: Arc<Mailbox>,
-        counters: Arc<Counters>,
-    ) -> Self {
-        Self { outbound, mailbox, counters, hard: high.saturating_mul(HARD) }
+    /// A sink over `outbound`, whose high mark is `high` bytes.
+    pub(super) fn new(outbound: Outbound<Deliveries>, high: usize, counters: Arc<Counters>) -> Self {
+        Self { outbound, mailbox: OnceLock::new(), counters, hard: high.saturating_mul(HARD) }
+    }
+
+    /// What the connection's task has to do is put into `mailbox`, from now on.
+    pub(super) fn speak_to(&self, mailbox: &Arc<Mailbox>) {
+        // One socket serves one session.
+        let _ = self.mailbox.set(Arc::clone(mailbox));
+    }
+
+    /// Appends packets that gathered while the session was taken up again.
+    pub(super) fn append_again(&self, guard: &mut Guard<'_, Deliveries>, packets: Vec<Written>) {
+        for Written { head, body } in packets {
+            guard.parts().1.extend_from_slice(&head);
+            if let Some(body) = body {
+                guard.push_shared(body);
+            }
+        }
+        guard.appended();
     }
 
     /// Appends packets of the door's own.
@@ -58,13 +71,11 @@ impl Sink {
         terms: Terms,
     ) -> bool {
         let mut tally = Tally::default();
-        let batch = retained.batch.batch();
         let (deliveries, out) = guard.parts();
         let before = out.len();
-        let sent =
-            deliveries.append_retained(&batch, &retained.message(), terms, &mut Writer::new(out, &mut tally));
+        let sent = deliveries.append_retained(retained, terms, &mut Writer::new(out, &mut tally));
         tally.bytes += (out.len() - before) as u64;
-        if sent && let Some(bytes) = batch.body.and_then(in_memory) {
+        if sent && let Some(bytes) = retained.batch.batch().body.and_then(in_memory) {
             guard.push_shared(bytes.clone());
         }
         guard.appended();
@@ -82,6 +93,7 @@ impl DeliverySink for Sink {
         }
         let drop_settled = guard.is_slow() || guard.backlog() > self.hard;
         match batch.body {
+            _ if guard.state().is_again() => guard.state().gather(batch, picks, &mut tally),
             None => {
                 let (deliveries, out) = guard.parts();
                 let before = out.len();
@@ -103,8 +115,8 @@ impl DeliverySink for Sink {
         let discards = guard.state().has_discarded();
         drop(guard);
         self.counters.count(&tally);
-        if discards {
-            self.mailbox.discards();
+        if let (true, Some(mailbox)) = (discards, self.mailbox.get()) {
+            mailbox.discards();
         }
         if congested { Delivered::Congested } else { Delivered::Taken }
     }
@@ -118,6 +130,8 @@ impl DeliverySink for Sink {
     }
 
     fn ended(&self, _key: SubscriptionKey, why: Ended) {
-        self.mailbox.ended(why);
+        if let Some(mailbox) = self.mailbox.get() {
+            mailbox.ended(why);
+        }
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use linkspan_contract::address::is_topic;
 use linkspan_contract::backend::Retained;
-use linkspan_contract::{Flags, Refused, Settle, Source, SubscriptionKey, Wishes};
+use linkspan_contract::{Credit, Flags, Lane, Refused, Settle, Source, SubscriptionKey, Wishes};
 use smallvec::SmallVec;
 
 use super::deliveries::{Deliveries, Subscribed};
 use super::ending::Ending;
 use super::filters::{Filters, Held};
+use super::record::Line;
 use super::selector::select;
 use super::session::Session;
 use super::translate::delivery::Terms;
@@ -38,9 +39,9 @@ pub(super) enum Request {
 /// What a client is subscribed to.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    held: Filters,
+    pub(super) held: Filters,
     /// The number of the next one: no other has it again, for what is unacknowledged may outlive its subscription.
-    next: u32,
+    pub(super) next: u32,
     /// Retained messages that wait until the client has room; most never do.
     #[allow(clippy::box_collection, reason = "idle clients hold one word instead of four")]
     waiting: Option<Box<VecDeque<Waiting>>>,
@@ -74,6 +75,30 @@ struct Failure {
 }
 
 impl Subscriptions {
+    /// Makes a subscription that was written down, to be started.
+    pub(super) async fn take_up(
+        &mut self,
+        line: &Line,
+        qos: Qos,
+        levels: usize,
+        lane: &mut dyn Lane,
+        credit: Option<Arc<Credit>>,
+    ) -> Result<Held, Refused> {
+        let source = select(&line.filter, levels).map_err(|why| Refused::FilterInvalid(why.to_string()))?;
+        let mut how = linkspan_contract::Subscribe::new(settle(qos));
+        how.no_local = line.no_local;
+        lane.subscribe(&source, key(line.number), &how, credit).await?;
+        let held = Held {
+            number: line.number,
+            qos,
+            no_local: line.no_local,
+            retain_as_published: line.retain_as_published,
+            identifier: line.identifier,
+        };
+        self.held.insert(line.filter.clone(), held);
+        Ok(held)
+    }
+
     /// Retained messages for a subscription are not sent any more.
     fn forget_waiting(&mut self, number: u32) {
         if let Some(queue) = &mut self.waiting {
@@ -104,7 +129,7 @@ impl Request {
     }
 }
 
-const fn key(number: u32) -> SubscriptionKey {
+pub(super) const fn key(number: u32) -> SubscriptionKey {
     SubscriptionKey { subscription: number, part: 0 }
 }
 
@@ -119,7 +144,8 @@ impl Session {
         let credit = Some(Arc::clone(&self.credit));
         self.lane.subscribe(&Source::Session, key(number), &how, credit).await?;
         self.subscriptions.next += 1;
-        let subscribed = Subscribed { number, identifier: None, retain_as_published: true };
+        let subscribed =
+            Subscribed { number, identifier: None, exactly_once: false, retain_as_published: true };
         self.sink.outbound.lock().state().subscribe(subscribed);
         Ok(())
     }
@@ -168,6 +194,7 @@ impl Session {
                 }
             }
         }
+        self.write_down().await?;
         let reason_string =
             Some(&*text).filter(|text| !text.is_empty() && self.agreement.problem_information);
         let suback = Suback { packet_id, reason_string, user_properties: UserProperties::NONE, reasons };
@@ -213,7 +240,8 @@ impl Session {
             reason: ReasonCode::TopicFilterInvalid,
             text: unselectable.to_string(),
         })?;
-        let qos = options.qos.min(Qos::AtLeastOnce);
+        // Where the session is the back end's, QoS 2 ends here.
+        let qos = if self.kept { options.qos.min(Qos::AtLeastOnce) } else { options.qos };
         let before = self.subscriptions.held.get(&filter);
         let copies = matches!(source, Source::Filter(_));
         let replay = copies
@@ -222,18 +250,29 @@ impl Session {
                 RetainHandling::SendIfNew => before.is_none(),
                 RetainHandling::DoNotSend => false,
             };
-        let subscribed =
-            |number| Subscribed { number, identifier, retain_as_published: options.retain_as_published };
-        if let Some(held) = before
+        let held = |number| Held {
+            number,
+            qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            identifier,
+        };
+        if let Some(before) = before
             && !self.kept
-            && held.qos == qos
-            && held.no_local == options.no_local
+            && before.qos == qos
+            && before.no_local == options.no_local
         {
-            let subscribed = subscribed(held.number);
-            return Ok(Made { filter, subscribed, qos, start: false, replay });
+            let held = held(before.number);
+            self.subscriptions.held.insert(filter.clone(), held);
+            return Ok(Made { filter, subscribed: held.subscribed(), qos, start: false, replay });
         }
         if before.is_none() && self.subscriptions.held.len() >= self.limits.subscriptions {
             let text = format!("a connection may have {} subscriptions", self.limits.subscriptions);
+            return Err(Failure { reason: ReasonCode::QuotaExceeded, text });
+        }
+        if before.is_none() && !self.may_be_written_down(&filter) {
+            let text =
+                "the subscriptions of a session that is kept are more than its record has room for".into();
             return Err(Failure { reason: ReasonCode::QuotaExceeded, text });
         }
         let number = before.map_or(self.subscriptions.next, |held| held.number);
@@ -250,8 +289,9 @@ impl Session {
             text: format!("'{filter}': {refused}"),
         })?;
         self.subscriptions.next += u32::from(before.is_none());
-        self.subscriptions.held.insert(filter.clone(), Held { number, qos, no_local: options.no_local });
-        Ok(Made { filter, subscribed: subscribed(number), qos, start: true, replay })
+        let held = held(number);
+        self.subscriptions.held.insert(filter.clone(), held);
+        Ok(Made { filter, subscribed: held.subscribed(), qos, start: true, replay })
     }
 
     async fn end_subscription(&mut self, number: u32) {
@@ -273,6 +313,7 @@ impl Session {
                 None => ReasonCode::NoSubscriptionExisted,
             });
         }
+        self.write_down().await?;
         let user_properties = UserProperties::NONE;
         let unsuback = Unsuback { packet_id, reason_string: None, user_properties, reasons };
         self.answer(&Packet::Unsuback(unsuback), |_| {})
@@ -393,6 +434,8 @@ impl Session {
         }
         let terms = Terms {
             acknowledged,
+            exactly_once: waiting.qos == Qos::ExactlyOnce,
+            again: false,
             retain_as_published: true,
             retained: true,
             age: waiting.retained.age,

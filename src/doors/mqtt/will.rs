@@ -8,8 +8,7 @@ use super::publishing::reread;
 use super::translate;
 use crate::protocol::mqtt::{Error, Packet, Publish, PublishProperties, Version, Will};
 
-/// A will, kept as the PUBLISH that it will be. Where the door publishes it, it does so at once: sessions end with their
-/// connection there, so that a will delay interval never outlasts the session [MQTT-3.1.3-9].
+/// A will, kept as the PUBLISH that it will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Testament {
     packet: Box<[u8]>,
@@ -45,8 +44,18 @@ impl Testament {
         Some(linkspan_contract::Testament { message: batch.kept(0)?, delay: self.delay })
     }
 
+    /// One that was written down.
+    pub(super) fn of_packet(packet: Vec<u8>, delay: u32) -> Self {
+        Self { packet: packet.into(), delay }
+    }
+
     /// The PUBLISH.
     pub(super) fn packet(&self) -> &[u8] {
         &self.packet
+    }
+
+    /// Seconds between the connection's end and the message (MQTT 5 §3.1.3.2.2).
+    pub(super) const fn delay(&self) -> u32 {
+        self.delay
     }
 }

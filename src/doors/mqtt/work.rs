@@ -24,10 +24,18 @@ pub(super) struct Work {
     pub asked: Vec<Asked>,
     /// Packets for the client.
     pub replies: Vec<u8>,
-    /// What the client has acknowledged.
-    pub acks: Vec<(NonZeroU16, ReasonCode)>,
+    /// What the client has said of its deliveries.
+    pub acks: Vec<Acked>,
     /// The same as runs of deliveries.
     pub runs: Vec<Settled>,
+}
+
+/// A client's PUBACK, PUBREC or PUBCOMP.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Acked {
+    pub kind: AckKind,
+    pub packet_id: NonZeroU16,
+    pub reason: ReasonCode,
 }
 
 /// A PUBLISH that has to be answered.

@@ -100,7 +100,8 @@ impl Run {
             .map(|read| {
                 let (message, not_before) = remembered(&read).expect("a diary wrote it");
                 let body = u64::from_le_bytes(message.body.try_into().unwrap());
-                let Queued { position, size, since, deadline, attempts, priority, durable, logged, .. } = message;
+                let Queued { position, size, since, deadline, attempts, priority, durable, logged, .. } =
+                    message;
                 let message =
                     Queued { body, position, size, since, deadline, attempts, priority, durable, logged };
                 (message, not_before)

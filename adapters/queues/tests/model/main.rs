@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use linkspan_contract::{Credit, Settle};
-use linkspan_queues::{Absent, Assignment, Consumer, Direct, Effect, Journal, Limits, Offer, Pushed, Queue, Queued};
+use linkspan_queues::{
+    Absent, Assignment, Consumer, Direct, Effect, Journal, Limits, Offer, Pushed, Queue, Queued,
+};
 use proptest::prelude::*;
 
 use naive::Naive;

@@ -15,8 +15,8 @@ use crate::doors::listener::ReadHalf;
 use crate::doors::mqtt::MqttDoor;
 use crate::doors::mqtt::ending::Ending;
 use crate::doors::mqtt::input::Input;
-use crate::doors::mqtt::mailbox::{Letters, Mailbox, Successor};
-use crate::doors::mqtt::registry::Claim;
+use crate::doors::mqtt::mailbox::{Letters, Mailbox};
+use crate::doors::mqtt::registry::{Claim, Successor};
 use crate::doors::mqtt::session::{Next, Session, Taken};
 use crate::doors::mqtt::sink::Sink;
 use crate::doors::mqtt::subscribing::Request;
@@ -44,7 +44,7 @@ pub(super) struct Live {
     /// An alarm keeps back what is unread.
     pub(super) held: Option<Box<Held>>,
     permit: Option<Waiting<Result<OwnedSemaphorePermit, AcquireError>>>,
-    pub(super) successor: Option<Successor>,
+    pub(super) successors: Vec<Successor>,
     changed: bool,
     drained: bool,
 }
@@ -64,7 +64,6 @@ impl Live {
         read: ReadHalf,
         input: Input,
         sink: Arc<Sink>,
-        mailbox: Arc<Mailbox>,
         session: Session,
         claim: Claim,
         keep_alive: Option<KeepAlive>,
@@ -74,13 +73,13 @@ impl Live {
             input,
             sink,
             owner: Owner::default(),
-            mailbox,
+            mailbox: Arc::clone(claim.mailbox()),
             keep_alive,
             held: None,
             session,
             claim,
             permit: None,
-            successor: None,
+            successors: Vec::new(),
             changed: false,
             drained: false,
         }
@@ -91,15 +90,18 @@ impl Live {
     pub(super) async fn carry_out(&mut self, request: Option<Request>) -> Result<(), Ending> {
         let Self { session, sink, owner, drained, read, input, keep_alive, mailbox, .. } = self;
         let mut ahead = Ahead::default();
+        session.asking = true;
         let mut asking = Box::pin(async {
-            match request {
+            let answered = match request {
                 Some(request) => session.carry_out(request).await,
                 None => {
                     session.lane.refresh().await;
                     session.lane.flush();
                     Ok(())
                 }
-            }
+            };
+            session.asking = false;
+            answered
         });
         poll_fn(|cx| {
             match sink.outbound.poll_owner(cx, owner) {
@@ -187,7 +189,8 @@ impl Live {
 
     /// Deals with what other tasks have said.
     fn heed(&mut self, letters: Letters) -> Result<(), Ending> {
-        let Letters { receipts, discards, ended, successor, closed, taken_over, changed, stop } = letters;
+        let Letters { receipts, discards, ended, successors, closed, taken_over, changed, stop } = letters;
+        self.successors.extend(successors);
         if !receipts.is_empty() {
             Work::with(|work| self.session.receipts(&receipts, work))?;
         }
@@ -207,8 +210,7 @@ impl Live {
         if stop {
             return Err(Ending::ShuttingDown);
         }
-        if successor.is_some() {
-            self.successor = successor;
+        if !self.successors.is_empty() {
             return Err(Ending::TakenOver);
         }
         Ok(())
@@ -339,11 +341,11 @@ impl Live {
         let session = &mut self.session;
         Poll::Ready(Work::with(|work| {
             let taken = session.take_large(&packet, work);
-            session.conclude(work);
+            let concluded = session.conclude(work);
             let refused = session.publishing.refused().map_or(Ok(()), Err);
             let messages = session.publishing.take_count();
             session.count_received(messages, count as u64);
-            taken.and(refused).map(|()| (count, None))
+            taken.and(concluded).and(refused).map(|()| (count, None))
         }))
     }
 }
@@ -351,8 +353,10 @@ impl Live {
 /// Lets the session deal with what was received.
 pub(super) fn deal_with(session: &mut Session, received: &[u8], count: usize) -> Taken {
     Work::with(|work| {
-        let taken = session.take(received, work);
-        session.conclude(work);
+        let mut taken = session.take(received, work);
+        if let (Err(ending), false) = (session.conclude(work), matches!(taken.next, Next::End(_))) {
+            taken.next = Next::End(ending);
+        }
         let messages = session.publishing.take_count();
         session.count_received(messages, count as u64);
         taken

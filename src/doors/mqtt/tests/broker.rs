@@ -42,6 +42,18 @@ struct State {
     wakers: Vec<std::task::Waker>,
     refreshed: usize,
     kept: Vec<backend::Retained>,
+    /// What is not settled.
+    held: Vec<Held>,
+    fail_recovery: bool,
+    /// How often a client got a sink that takes nothing.
+    detached: usize,
+}
+
+struct Held {
+    client: u64,
+    key: SubscriptionKey,
+    tag: DeliveryTag,
+    message: Kept,
 }
 
 /// A published message.
@@ -70,7 +82,7 @@ struct Subscription {
 }
 
 impl Subscription {
-    fn give(&mut self, kept: &Kept) {
+    fn give(&mut self, kept: &Kept, held: &mut Vec<Held>) {
         let durable = kept.message().flags.has(Flags::DURABLE);
         let settled = match self.settle {
             Settle::OnDelivery => true,
@@ -83,6 +95,9 @@ impl Subscription {
         }
         let at = kept.at..kept.at + 1;
         let pick = Pick { at, key: self.key, first: self.next, age: 0, attempt: 0, settled };
+        if !settled {
+            held.push(Held { client: self.client, key: self.key, tag: self.next, message: kept.clone() });
+        }
         self.next += u64::from(!settled);
         self.sink.deliver(&kept.batch.batch(), &[pick]);
     }
@@ -167,8 +182,8 @@ impl Broker {
         self.0.state.lock().refuse_subscriptions = refused;
     }
 
-    pub(super) fn refuse_clients(&self, error: BackendError) {
-        self.0.state.lock().refuse_clients = Some(error);
+    pub(super) fn refuse_clients(&self, error: Option<BackendError>) {
+        self.0.state.lock().refuse_clients = error;
     }
 
     /// From now on requests are not answered, or those that wait are.
@@ -204,6 +219,36 @@ impl Broker {
     /// How many requests wait to be answered.
     pub(super) fn waiting(&self) -> usize {
         self.0.stalled.receiver_count()
+    }
+
+    /// How often a client has gone whose session stays.
+    pub(super) fn detached(&self) -> usize {
+        self.0.state.lock().detached
+    }
+
+    /// Counts from now on.
+    pub(super) fn forget_detached(&self) {
+        self.0.state.lock().detached = 0;
+    }
+
+    /// Forgets what was published.
+    pub(super) fn forget_published(&self) {
+        self.0.state.lock().published.clear();
+    }
+
+    /// From now on sessions cannot be given again what they had, or can.
+    pub(super) fn fail_recovery(&self, fail: bool) {
+        self.0.state.lock().fail_recovery = fail;
+    }
+
+    /// Forgets what clients have not settled, as a broker does that was lost.
+    pub(super) fn lose_unsettled(&self) {
+        self.0.state.lock().held.clear();
+    }
+
+    /// How many subscriptions there are.
+    pub(super) fn subscriptions(&self) -> usize {
+        self.0.state.lock().subscriptions.len()
     }
 
     pub(super) fn congest(&self, congested: bool) {
@@ -284,6 +329,15 @@ struct Scope {
 #[async_trait]
 impl Connection for Scope {
     fn attach(&mut self, sink: Arc<dyn DeliverySink>) {
+        let mut state = self.shared.state.lock();
+        let number = self.client.number;
+        let nothing = Batch::new(&[], &[], &neutral::NEUTRAL);
+        state.detached += usize::from(sink.deliver(&nothing, &[]) == Delivered::Closed);
+        state
+            .subscriptions
+            .iter_mut()
+            .filter(|s| s.client == number)
+            .for_each(|s| s.sink = Arc::clone(&sink));
         self.sink = sink;
     }
 
@@ -332,10 +386,11 @@ impl Way {
             self.shared.retained.store(batch, at, message);
         }
         let mut taken = false;
-        for subscription in &mut state.subscriptions {
+        let State { subscriptions, held, .. } = state;
+        for subscription in subscriptions {
             let own = subscription.no_local && subscription.client == self.client;
             if subscription.started && !own && subscription.pattern.matches(topic.as_bytes()) {
-                subscription.give(&kept);
+                subscription.give(&kept, held);
                 taken = true;
             }
         }
@@ -387,14 +442,20 @@ impl Lane for Way {
     }
 
     fn settle(&mut self, runs: &[Settled]) {
-        self.shared.state.lock().settled.extend_from_slice(runs);
+        let mut state = self.shared.state.lock();
+        for run in runs {
+            let tags = run.first..run.first + u64::from(run.count);
+            state.held.retain(|it| it.client != self.client || it.key != run.key || !tags.contains(&it.tag));
+        }
+        state.settled.extend_from_slice(runs);
     }
 
     fn resume(&mut self) {
         let mut state = self.shared.state.lock();
-        for subscription in state.subscriptions.iter_mut().filter(|s| s.client == self.client) {
+        let State { subscriptions, held, .. } = &mut *state;
+        for subscription in subscriptions.iter_mut().filter(|s| s.client == self.client) {
             for kept in std::mem::take(&mut subscription.waiting) {
-                subscription.give(&kept);
+                subscription.give(&kept, held);
             }
         }
     }
@@ -478,8 +539,23 @@ impl Lane for Way {
         panic!("not MQTT's")
     }
 
-    async fn recover(&mut self, _: bool) -> Result<(), Refused> {
-        panic!("not MQTT's")
+    async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
+        assert!(!requeue, "not MQTT's");
+        let state = self.shared.state.lock();
+        if state.fail_recovery {
+            return Err(Refused::Away("test".into()));
+        }
+        let of_client = |s: &&Subscription| s.client == self.client;
+        let Some(sink) = state.subscriptions.iter().find(of_client).map(|s| Arc::clone(&s.sink)) else {
+            return Ok(());
+        };
+        // The last first: the door knows the order.
+        for Held { key, tag, message, .. } in state.held.iter().filter(|it| it.client == self.client).rev() {
+            let at = message.at..message.at + 1;
+            let pick = Pick { at, key: *key, first: *tag, age: 0, attempt: 1, settled: false };
+            sink.deliver(&message.batch.batch(), &[pick]);
+        }
+        Ok(())
     }
 
     async fn declare_exchange(&mut self, _: &ExchangeSpec<'_>) -> Result<(), Refused> {

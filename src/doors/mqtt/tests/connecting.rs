@@ -24,13 +24,12 @@ async fn a_client_of_3_1_1_is_welcomed_without_a_session_mqtt_3_2_2_3() {
 async fn a_client_of_5_0_is_told_what_it_may_do() {
     let house = House::with(Limits { packet: 65_536, topic_aliases: 7, ..Limits::default() });
     let mut client = house.client().await;
-    // Session expiry interval 60: a session that lives on is not offered (§3.2.2.3.2).
     client.send(&connect_with(5, 0, 0, &[0x11, 0, 0, 0, 60], &[b"a"])).await;
     let look = |packet: &Packet<'_>| {
         let Packet::Connack(connack) = packet else { panic!("{packet:?}") };
         assert!(!connack.session_present, "[MQTT-3.2.2-3]");
         let told = connack.properties;
-        assert_eq!(told.session_expiry_interval, Some(0));
+        assert_eq!(told.session_expiry_interval, None, "as it asks (§3.2.2.3.2)");
         assert_eq!(told.receive_maximum.unwrap().get(), 1024);
         assert_eq!(told.maximum_packet_size.unwrap().get(), 65_536);
         assert_eq!(told.topic_alias_maximum, Some(7));
@@ -188,7 +187,7 @@ async fn extended_authentication_is_not_offered_mqtt_4_12_0_1() {
 #[tokio::test]
 async fn a_back_end_that_is_away_is_a_server_that_is_unavailable() {
     let house = House::new();
-    house.broker.refuse_clients(BackendError::Away { name: "rabbit".into(), why: "refused".into() });
+    house.broker.refuse_clients(Some(BackendError::Away { name: "rabbit".into(), why: "refused".into() }));
     let mut client = house.client().await;
     client.send(&connect(4, "a")).await;
     client.expect(&[0x20, 2, 0, 3]).await;

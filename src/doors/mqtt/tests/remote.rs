@@ -13,7 +13,7 @@ async fn a_back_end_that_denies_is_not_authorized() {
     let house = House::new();
     house
         .broker
-        .refuse_clients(BackendError::Denied { name: "mosquitto".into(), why: "login failed".into() });
+        .refuse_clients(Some(BackendError::Denied { name: "mosquitto".into(), why: "login failed".into() }));
     let mut client = house.client().await;
     client.send(&connect(4, "a")).await;
     client.expect(&[0x20, 2, 0, 5]).await;
@@ -147,7 +147,7 @@ async fn a_subscription_that_takes_long_is_given_up_when_the_client_goes_or_has_
 async fn a_client_identifier_that_the_back_end_does_not_take_is_refused_as_one() {
     let house = House::new();
     let (name, why) = ("mosquitto".into(), "no such prefix".into());
-    house.broker.refuse_clients(BackendError::BadIdentifier { name, why });
+    house.broker.refuse_clients(Some(BackendError::BadIdentifier { name, why }));
     let mut client = house.client().await;
     client.send(&connect_with(4, 0b10, 0, &[], &[b"a"])).await;
     client.expect(&[0x20, 2, 0, 2]).await;

@@ -7,7 +7,7 @@ use crate::doors::mqtt::Limits;
 use crate::protocol::mqtt::{Packet, Version};
 
 #[tokio::test]
-async fn a_subscription_is_granted_qos_1_at_most() {
+async fn a_subscription_is_granted_the_qos_that_it_asks_for() {
     let house = House::new();
     let mut client = house.v311("a").await;
     let mut body = vec![0, 9];
@@ -16,7 +16,7 @@ async fn a_subscription_is_granted_qos_1_at_most() {
         body.push(qos);
     }
     client.send(&packet(0x82, &body)).await;
-    client.expect(&[0x90, 5, 0, 9, 0, 1, 1]).await;
+    client.expect(&[0x90, 5, 0, 9, 0, 1, 2]).await;
     assert_eq!(
         house.broker.subscribed(),
         [

@@ -20,8 +20,12 @@ pub(in crate::doors::mqtt) struct Receiver {
 /// What matters of a subscription and its place in a queue.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::doors::mqtt) struct Terms {
-    /// QoS 1; else QoS 0.
+    /// QoS 1 or 2; else QoS 0.
     pub acknowledged: bool,
+    /// QoS 2 was granted: what was published so is sent so.
+    pub exactly_once: bool,
+    /// It was sent before, on another connection [MQTT-3.3.1-1].
+    pub again: bool,
     /// The RETAIN flag is what it was when the message was published [MQTT-3.3.1-13].
     pub retain_as_published: bool,
     /// The message is a retained one, sent because of a new subscription [MQTT-3.3.1-8].
@@ -30,6 +34,18 @@ pub(in crate::doors::mqtt) struct Terms {
     pub age: u64,
     /// Sent along [MQTT-3.3.4-3].
     pub identifier: Option<NonZeroU32>,
+}
+
+impl Terms {
+    /// At which QoS a message of these flags is sent [MQTT-3.8.4-8].
+    #[inline]
+    pub(in crate::doors::mqtt) fn qos(&self, flags: Flags) -> Qos {
+        match self.acknowledged {
+            true if self.exactly_once && flags.has(Flags::EXACTLY_ONCE) => Qos::ExactlyOnce,
+            true => Qos::AtLeastOnce,
+            false => Qos::AtMostOnce,
+        }
+    }
 }
 
 /// Why a client is not sent a message.
@@ -109,7 +125,8 @@ impl Receiver {
     ) -> Result<Prepared<'a>, Undeliverable> {
         let mut expiry = None;
         if message.flags.has(Flags::EXPIRES) {
-            if terms.age > 0 && terms.age >= message.expiry {
+            // Once it is on its way it does not expire any more [MQTT-4.3.3-7].
+            if terms.age > 0 && terms.age >= message.expiry && !terms.again {
                 return Err(Undeliverable::Expired);
             }
             let seconds = (message.expiry - terms.age.min(message.expiry)).div_ceil(1000);
@@ -125,7 +142,8 @@ impl Receiver {
             Some(body) => in_memory(body).ok_or(Undeliverable::BodyElsewhere)?,
         };
         let mut encoder = PublishEncoder {
-            qos: if terms.acknowledged { Qos::AtLeastOnce } else { Qos::AtMostOnce },
+            qos: terms.qos(message.flags),
+            dup: terms.again,
             retain: terms.retained || (terms.retain_as_published && message.flags.has(Flags::RETAIN)),
             packet_id: Some(NonZeroU16::MIN),
             message_expiry_interval: expiry,
@@ -162,8 +180,7 @@ impl Receiver {
 #[inline]
 fn first_byte(message: &Message, terms: Terms) -> u8 {
     let retain = terms.retain_as_published && message.flags.has(Flags::RETAIN);
-    let acknowledged = u8::from(terms.acknowledged) << 1;
-    0x30 | acknowledged | if retain { RETAIN } else { 0 }
+    0x30 | (terms.qos(message.flags) as u8) << 1 | if retain { RETAIN } else { 0 }
 }
 
 /// A run of messages that are sent as they came in.
@@ -176,15 +193,15 @@ pub(in crate::doors::mqtt) struct Passing<'a> {
 }
 
 impl Passing<'_> {
-    /// Appends the run. `identify` gives each message of QoS 1 its packet identifier; when it has none to give, the run
-    /// ends there. Says how many were appended.
+    /// Appends the run. `identify` gives each message of QoS 1, and of QoS 2 when it is told so, its packet identifier; when
+    /// it has none to give, the run ends there. Says how many were appended.
     #[inline]
     pub(in crate::doors::mqtt) fn append(
         &self,
         messages: &[Message],
         terms: Terms,
         out: &mut Vec<u8>,
-        mut identify: impl FnMut() -> Option<NonZeroU16>,
+        mut identify: impl FnMut(bool) -> Option<NonZeroU16>,
     ) -> usize {
         let start = out.len();
         out.extend_from_slice(self.bytes);
@@ -196,7 +213,7 @@ impl Passing<'_> {
         for (done, message) in messages.iter().take(self.count).enumerate() {
             let at = (message.wire.start - origin) as usize;
             if terms.acknowledged {
-                let Some(packet_id) = identify() else {
+                let Some(packet_id) = identify(terms.qos(message.flags) == Qos::ExactlyOnce) else {
                     out.truncate(start + at);
                     return done;
                 };

@@ -82,13 +82,14 @@ impl Hub {
         clock: Arc<dyn Clock>,
         memory: Memory,
     ) -> Result<Arc<Self>, RoutesError> {
-        let retained = routes
-            .iter()
-            .map(|table| {
-                let retained = Retained::new(retained_limit, Arc::clone(&clock));
-                (Arc::clone(table.vhost()), Arc::new(retained))
-            })
-            .collect();
+        let mut retained = HashMap::new();
+        for table in routes.iter() {
+            let of_vhost = Retained::new(retained_limit, Arc::clone(&clock));
+            for backend in backends.values() {
+                of_vhost.restore(backend.retained(table.vhost()).await);
+            }
+            retained.insert(Arc::clone(table.vhost()), Arc::new(of_vhost));
+        }
         let hub = Arc::new_cyclic(|me| Self {
             backends,
             routes: ArcSwap::from_pointee(Routes::default()),
@@ -206,7 +207,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,
-    retained: Support::Emulated("Linkspan keeps them, in memory"),
+    retained: Support::Emulated("Linkspan keeps them"),
     holds_publishers: Support::Native,
     sessions: Support::Native,
 };

@@ -66,6 +66,18 @@ impl Retained {
         slots.insert(topic.into(), slot);
     }
 
+    /// Takes back what was retained in an earlier life.
+    pub fn restore(&self, found: Vec<backend::Retained>) {
+        let now = self.clock.now();
+        let mut slots = self.slots.write();
+        for backend::Retained { message, age } in found.into_iter().take(self.limit) {
+            let topic = message.address().topic().into();
+            let slot = Slot { message, since: now.saturating_sub(age) };
+            self.soonest.fetch_min(slot.end(), Ordering::Relaxed);
+            slots.insert(topic, slot);
+        }
+    }
+
     /// What an MQTT topic filter matches now, in the order of addresses; what has expired is left out.
     pub fn matching(&self, filter: &str) -> Vec<backend::Retained> {
         let pattern = Pattern::from_filter(filter);

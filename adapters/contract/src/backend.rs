@@ -40,6 +40,13 @@ pub trait Backend: Send + Sync {
         sink: Arc<dyn DeliverySink>,
     ) -> Result<Box<dyn Connection>, BackendError>;
 
+    /// What the addresses of a vhost retained in an earlier life, where the hub keeps retained messages and this back end
+    /// wrote down which were published to it. Asked for once, before anything is published.
+    async fn retained(&self, vhost: &str) -> Vec<Retained> {
+        let _ = vhost;
+        Vec::new()
+    }
+
     /// Whether it can be used now.
     async fn health(&self) -> Health;
 

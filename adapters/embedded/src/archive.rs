@@ -172,6 +172,14 @@ impl Archive {
         self.log.keys(number)
     }
 
+    /// The value under a key.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn value(&self, number: u64, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        self.log.get(number, key)
+    }
+
     /// The form of that number.
     pub(crate) fn form(&self, id: u8) -> Option<&'static dyn WireForm> {
         self.forms.iter().copied().find(|form| form.id() == id)

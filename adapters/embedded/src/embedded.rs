@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use linkspan_contract::backend::Retained;
 use linkspan_contract::{
     Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Health, Support,
 };
@@ -18,6 +19,7 @@ use crate::house::House;
 use crate::open_error::OpenError;
 use crate::options::{EmbeddedOptions, OnDisk};
 use crate::register::Register;
+use crate::retained;
 use crate::vhost::Vhost;
 
 /// An in-process broker; several vhosts may live in it, each with its own exchanges, queues and addresses.
@@ -81,7 +83,11 @@ pub static CAPABILITIES: Capabilities = Capabilities {
 };
 
 /// What one with a directory can do.
-pub static DURABLE: Capabilities = Capabilities { durable: Support::Native, ..CAPABILITIES };
+pub static DURABLE: Capabilities = Capabilities {
+    durable: Support::Native,
+    retained: Support::Emulated("Linkspan keeps them, and writes them down"),
+    ..CAPABILITIES
+};
 
 impl Embedded {
     /// Opens a back end whose durable things live in a directory: what an earlier one has left there is there again.
@@ -206,6 +212,11 @@ impl Backend for Embedded {
         let inbox = inbox
             .map_err(|why| BackendError::Away { name: self.house.name.to_string(), why: why.to_string() })?;
         Ok(Box::new(EmbeddedConnection::new(vhost, client, inbox, sink)))
+    }
+
+    async fn retained(&self, vhost: &str) -> Vec<Retained> {
+        let Some(archive) = &self.house.archive else { return Vec::new() };
+        retained::found(archive, vhost, self.house.now())
     }
 
     async fn health(&self) -> Health {

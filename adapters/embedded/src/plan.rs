@@ -38,6 +38,11 @@ impl Goal {
         }
     }
 
+    /// Whether an address keeps what is published here to be retained: those of work routes do not.
+    pub(crate) fn retains(&self) -> bool {
+        matches!(self, Self::Address { queues, .. } if queues.is_empty())
+    }
+
     /// Lends it in the contract's words.
     pub(crate) fn lend<R>(&self, to: impl FnOnce(&Destination<'_>) -> R) -> R {
         let more = match self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use linkspan_contract::{
     Batch, Delivered, Destination, Flags, Millis, Outcome, Pick, Published, Refused, Seq, TargetId,
 };
-use linkspan_queues::log::Lsn;
+use linkspan_queues::log::{Commit, Lsn};
 use slab::Slab;
 
 use crate::brake::Brakes;
@@ -14,6 +14,7 @@ use crate::inward::Inward;
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
 use crate::plan::{Goal, Plan, Way};
+use crate::retained;
 use crate::scratch::{NO_LIST, Scratch};
 use crate::slots::{FOUND, Slots};
 use crate::subscription::Subscription;
@@ -94,6 +95,9 @@ impl Publisher {
                 Inward { client: self.client, now, touched, brakes, published: &mut published, written: 0 };
             self.deliver(batch, scratch, &mut inward);
             self.written = inward.written;
+            if batch.any.has(Flags::RETAIN) {
+                self.retain(batch, published.taken, now);
+            }
             if self.written > 0
                 && let Some(archive) = &self.vhost.house.archive
                 && archive.is_congested()
@@ -114,6 +118,28 @@ impl Publisher {
             self.next = self.next.saturating_add(u64::from(published.wanting));
         }
         published
+    }
+
+    /// Writes down what addresses retain from now on.
+    #[cold]
+    fn retain(&mut self, batch: &Batch<'_>, taken: u32, now: Millis) {
+        let Some(archive) = &self.vhost.house.archive else { return };
+        let mut commit = Commit::new();
+        let messages = batch.messages.get(..taken as usize).unwrap_or_default();
+        for (at, message) in (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RETAIN)) {
+            let retains = self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
+            if retains {
+                retained::note(batch, at, message, &self.vhost.name, now, &mut commit);
+            }
+        }
+        if commit.is_empty() {
+            return;
+        }
+        match archive.write(&mut commit) {
+            Some(written) if batch.any.has(Flags::DURABLE) => self.written = self.written.max(written),
+            Some(_) => {}
+            None => tracing::warn!("a retained message is not written down: it is gone after a restart"),
+        }
     }
 
     /// Goes through the batch run by run; tells how many messages could be dealt with.

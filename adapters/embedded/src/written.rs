@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use linkspan_contract::{Body, Flags, Message, Millis, OwnedBatch, Span, WireForm};
+use linkspan_contract::{Body, Flags, Kept, Message, Millis, OwnedBatch, Span, WireForm};
 use linkspan_queues::log::Window;
 use linkspan_queues::{Encode, Queued, remembered};
 
@@ -143,6 +143,13 @@ impl Piece {
             to(Found::Message(message, not_before));
         }
     }
+}
+
+/// The message in these bytes; none when they are none.
+pub(crate) fn read_one(bytes: &[u8], priority: u8, archive: &Archive) -> Option<Kept> {
+    let Head { form, message, own, body, .. } = Head::read(bytes, priority, archive)?;
+    let body = body.map(|body| Body::Shared(Bytes::copy_from_slice(body)));
+    OwnedBatch::new(own.into(), Box::new([message]), body, form).kept(0)
 }
 
 /// Makes messages of what was read, in order.

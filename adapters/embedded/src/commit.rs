@@ -15,6 +15,7 @@ use linkspan_contract::{
 use linkspan_queues::ConsumerId;
 use linkspan_queues::log::Lsn;
 
+use crate::archive::NotTaken;
 use crate::brake::Brakes;
 use crate::consumers::Consumers;
 use crate::dead_letter::DeadLetters;
@@ -105,14 +106,16 @@ impl<'t> Commit<'t> {
             known
         });
         locked.iter_mut().for_each(|queue| queue.hand_out(client, now, touched, brakes));
-        let written = write(&mut locked, vhost);
+        // Who is told that it failed may find it later all the same: it is in the queues, and written when the disk takes it.
+        let written = locked.iter_mut().try_for_each(queue::Locked::check_written);
+        let written = write(&mut locked, vhost).and_then(|lsn| written.map(|()| lsn));
         let said: Vec<_> = locked.into_iter().map(|queue| queue.release(now)).collect();
         let mut dead = DeadLetters::default();
         for (queue, said) in said {
             dead.carry_out(queue, vhost, said);
         }
         dead.bury(vhost, now, touched);
-        Ok(Committed { known: known?, returned: commit.returned, written })
+        Ok(Committed { known: known?, returned: commit.returned, written: written? })
     }
 
     /// Finds who gets the messages.
@@ -228,20 +231,23 @@ impl<'t> Commit<'t> {
     }
 }
 
-/// Hands to the log, as one commit, what has changed in all of them.
-fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Lsn {
-    let Some(archive) = &vhost.house.archive else { return 0 };
+/// Hands to the log, as one commit, what has changed in all of them; tells where it ends, 0 when nothing has.
+///
+/// # Errors
+/// When the log does not take it.
+fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Result<Lsn, Refused> {
+    let Some(archive) = &vhost.house.archive else { return Ok(0) };
     let mut together = linkspan_queues::log::Commit::new();
     locked.iter_mut().filter_map(queue::Locked::gathered).for_each(|own| together.join(own));
     if together.is_empty() {
-        return 0;
+        return Ok(0);
     }
     let written = archive.write(&mut together);
     // What the log does not take is written by the first of them when it takes it.
     if let Some(own) = locked.iter_mut().find_map(queue::Locked::gathered) {
         own.join(&mut together);
     }
-    written.unwrap_or_default()
+    written.map_err(|NotTaken| Refused::Full(archive.why()))
 }
 
 impl ForSession {

@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use crate::dead_letter::DeadLetters;
+use crate::outlet::Touched;
 use crate::queue::Queue;
+use crate::vhost::Vhost;
 
 /// Hears from the log, and tells those who wait.
 #[derive(Default)]
@@ -29,6 +32,8 @@ struct State {
     publishers: Vec<Waker>,
     /// Queues that have something to write.
     stuck: Vec<Weak<Queue>>,
+    /// Dead letters that cannot be written down where they go.
+    letters: Vec<(Weak<Vhost>, DeadLetters)>,
     why: Option<Arc<str>>,
 }
 
@@ -130,6 +135,16 @@ impl Pending {
         }
     }
 
+    /// Keeps dead letters until the disk takes writes; gives them back when it does by now.
+    pub(crate) fn hold(&self, vhost: &Arc<Vhost>, letters: DeadLetters) -> Option<DeadLetters> {
+        let mut state = self.state.lock();
+        if !self.is_failed() {
+            return Some(letters);
+        }
+        state.letters.push((Arc::downgrade(vhost), letters));
+        None
+    }
+
     /// Ready when no more than `low` bytes wait, or there is no telling when that will be.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, low: u64) -> Poll<()> {
         let mut state = self.state.lock();
@@ -190,15 +205,22 @@ impl Watch for Pending {
 
     fn resumed(&self) {
         tracing::info!("messages can be written down again");
-        let stuck = {
+        let (stuck, letters) = {
             let mut state = self.state.lock();
             state.why = None;
             self.failed.store(false, Ordering::SeqCst);
-            std::mem::take(&mut state.stuck)
+            (std::mem::take(&mut state.stuck), std::mem::take(&mut state.letters))
         };
         for queue in stuck.iter().filter_map(Weak::upgrade) {
             queue.write_again();
         }
+        let mut touched = Touched::default();
+        for (vhost, letters) in letters {
+            if let Some(vhost) = vhost.upgrade() {
+                letters.bury(&vhost, vhost.house.now(), &mut touched);
+            }
+        }
+        touched.flush();
     }
 
     fn trouble(&self, what: &LogError) {

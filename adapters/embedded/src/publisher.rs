@@ -90,15 +90,26 @@ impl Publisher {
         let mut published = Published { first: self.next, ..Published::default() };
         Scratch::with(|scratch| {
             published.taken = self.pick(batch, scratch, &mut published);
-            let mut inward =
-                Inward { client: self.client, now, touched, brakes, published: &mut published, written: 0 };
+            let mut inward = Inward {
+                client: self.client,
+                now,
+                touched,
+                brakes,
+                published: &mut published,
+                written: 0,
+                unwritten: false,
+            };
             self.deliver(batch, scratch, &mut inward);
             self.written = inward.written;
+            let unwritten = inward.unwritten;
             if self.written > 0
                 && let Some(archive) = &self.vhost.house.archive
                 && archive.is_congested()
             {
                 brakes.archive(archive);
+            }
+            if unwritten && let Some(archive) = &self.vhost.house.archive {
+                unwritable(batch, &archive.why(), &mut published);
             }
             published.congested = !brakes.is_empty();
         });
@@ -278,6 +289,15 @@ fn unroutable(batch: &Batch<'_>, places: Range<u32>, published: &mut Published) 
         });
         published.exceptions.extend(told.map(|place| (place, Outcome::Unroutable)));
     }
+}
+
+/// The log has taken nothing of what had to be written down.
+fn unwritable(batch: &Batch<'_>, why: &str, published: &mut Published) {
+    let waits = Flags::RECEIPT | Flags::DURABLE;
+    let taken = batch.messages.get(..published.taken as usize).unwrap_or_default();
+    let lost = (0..).zip(taken).filter(|(_, message)| message.flags.has(waits));
+    let failed = || Outcome::Failed(Refused::Full(why.to_owned()));
+    published.exceptions.extend(lost.map(|(place, _)| (place, failed())));
 }
 
 pub(crate) fn dropped_closed(picks: &[Pick]) {

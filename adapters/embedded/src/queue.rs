@@ -21,6 +21,7 @@ use linkspan_queues::log::Lsn;
 use linkspan_queues::{ConsumerId, Limits, Offer, Pushed, Queue as Engine, Window};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::archive::NotTaken;
 use crate::arguments::{Overflow, Owned, QueueArguments};
 use crate::coordinator::Place;
 use crate::dead_letter::{DeadLetters, Grave};
@@ -226,9 +227,10 @@ impl Queue {
             state.brake(inward.brakes);
         }
         let until = self.held(&state, inward.client, now);
-        state.write(self);
+        let kept = state.write(self);
         if durable {
             inward.written = inward.written.max(state.written);
+            inward.unwritten |= !kept;
         }
         self.finish(state, now, inward.touched);
         if let Some(until) = until {
@@ -252,13 +254,13 @@ impl Queue {
                 return Said::default();
             }
             let offer = offer(&message.batch, message.at);
-            match state.engine.push(now, offer, &mut scratch.assignments) {
-                Pushed::Queued => {}
-                Pushed::Refused => dropped("queue-full", 1),
-                Pushed::Unwritable => dropped("unwritable", 1),
+            let pushed = state.engine.push(now, offer, &mut scratch.assignments);
+            if pushed == Pushed::Refused {
+                dropped("queue-full", 1);
             }
             state.hand_out(now, scratch, touched);
-            self.note(&mut state, now)
+            let said = self.note(&mut state, now);
+            Said { unwritable: pushed == Pushed::Unwritable, ..said }
         })
     }
 
@@ -324,7 +326,8 @@ impl Queue {
 
     /// The disk takes writes again.
     pub(crate) fn write_again(self: &Arc<Self>) {
-        self.state.lock().write(self);
+        let mut state = self.state.lock();
+        state.write(self);
     }
 
     /// Begins with what was found of it in the log.
@@ -373,15 +376,19 @@ impl State {
         }
     }
 
-    /// Hands what has changed to the log.
+    /// Hands what has changed to the log; false when that does not take it.
     #[inline]
-    fn write(&mut self, queue: &Arc<Queue>) {
+    fn write(&mut self, queue: &Arc<Queue>) -> bool {
         let journal = self.engine.journal_mut();
-        if let Some(lsn) = journal.write() {
-            self.written = lsn;
-        } else if journal.is_stuck() {
-            journal.ask_again(queue);
+        match journal.write() {
+            Ok(lsn) => self.written = lsn.unwrap_or(self.written),
+            Err(NotTaken) if journal.is_stuck() => {
+                journal.ask_again(queue);
+                return false;
+            }
+            Err(NotTaken) => return false,
         }
+        true
     }
 
     /// Why a message that has to be written down is not taken.

@@ -19,11 +19,13 @@ pub(crate) struct Locked<'q> {
     state: MutexGuard<'q, State>,
     /// Given out by the engine, and not yet to the sinks.
     assignments: Vec<Assignment<Kept>>,
+    /// Something had to be written down, and could not be.
+    unwritable: bool,
 }
 
 impl Queue {
     pub(crate) fn lock(self: &Arc<Self>) -> Locked<'_> {
-        Locked { queue: self, state: self.state.lock(), assignments: Vec::new() }
+        Locked { queue: self, state: self.state.lock(), assignments: Vec::new(), unwritable: false }
     }
 }
 
@@ -52,6 +54,11 @@ impl<'q> Locked<'q> {
         Err(Refused::Full(format!("queue '{name}' has no room for all that the transaction publishes to it")))
     }
 
+    /// Refuses when something that it was given could not be written down.
+    pub(crate) fn check_written(&mut self) -> Result<(), Refused> {
+        if self.unwritable { Err(self.state.unwritable()) } else { Ok(()) }
+    }
+
     /// What is to be written.
     pub(crate) fn gathered(&mut self) -> Option<&mut Commit> {
         self.state.engine.journal_mut().gathered()
@@ -66,7 +73,8 @@ impl<'q> Locked<'q> {
         match self.state.engine.push(now, offer, &mut self.assignments) {
             Pushed::Queued => {}
             Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
-            Pushed::Unwritable => dropped("unwritable", 1),
+            // It could when the transaction began.
+            Pushed::Unwritable => self.unwritable = true,
         }
     }
 

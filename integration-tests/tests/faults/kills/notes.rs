@@ -51,6 +51,15 @@ enum End {
     RolledBack,
 }
 
+/// What became of the messages of a transaction.
+#[derive(Debug, Default)]
+struct Group {
+    all: usize,
+    seen: usize,
+    there: usize,
+    absent: usize,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     /// Dead letters: the same message may come more than once, and in any order.
@@ -243,6 +252,27 @@ impl Notes {
         }
     }
 
+    /// Whether a message of a transaction was in the log when its life ended; none when that cannot be known. It may have
+    /// been given out before it was, and that is undone with it.
+    fn survived(&self, (line, number): Name) -> Option<bool> {
+        let sent = &self.lines[line][number];
+        if sent.acknowledged {
+            return Some(true);
+        }
+        let sights = self.queues.values().filter_map(|queue| queue.sights.get(&(line, number))).flatten();
+        let mut found = Some(false);
+        for sight in sights {
+            let safe = |tick: u64| tick < self.safe[sight.life];
+            if sight.life > sent.life || sight.answered.is_some_and(safe) {
+                return Some(true);
+            }
+            if matches!(sight.settled, Some(Settled::Accepted | Settled::Rejected)) {
+                found = None;
+            }
+        }
+        found
+    }
+
     fn was(&self, name: Name, at_end: bool) -> bool {
         self.queues.values().any(|queue| {
             let sights = queue.sights.get(&name).map_or(&[][..], Vec::as_slice);
@@ -254,7 +284,7 @@ impl Notes {
     /// Everything was consumed: what is missing, and what should not have been there.
     pub fn verdict(&mut self) -> Result<(), String> {
         let mut wrong = Vec::new();
-        let mut groups: Vec<(usize, usize)> = vec![(0, 0); self.groups.len()];
+        let mut groups: Vec<Group> = self.groups.iter().map(|_| Group::default()).collect();
         for (line, sent) in &self.lines {
             for (number, message) in sent.iter().enumerate() {
                 let name = (*line, number);
@@ -264,29 +294,40 @@ impl Notes {
                     wrong.push(format!("{} was acknowledged and is lost (was delivered: {seen})", it()));
                 }
                 if let Some(group) = message.group {
-                    groups[group].0 += 1;
-                    groups[group].1 += usize::from(self.was(name, false));
+                    let group = &mut groups[group];
+                    group.all += 1;
+                    group.seen += usize::from(self.was(name, false));
+                    match self.survived(name) {
+                        Some(true) => group.there += 1,
+                        Some(false) => group.absent += 1,
+                        None => {}
+                    }
                 }
             }
         }
-        for (group, ((all, there), end)) in groups.into_iter().zip(&self.groups).enumerate() {
+        for (at, (group, end)) in groups.into_iter().zip(&self.groups).enumerate() {
             let right = match end {
-                End::Unknown => there == 0 || there == all,
-                End::Committed => there == all,
-                End::RolledBack => there == 0,
+                End::Unknown => group.there == 0 || group.absent == 0,
+                End::Committed => group.seen == group.all,
+                End::RolledBack => group.seen == 0,
             };
             if !right {
-                wrong.push(format!("transaction {group} ({end:?}): {there} of {all} messages are there"));
+                wrong.push(format!("transaction {at} ({end:?}): {group:?}"));
             }
         }
-        let mut made: HashMap<Name, usize> = HashMap::new();
+        let mut made: HashMap<Name, (usize, usize)> = HashMap::new();
         for (name, of) in &self.made_of {
-            *made.entry(*of).or_default() += usize::from(self.was(*name, false));
+            let (there, perhaps) = made.entry(*of).or_default();
+            match self.survived(*name) {
+                Some(true) => *there += 1,
+                Some(false) => {}
+                None => *perhaps += 1,
+            }
         }
-        for ((line, number), times) in made {
-            if times > 1 {
-                wrong.push(format!("{line} {number} was moved {times} times"));
-            } else if times == 0 && self.lines[line][number].acknowledged {
+        for ((line, number), (there, perhaps)) in made {
+            if there > 1 {
+                wrong.push(format!("{line} {number} was moved {there} times"));
+            } else if there + perhaps == 0 && self.lines[line][number].acknowledged {
                 wrong.push(format!("{line} {number} was taken, and what is made of it is lost"));
             }
         }

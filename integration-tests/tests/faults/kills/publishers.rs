@@ -99,11 +99,11 @@ pub async fn by_mqtt(life: Life, line: &'static str, topic: &'static str) -> Wor
 
 /// Posts by HTTP until the server is gone.
 pub async fn by_http(life: Life, line: &'static str, path: &'static str) -> Work {
-    let http: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     loop {
         let (name, sent) = life.notes().send(line, true, 0);
-        let (url, client) = (format!("http://{}/v1/messages/{path}", life.http), http.clone());
-        let posting = move || client.post(url).send(Notes::payload(name, 0));
+        let url = format!("http://{}/v1/messages/{path}", life.http);
+        let post = ureq::post(url).config().http_status_as_error(false).build();
+        let posting = move || post.send(Notes::payload(name, 0));
         let status = tokio::task::spawn_blocking(posting).await??.status().as_u16();
         ensure!(status == 204, "HTTP says {status}");
         life.notes().acknowledged(name, sent);

@@ -34,8 +34,8 @@ const CONFIG: &str = "[[route]]\nmatch = \"jobs/#\"\npattern = \"competing-consu
 /// How long the last life may take to give everything out.
 const DRAINING: Duration = Duration::from_secs(240);
 
-/// More than a queue's window in memory.
-const LARGE: usize = 4096;
+/// Some 500 of these are a queue's window in memory.
+const LARGE: usize = 32 << 10;
 
 const PUBLISHINGS: [Publishing; 5] = [
     Publishing::singles("single"),
@@ -48,7 +48,7 @@ const PUBLISHINGS: [Publishing; 5] = [
 const TAKINGS: [Taking; 11] = [
     Taking { requeued: 8, rejected: 12, ..Taking::all("single") },
     Taking { prefetch: 60, at_once: 20, ..Taking::all("batches") },
-    Taking { prefetch: 40, at_once: 10, pause: 10, ..Taking::all("backlog") },
+    Taking { prefetch: 40, at_once: 10, pause: 60, ..Taking::all("backlog") },
     Taking::all("pairs-a"),
     Taking { prefetch: 7, at_once: 3, ..Taking::all("pairs-b") },
     Taking::all("moved"),

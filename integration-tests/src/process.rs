@@ -164,6 +164,19 @@ impl Process {
         assert!(sent.success(), "kill -s {name} {pid}");
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it (SIGKILL); what it has said.
+    pub fn kill(mut self) -> String {
+        self.child.kill().expect("the process is ours");
+        self.child.wait().expect("the process is ours");
+        self.said.extend(self.lines.iter());
+        self.said.join("\n")
+    }
+
     /// How it exits, within reason.
     pub fn exit(mut self) -> (ExitStatus, String) {
         let until = Instant::now() + PATIENCE;

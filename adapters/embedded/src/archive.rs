@@ -13,8 +13,10 @@ use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Reco
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::dead_letter::DeadLetters;
 use crate::pending::{Pending, Waits};
 use crate::queue::Queue;
+use crate::vhost::Vhost;
 
 /// The log, and what goes with it.
 pub(crate) struct Archive {
@@ -37,6 +39,10 @@ pub(crate) const LEVELS: u64 = 256;
 pub const fn of_log(number: u64) -> (u64, u64) {
     (number / LEVELS, number % LEVELS)
 }
+
+/// The log did not take a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotTaken;
 
 /// Bytes that are not safe yet above which publishers wait.
 const HIGH: u64 = 32 << 20;
@@ -91,31 +97,40 @@ impl Archive {
         self.write_behind(&mut commit);
     }
 
-    /// Hands a commit to the log. When that takes none now, it is as it was, and none comes back.
-    pub(crate) fn write(&self, commit: &mut Commit) -> Option<Lsn> {
+    /// Hands a commit to the log, and tells where it ends there.
+    ///
+    /// # Errors
+    /// When the log takes none now: the commit is as it was, or empty when the log was closed.
+    pub(crate) fn write(&self, commit: &mut Commit) -> Result<Lsn, NotTaken> {
         match self.log.commit(commit) {
             Ok(lsn) => {
                 self.pending.written(lsn);
-                Some(lsn)
+                Ok(lsn)
             }
             Err(LogError::Closed) => {
                 commit.clear();
-                None
+                Err(NotTaken)
             }
-            Err(_) => None,
+            Err(_) => Err(NotTaken),
         }
     }
 
     /// Hands the log a commit that only makes room: it is always taken.
     pub(crate) fn write_behind(&self, commit: &mut Commit) {
         if !commit.is_empty() {
-            self.write(commit);
+            // Only one that was closed does not take it, and then nobody asks any more.
+            let _ = self.write(commit);
         }
     }
 
     /// A queue has something to write that the log did not take: it is asked again when the disk takes writes.
     pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
         self.pending.ask_again(queue);
+    }
+
+    /// Keeps dead letters until the disk takes writes; gives them back when it does by now.
+    pub(crate) fn hold(&self, vhost: &Arc<Vhost>, letters: DeadLetters) -> Option<DeadLetters> {
+        self.pending.hold(vhost, letters)
     }
 
     /// True while the log takes nothing that needs room.
@@ -137,6 +152,16 @@ impl Archive {
         runs: impl FnOnce() -> SmallVec<[Receipt; 1]>,
     ) -> bool {
         self.pending.add(lsn, || Waits::Receipts { sink: Arc::clone(sink), runs: runs() })
+    }
+
+    /// Has a queue look again when everything before `lsn` is safe, or is not going to be; false when it is already.
+    pub(crate) fn release_when_safe(&self, lsn: Lsn, queue: &Arc<Queue>) -> bool {
+        self.pending.add(lsn, || Waits::Queue(Arc::downgrade(queue)))
+    }
+
+    /// True when everything before `lsn` is safe, or was told not to be.
+    pub(crate) fn is_settled(&self, lsn: Lsn) -> bool {
+        self.pending.is_settled(lsn)
     }
 
     /// Returns when everything before `lsn` is safe.

@@ -1,7 +1,7 @@
 //! A transaction's commit: all that waited for it takes effect in one step.
 //!
 //! The locks of all queues and sessions that it comes to are held together. Messages are put into the queues first, then
-//! sessions are given theirs, and last the queues give out. So who sees one message, in whatever way, finds everything
+//! sessions are given theirs, and last the queues give out, where something durable was changed: when that is safe. So who sees one message, in whatever way, finds everything
 //! else in its place. Two things are not held back: what is published to a subscriber that settles nothing passes its
 //! session by, so that its copies of the commit may lie between others'; and dead letters follow behind the commit, as
 //! they always follow what made them.
@@ -15,6 +15,7 @@ use linkspan_contract::{
 use linkspan_queues::ConsumerId;
 use linkspan_queues::log::Lsn;
 
+use crate::archive::NotTaken;
 use crate::brake::Brakes;
 use crate::consumers::Consumers;
 use crate::dead_letter::DeadLetters;
@@ -100,20 +101,24 @@ impl<'t> Commit<'t> {
             let any_durable = share.messages.iter().any(durable);
             queue.check_room(share.messages.len() as u64, share.bytes, any_durable, now)
         });
-        let known = room.map(|()| {
-            let known = commit.change(&mut locked, now);
+        let known = room.map(|()| commit.change(&mut locked, now));
+        // Who is told that it failed may find it later all the same: it is in the queues, and written when the disk takes it.
+        let written = locked.iter_mut().try_for_each(queue::Locked::check_written);
+        let written = write(&mut locked, vhost).and_then(|lsn| written.map(|()| lsn));
+        if known.is_ok() {
             commit.deliver(now, touched, brakes);
-            known
-        });
+        }
+        if let (Ok(lsn @ 1..), Some(archive)) = (&written, &vhost.house.archive) {
+            locked.iter_mut().for_each(|queue| queue.hold(*lsn, archive));
+        }
         locked.iter_mut().for_each(|queue| queue.hand_out(client, now, touched, brakes));
-        let written = write(&mut locked, vhost);
         let said: Vec<_> = locked.into_iter().map(|queue| queue.release(now)).collect();
         let mut dead = DeadLetters::default();
         for (queue, said) in said {
             dead.carry_out(queue, vhost, said);
         }
         dead.bury(vhost, now, touched);
-        Ok(Committed { known: known?, returned: commit.returned, written })
+        Ok(Committed { known: known?, returned: commit.returned, written: written? })
     }
 
     /// Finds who gets the messages.
@@ -237,20 +242,23 @@ impl<'t> Commit<'t> {
     }
 }
 
-/// Hands to the log, as one commit, what has changed in all of them.
-fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Lsn {
-    let Some(archive) = &vhost.house.archive else { return 0 };
+/// Hands to the log, as one commit, what has changed in all of them; tells where it ends, 0 when nothing has.
+///
+/// # Errors
+/// When the log does not take it.
+fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Result<Lsn, Refused> {
+    let Some(archive) = &vhost.house.archive else { return Ok(0) };
     let mut together = linkspan_queues::log::Commit::new();
     locked.iter_mut().filter_map(queue::Locked::gathered).for_each(|own| together.join(own));
     if together.is_empty() {
-        return 0;
+        return Ok(0);
     }
     let written = archive.write(&mut together);
     // What the log does not take is written by the first of them when it takes it.
     if let Some(own) = locked.iter_mut().find_map(queue::Locked::gathered) {
         own.join(&mut together);
     }
-    written.unwrap_or_default()
+    written.map_err(|NotTaken| Refused::Full(archive.why()))
 }
 
 impl ForSession {

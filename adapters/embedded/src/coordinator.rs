@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use linkspan_contract::{Clock, Millis};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::archive::Archive;
 use crate::outlet::Touched;
 use crate::queue::Queue;
+use crate::register::Register;
 
 /// What is to be done stands at a time, under a number of its own.
 pub(crate) type Place = (Millis, u64);
@@ -20,6 +23,8 @@ pub(crate) struct Coordinator {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     earlier: Notify,
+    /// Where the task runs when somebody asks from elsewhere.
+    runtime: Option<Handle>,
 }
 
 #[derive(Default)]
@@ -37,7 +42,8 @@ enum Due {
 
 impl Coordinator {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { clock, state: Mutex::default(), earlier: Notify::new() })
+        let runtime = Handle::try_current().ok();
+        Arc::new(Self { clock, state: Mutex::default(), earlier: Notify::new(), runtime })
     }
 
     /// Has a queue looked at, and no more at the place that it had `before`; tells the new one. Its own lock may be held.
@@ -71,7 +77,7 @@ impl Coordinator {
             if is_first {
                 self.earlier.notify_one();
             }
-        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        } else if let Some(runtime) = Handle::try_current().ok().as_ref().or(self.runtime.as_ref()) {
             state.runs = true;
             runtime.spawn(Arc::clone(self).run());
         }
@@ -123,6 +129,19 @@ impl Coordinator {
         state.runs = next.is_some();
         next
     }
+}
+
+/// Has everything written, and gives the files free; false when that failed.
+pub(crate) async fn close(register: Option<Arc<Register>>, archive: Option<Arc<Archive>>) -> bool {
+    let closed = tokio::task::spawn_blocking(move || {
+        if let Some(register) = register {
+            register.close();
+        }
+        if let Some(archive) = archive {
+            archive.close();
+        }
+    });
+    closed.await.is_ok()
 }
 
 #[cfg(test)]

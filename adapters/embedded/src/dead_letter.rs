@@ -44,7 +44,7 @@ type Headers<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
 impl DeadLetters {
     /// Carries out what a queue's engine says; dead messages wait for [`bury`](Self::bury).
     pub(crate) fn carry_out(&mut self, from: &Arc<Queue>, vhost: &Vhost, said: Said) {
-        let Said { effects, mut dead } = said;
+        let Said { effects, mut dead, .. } = said;
         self.gone.join(&mut dead);
         for effect in effects {
             match effect {
@@ -64,10 +64,25 @@ impl DeadLetters {
     /// Publishes them where their queues' arguments say; without such a place they are gone.
     pub(crate) fn bury(mut self, vhost: &Arc<Vhost>, now: Millis, touched: &mut Touched) {
         while let Some(letter) = self.waiting.pop_front() {
-            metrics::counter!("linkspan_messages_dead_total", "reason" => letter.reason.name()).increment(1);
             if let Some(grave) = letter.from.grave() {
-                letter.publish(vhost, grave, now, touched, &mut self);
+                // What is in the log stays there until it is where it goes.
+                let kept = vhost.house.archive.as_ref().filter(|_| letter.message.logged);
+                let done = !kept.is_some_and(|archive| archive.is_failed())
+                    && letter.publish(vhost, grave, now, touched, &mut self);
+                match kept {
+                    _ if done => {}
+                    None => lost("unwritable"),
+                    Some(archive) => {
+                        self.waiting.push_front(letter);
+                        match archive.hold(vhost, self) {
+                            Some(back) => self = back,
+                            None => return,
+                        }
+                        continue;
+                    }
+                }
             }
+            metrics::counter!("linkspan_messages_dead_total", "reason" => letter.reason.name()).increment(1);
         }
         if let Some(archive) = &vhost.house.archive {
             archive.write_behind(&mut self.gone);
@@ -76,6 +91,7 @@ impl DeadLetters {
 }
 
 impl DeadLetter {
+    /// False when a queue to which it goes cannot write it down now.
     fn publish(
         &self,
         vhost: &Arc<Vhost>,
@@ -83,7 +99,7 @@ impl DeadLetter {
         now: Millis,
         touched: &mut Touched,
         more_dead: &mut DeadLetters,
-    ) {
+    ) -> bool {
         let kept = &self.message.body.clone().kept();
         let address = kept.address();
         let own_key = address.key();
@@ -111,7 +127,7 @@ impl DeadLetter {
             properties.headers.retain(|(name, _)| name != "CC");
         }
         let keys: Vec<&[u8]> = grave.key.as_deref().map_or(keys, |key| vec![key]);
-        let Some((key, more)) = keys.split_first() else { return };
+        let Some((key, more)) = keys.split_first() else { return true };
         let letter = letter(kept, &grave.exchange, key, &properties);
         let name = &*grave.exchange;
         let destination = match (name, std::str::from_utf8(key)) {
@@ -121,9 +137,10 @@ impl DeadLetter {
         let Ok(routes) = vhost.look().route_inside(&destination, Some(&properties)) else {
             tracing::debug!(queue = %self.from.name, exchange = name, "dead letters are lost: there is no such exchange");
             lost("dead-letter-exchange-missing");
-            return;
+            return true;
         };
-        let Some(one) = letter.kept(0) else { return };
+        let Some(one) = letter.kept(0) else { return true };
+        let mut written = true;
         for queue in routes.queues {
             if is_cycle(&queue.name, &properties.headers) {
                 tracing::debug!(queue = %queue.name, "a dead letter is lost: it would go round for ever");
@@ -131,6 +148,7 @@ impl DeadLetter {
                 continue;
             }
             let said = queue.put(one.clone().into(), now, touched);
+            written &= !said.unwritable;
             more_dead.carry_out(&queue, vhost, said);
         }
         for subscription in routes.subscribers {
@@ -139,6 +157,7 @@ impl DeadLetter {
                 more_dead.carry_out(inbox, vhost, said);
             }
         }
+        written
     }
 }
 

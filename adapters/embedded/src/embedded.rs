@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use crate::archive::Archive;
 use crate::connection::EmbeddedConnection;
+use crate::coordinator;
 use crate::house::House;
 use crate::open_error::OpenError;
 use crate::options::{EmbeddedOptions, OnDisk};
@@ -229,15 +230,7 @@ impl Backend for Embedded {
         if archive.is_none() && register.is_none() {
             return;
         }
-        let closed = tokio::task::spawn_blocking(move || {
-            if let Some(register) = register {
-                register.close();
-            }
-            if let Some(archive) = archive {
-                archive.close();
-            }
-        });
-        if closed.await.is_err() {
+        if !coordinator::close(register, archive).await {
             tracing::error!(backend = %self.house.name, "what was written last may not be on the disk: closing failed");
         }
     }

@@ -17,4 +17,6 @@ pub(crate) struct Inward<'a> {
     pub(crate) published: &'a mut Published,
     /// Where what has to be safe before the publisher is told ends in the log; 0 when there is nothing.
     pub(crate) written: Lsn,
+    /// Something of it has to be safe, and the log did not take it.
+    pub(crate) unwritten: bool,
 }

@@ -11,13 +11,18 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use crate::dead_letter::DeadLetters;
+use crate::outlet::Touched;
 use crate::queue::Queue;
+use crate::vhost::Vhost;
 
 /// Hears from the log, and tells those who wait.
 #[derive(Default)]
 pub(crate) struct Pending {
     state: Mutex<State>,
     synced: AtomicU64,
+    /// Up to here somebody was told that it has failed.
+    given_up: AtomicU64,
     written: AtomicU64,
     failed: AtomicBool,
 }
@@ -29,6 +34,8 @@ struct State {
     publishers: Vec<Waker>,
     /// Queues that have something to write.
     stuck: Vec<Weak<Queue>>,
+    /// Dead letters that cannot be written down where they go.
+    letters: Vec<(Weak<Vhost>, DeadLetters)>,
     why: Option<Arc<str>>,
 }
 
@@ -36,6 +43,8 @@ struct State {
 pub(crate) enum Waits {
     /// A lane's publisher.
     Receipts { sink: Arc<dyn ReceiptSink>, runs: SmallVec<[Receipt; 1]> },
+    /// A queue that gives nothing out before.
+    Queue(Weak<Queue>),
     /// Somebody who does nothing else meanwhile.
     Task(oneshot::Sender<Result<(), Arc<str>>>),
 }
@@ -43,6 +52,11 @@ pub(crate) enum Waits {
 impl Waits {
     fn tell(self, failed: Option<&Arc<str>>) {
         match self {
+            Self::Queue(queue) => {
+                if let Some(queue) = queue.upgrade() {
+                    queue.let_go();
+                }
+            }
             Self::Task(told) => {
                 let _ = told.send(failed.map_or(Ok(()), |why| Err(Arc::clone(why))));
             }
@@ -94,6 +108,11 @@ impl Pending {
         self.written.fetch_max(to, Ordering::SeqCst);
     }
 
+    /// True when everything before a place is safe, or was told not to be.
+    pub(crate) fn is_settled(&self, lsn: Lsn) -> bool {
+        lsn <= self.synced.load(Ordering::SeqCst).max(self.given_up.load(Ordering::SeqCst))
+    }
+
     /// Bytes that are not safe yet.
     #[inline]
     pub(crate) fn waiting(&self) -> u64 {
@@ -128,6 +147,16 @@ impl Pending {
         if !state.stuck.iter().any(is_it) {
             state.stuck.push(Arc::downgrade(queue));
         }
+    }
+
+    /// Keeps dead letters until the disk takes writes; gives them back when it does by now.
+    pub(crate) fn hold(&self, vhost: &Arc<Vhost>, letters: DeadLetters) -> Option<DeadLetters> {
+        let mut state = self.state.lock();
+        if !self.is_failed() {
+            return Some(letters);
+        }
+        state.letters.push((Arc::downgrade(vhost), letters));
+        None
     }
 
     /// Ready when no more than `low` bytes wait, or there is no telling when that will be.
@@ -183,6 +212,7 @@ impl Watch for Pending {
             let mut state = self.state.lock();
             state.why = Some(Arc::clone(&why));
             self.failed.store(true, Ordering::SeqCst);
+            self.given_up.fetch_max(to, Ordering::SeqCst);
             (Self::take(&mut state, to), std::mem::take(&mut state.publishers))
         };
         metrics::counter!("linkspan_log_failures_total").increment(1);
@@ -192,15 +222,22 @@ impl Watch for Pending {
 
     fn resumed(&self) {
         tracing::info!("messages can be written down again");
-        let stuck = {
+        let (stuck, letters) = {
             let mut state = self.state.lock();
             state.why = None;
             self.failed.store(false, Ordering::SeqCst);
-            std::mem::take(&mut state.stuck)
+            (std::mem::take(&mut state.stuck), std::mem::take(&mut state.letters))
         };
         for queue in stuck.iter().filter_map(Weak::upgrade) {
             queue.write_again();
         }
+        let mut touched = Touched::default();
+        for (vhost, letters) in letters {
+            if let Some(vhost) = vhost.upgrade() {
+                letters.bury(&vhost, vhost.house.now(), &mut touched);
+            }
+        }
+        touched.flush();
     }
 
     fn trouble(&self, what: &LogError) {

@@ -91,18 +91,29 @@ impl Publisher {
         let mut published = Published { first: self.next, ..Published::default() };
         Scratch::with(|scratch| {
             published.taken = self.pick(batch, scratch, &mut published);
-            let mut inward =
-                Inward { client: self.client, now, touched, brakes, published: &mut published, written: 0 };
+            let mut inward = Inward {
+                client: self.client,
+                now,
+                touched,
+                brakes,
+                published: &mut published,
+                written: 0,
+                unwritten: false,
+            };
             self.deliver(batch, scratch, &mut inward);
             self.written = inward.written;
+            let mut unwritten = inward.unwritten;
             if batch.any.has(Flags::RETAIN) {
-                self.retain(batch, published.taken, now);
+                unwritten |= !self.retain(batch, published.taken, now);
             }
             if self.written > 0
                 && let Some(archive) = &self.vhost.house.archive
                 && archive.is_congested()
             {
                 brakes.archive(archive);
+            }
+            if unwritten && let Some(archive) = &self.vhost.house.archive {
+                unwritable(batch, &archive.why(), &mut published);
             }
             published.congested = !brakes.is_empty();
         });
@@ -120,26 +131,29 @@ impl Publisher {
         published
     }
 
-    /// Writes down what addresses retain from now on.
+    /// Writes down what addresses retain from now on; false when the log does not take it.
     #[cold]
-    fn retain(&mut self, batch: &Batch<'_>, taken: u32, now: Millis) {
-        let Some(archive) = &self.vhost.house.archive else { return };
+    fn retain(&mut self, batch: &Batch<'_>, taken: u32, now: Millis) -> bool {
+        let Some(archive) = &self.vhost.house.archive else { return true };
         let mut commit = Commit::new();
         let messages = batch.messages.get(..taken as usize).unwrap_or_default();
         for (at, message) in (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RETAIN)) {
-            let retains = self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
+            let retains =
+                self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
             if retains {
                 retained::note(batch, at, message, &self.vhost.name, now, &mut commit);
             }
         }
         if commit.is_empty() {
-            return;
+            return true;
         }
-        match archive.write(&mut commit) {
-            Some(written) if batch.any.has(Flags::DURABLE) => self.written = self.written.max(written),
-            Some(_) => {}
-            None => tracing::warn!("a retained message is not written down: it is gone after a restart"),
+        let written = archive.write(&mut commit);
+        if let Ok(written) = written
+            && batch.any.has(Flags::DURABLE)
+        {
+            self.written = self.written.max(written);
         }
+        written.is_ok()
     }
 
     /// Goes through the batch run by run; tells how many messages could be dealt with.
@@ -304,6 +318,15 @@ fn unroutable(batch: &Batch<'_>, places: Range<u32>, published: &mut Published) 
         });
         published.exceptions.extend(told.map(|place| (place, Outcome::Unroutable)));
     }
+}
+
+/// The log has taken nothing of what had to be written down.
+fn unwritable(batch: &Batch<'_>, why: &str, published: &mut Published) {
+    let waits = Flags::RECEIPT | Flags::DURABLE;
+    let taken = batch.messages.get(..published.taken as usize).unwrap_or_default();
+    let lost = (0..).zip(taken).filter(|(_, message)| message.flags.has(waits));
+    let failed = || Outcome::Failed(Refused::Full(why.to_owned()));
+    published.exceptions.extend(lost.map(|(place, _)| (place, failed())));
 }
 
 pub(crate) fn dropped_closed(picks: &[Pick]) {

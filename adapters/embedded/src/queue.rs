@@ -20,6 +20,7 @@ use linkspan_queues::log::Lsn;
 use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine, Window};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::archive::NotTaken;
 use crate::arguments::{Overflow, Owned, QueueArguments};
 use crate::coordinator::Place;
 use crate::dead_letter::{DeadLetters, Grave};
@@ -65,6 +66,8 @@ struct State {
     engine: Engine<Parcel, Record>,
     /// Where what was last written ends in the log.
     written: Lsn,
+    /// Nothing is given out before everything up to here is safe: a transaction's commit.
+    held: Lsn,
     seats: HashMap<ConsumerId, Seat, RandomState>,
     /// Consumers whose sinks are above their marks.
     congested: usize,
@@ -152,6 +155,7 @@ impl Queue {
             state: Mutex::new(State {
                 engine,
                 written: 0,
+                held: 0,
                 seats: HashMap::default(),
                 congested: 0,
                 moved: false,
@@ -231,9 +235,10 @@ impl Queue {
             state.brake(inward.brakes);
         }
         let until = self.held(&state, inward.client, now);
-        state.write(self);
+        let kept = state.write(self);
         if durable {
             inward.written = inward.written.max(state.written);
+            inward.unwritten |= !kept;
         }
         self.finish(state, now, inward.touched);
         if let Some(until) = until {
@@ -256,13 +261,13 @@ impl Queue {
                 dropped("queue-deleted", 1);
                 return Said::default();
             }
-            match state.engine.push(now, message.offer(), &mut scratch.assignments) {
-                Pushed::Queued => {}
-                Pushed::Refused => dropped("queue-full", 1),
-                Pushed::Unwritable => dropped("unwritable", 1),
+            let pushed = state.engine.push(now, message.offer(), &mut scratch.assignments);
+            if pushed == Pushed::Refused {
+                dropped("queue-full", 1);
             }
             state.hand_out(now, scratch, touched);
-            self.note(&mut state, now)
+            let said = self.note(&mut state, now);
+            Said { unwritable: pushed == Pushed::Unwritable, ..said }
         })
     }
 
@@ -328,7 +333,8 @@ impl Queue {
 
     /// The disk takes writes again.
     pub(crate) fn write_again(self: &Arc<Self>) {
-        self.state.lock().write(self);
+        let mut state = self.state.lock();
+        state.write(self);
     }
 
     /// What came by a session's subscription is nobody's any more: it has ended, and its number is not used again.
@@ -339,6 +345,13 @@ impl Queue {
                 desk.note_ended(number);
             }
             state.write(self);
+        }
+    }
+
+    /// What a transaction has published here may be given out.
+    pub(crate) fn let_go(self: &Arc<Self>) {
+        if let Some(vhost) = self.vhost() {
+            vhost.house.coordinator.look_at(self, vhost.house.now(), None);
         }
     }
 
@@ -389,15 +402,31 @@ impl State {
         }
     }
 
-    /// Hands what has changed to the log.
+    /// True while what was published here last is not to be given out.
     #[inline]
-    fn write(&mut self, queue: &Arc<Queue>) {
-        let journal = self.engine.journal_mut();
-        if let Some(lsn) = journal.write() {
-            self.written = lsn;
-        } else if journal.is_stuck() {
-            journal.ask_again(queue);
+    fn is_held(&mut self) -> bool {
+        if self.held > 0
+            && let Some(desk) = self.engine.journal_mut().desk()
+            && desk.archive.is_settled(self.held)
+        {
+            self.held = 0;
         }
+        self.held > 0
+    }
+
+    /// Hands what has changed to the log; false when that does not take it.
+    #[inline]
+    fn write(&mut self, queue: &Arc<Queue>) -> bool {
+        let journal = self.engine.journal_mut();
+        match journal.write() {
+            Ok(lsn) => self.written = lsn.unwrap_or(self.written),
+            Err(NotTaken) if journal.is_stuck() => {
+                journal.ask_again(queue);
+                return false;
+            }
+            Err(NotTaken) => return false,
+        }
+        true
     }
 
     /// Why a message that has to be written down is not taken.

@@ -22,7 +22,14 @@ fn key_of(vhost: &str, topic: &[u8]) -> Vec<u8> {
 
 /// Adds to a commit that the message at `at` is the retained one of its address now, or that there is none any more when
 /// it has no payload (MQTT 5 §3.3.1.3 [MQTT-3.3.1-6]).
-pub(crate) fn note(batch: &Batch<'_>, at: u32, message: &Message, vhost: &str, now: Millis, commit: &mut Commit) {
+pub(crate) fn note(
+    batch: &Batch<'_>,
+    at: u32,
+    message: &Message,
+    vhost: &str,
+    now: Millis,
+    commit: &mut Commit,
+) {
     let key = key_of(vhost, &batch.address(message).topic());
     let noted = if batch.payload_len(message) == 0 {
         commit.delete(OWNER, &key)

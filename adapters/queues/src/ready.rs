@@ -53,7 +53,7 @@ impl Occupied {
     pub(crate) fn highest_beside(&self, other: &Self) -> Option<usize> {
         let (Self(one), Self(other)) = (self, other);
         let words = one.iter().zip(other).map(|(one, other)| one & !other);
-        let (at, word) = words.enumerate().filter(|(_, word)| *word != 0).last()?;
+        let (at, word) = words.enumerate().rfind(|(_, word)| *word != 0)?;
         Some(at * 64 + word.ilog2() as usize)
     }
 }

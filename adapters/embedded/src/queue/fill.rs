@@ -8,6 +8,7 @@ use linkspan_queues::log::Window;
 use linkspan_queues::{Absent, Gone, Journal};
 
 use super::State;
+use crate::archive::NotTaken;
 use crate::written::{self, Found};
 
 /// Messages that are brought in at once,
@@ -27,11 +28,9 @@ impl State {
         let mut any = false;
         while let Some(absent) = self.engine.wants() {
             let journal = self.engine.journal_mut();
-            if let Some(lsn) = journal.write() {
-                self.written = lsn;
-            }
-            if journal.is_stuck() {
-                break;
+            match journal.write() {
+                Ok(lsn) => self.written = lsn.unwrap_or(self.written),
+                Err(NotTaken) => break,
             }
             let mut window = WINDOW.take().unwrap_or_default();
             any |= self.bring(absent, &mut window, now);

@@ -23,12 +23,15 @@ impl State {
     pub(super) fn hand_out(&mut self, now: Millis, scratch: &mut Scratch, touched: &mut Touched) {
         let mut idle = 0;
         loop {
-            self.engine.dispatch_some(now, ROUND, &mut scratch.assignments);
-            let mut again = scratch.assignments.len() >= ROUND;
+            let held = self.is_held();
+            if !held {
+                self.engine.dispatch_some(now, ROUND, &mut scratch.assignments);
+            }
+            let mut again = !held && scratch.assignments.len() >= ROUND;
             if scratch.assignments.is_empty() {
                 // What is brought in may be dead: who has very much of it looks again soon.
                 idle += 1;
-                if idle > IDLE || !self.fill(now) {
+                if held || idle > IDLE || !self.fill(now) {
                     return;
                 }
                 continue;
@@ -41,7 +44,7 @@ impl State {
                     again |= self.give(consumer, &mut all, scratch, touched);
                 }
                 scratch.assignments = all;
-                if !again && !self.fill(now) {
+                if held || !again && !self.fill(now) {
                     return;
                 }
                 continue;
@@ -57,7 +60,7 @@ impl State {
             }
             scratch.consumers = consumers;
             scratch.shares.clear();
-            if !again && !self.fill(now) {
+            if held || !again && !self.fill(now) {
                 return;
             }
         }

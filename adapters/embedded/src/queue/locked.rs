@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use linkspan_contract::{DeliveryTag, Millis, Refused, Settlement};
-use linkspan_queues::log::Commit;
+use linkspan_queues::log::{Commit, Lsn};
 use linkspan_queues::{Assignment, ConsumerId, Journal, Pushed};
 use parking_lot::MutexGuard;
 
 use super::{Queue, Said, State, dropped};
+use crate::archive::Archive;
 use crate::brake::Brakes;
 use crate::outlet::Touched;
 use crate::parcel::Parcel;
@@ -20,11 +21,13 @@ pub(crate) struct Locked<'q> {
     state: MutexGuard<'q, State>,
     /// Given out by the engine, and not yet to the sinks.
     assignments: Vec<Assignment<Parcel>>,
+    /// Something had to be written down, and could not be.
+    unwritable: bool,
 }
 
 impl Queue {
     pub(crate) fn lock(self: &Arc<Self>) -> Locked<'_> {
-        Locked { queue: self, state: self.state.lock(), assignments: Vec::new() }
+        Locked { queue: self, state: self.state.lock(), assignments: Vec::new(), unwritable: false }
     }
 }
 
@@ -53,6 +56,18 @@ impl<'q> Locked<'q> {
         Err(Refused::Full(format!("queue '{name}' has no room for all that the transaction publishes to it")))
     }
 
+    /// Refuses when something that it was given could not be written down.
+    pub(crate) fn check_written(&mut self) -> Result<(), Refused> {
+        if self.unwritable { Err(self.state.unwritable()) } else { Ok(()) }
+    }
+
+    /// Nothing is given out before everything up to `lsn` is safe.
+    pub(crate) fn hold(&mut self, lsn: Lsn, archive: &Archive) {
+        if archive.release_when_safe(lsn, self.queue) {
+            self.state.held = lsn;
+        }
+    }
+
     /// What is to be written.
     pub(crate) fn gathered(&mut self) -> Option<&mut Commit> {
         self.state.engine.journal_mut().gathered()
@@ -66,7 +81,8 @@ impl<'q> Locked<'q> {
         match self.state.engine.push(now, message.offer(), &mut self.assignments) {
             Pushed::Queued => {}
             Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
-            Pushed::Unwritable => dropped("unwritable", 1),
+            // It could when the transaction began.
+            Pushed::Unwritable => self.unwritable = true,
         }
     }
 

@@ -91,6 +91,9 @@ impl Queue {
     ) -> Option<(Assignment<Parcel>, u64)> {
         self.gate.progress(now);
         self.act(now, touched, |state| {
+            if state.is_held() {
+                return None;
+            }
             let assignment = loop {
                 match state.engine.fetch(now, key, lane, settled) {
                     None if state.fill(now) => {}

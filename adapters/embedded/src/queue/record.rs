@@ -9,7 +9,7 @@ use linkspan_queues::log::{Commit, Lsn};
 use linkspan_queues::{Diary, Gone, Journal, Position, Queue as Engine, Queued};
 
 use super::Queue;
-use crate::archive::{Archive, LEVELS};
+use crate::archive::{Archive, LEVELS, NotTaken};
 use crate::parcel::Parcel;
 use crate::written::Written;
 
@@ -57,17 +57,19 @@ impl Record {
         self.desk.as_deref_mut()
     }
 
-    /// Hands to the log what has gathered, and tells where it ends. The queue's lock is held.
+    /// Hands to the log what has gathered, and tells where it ends, when there was something. The queue's lock is held.
+    ///
+    /// # Errors
+    /// When the log does not take it: it stays, unless the log was closed.
     #[inline]
-    pub(crate) fn write(&mut self) -> Option<Lsn> {
-        let desk = self.desk.as_mut()?;
-        if desk.diary.commit.is_empty() {
-            return None;
-        }
+    pub(crate) fn write(&mut self) -> Result<Option<Lsn>, NotTaken> {
+        let Some(desk) = self.desk.as_mut().filter(|desk| !desk.diary.commit.is_empty()) else {
+            return Ok(None);
+        };
         if let Some(why) = desk.diary.refused.take() {
             tracing::error!(%why, "a message could not be written down");
         }
-        desk.archive.write(&mut desk.diary.commit)
+        desk.archive.write(&mut desk.diary.commit).map(Some)
     }
 
     /// True when something has gathered that the log did not take.

@@ -11,6 +11,9 @@ use crate::log::store::{StoreFile, read_full};
 /// Bytes read at once.
 const STEP: usize = 1 << 20;
 
+/// A page of nothing: no header begins in it, unless it reaches beyond.
+const BLANK: [u8; 4096] = [0; 4096];
+
 /// Walks over the records of a segment.
 pub(crate) struct Scan {
     file: Arc<dyn StoreFile>,
@@ -88,6 +91,10 @@ impl Scan {
         }
         let mut at = from.saturating_add(8);
         while at < self.end {
+            if self.get(at, BLANK.len())? == BLANK {
+                at = at.saturating_add((BLANK.len() - HEADER + 8) as u64);
+                continue;
+            }
             if self.get(at, HEADER)?.len() < HEADER {
                 break;
             }

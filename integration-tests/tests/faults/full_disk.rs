@@ -1,0 +1,244 @@
+//! A disk that is full: a small one of the test's own, in memory (tmpfs), which only root may mount.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lapin::options::{
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Confirmation};
+use linkspan_integration_tests::amqp::Amqp;
+use linkspan_integration_tests::mqtt5::Mqtt5;
+use linkspan_integration_tests::process::{Folder, Process};
+use linkspan_integration_tests::{http, soon};
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
+use tokio::time::sleep;
+
+/// Room for one file of the log, and with the ballast not for a second one: these are 64 MiB.
+const SIZE: &str = "160m";
+
+/// What lies on the disk beside.
+const BALLAST: usize = 48 << 20;
+
+/// Bytes of a message.
+const LARGE: usize = 16 << 10;
+
+/// A file system of `SIZE`, gone with the test.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: PathBuf) -> Self {
+        fs::create_dir(&at).expect("a place for the disk");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={SIZE}"), "tmpfs"]).arg(&at);
+        let mount = mount.output().expect("this test needs `mount`");
+        assert!(
+            mount.status.success(),
+            "this test fills a small disk for real: it has to be allowed to mount a tmpfs, as root is \
+             (in Docker: `--privileged`, or `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`). mount says: {}",
+            String::from_utf8_lossy(&mount.stderr)
+        );
+        Self(at)
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    fn fill(&self) {
+        let mut file = File::create(self.ballast()).expect("a file on the disk");
+        file.write_all(&vec![1; BALLAST]).expect("the disk has room for the ballast");
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.ballast()).expect("the ballast lies there");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: the server that uses it may be ended behind this.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn start(folder: &Path) -> Process {
+    Process::start(folder, &[])
+}
+
+fn persistent() -> BasicProperties {
+    BasicProperties::default().with_delivery_mode(2)
+}
+
+/// What a publisher was told.
+#[derive(Default)]
+struct Told {
+    next: usize,
+    acknowledged: Vec<usize>,
+    refused: Vec<usize>,
+}
+
+impl Told {
+    /// Publishes a batch of large messages.
+    async fn publish(&mut self, amqp: &Amqp) {
+        let mut confirms = Vec::new();
+        let first = self.next;
+        for number in first..first + 20 {
+            let mut payload = format!("{number} ").into_bytes();
+            payload.resize(LARGE, b'.');
+            let options = BasicPublishOptions::default();
+            let publish =
+                amqp.channel.basic_publish("".into(), "full".into(), options, &payload, persistent());
+            confirms.push(publish.await.expect("published"));
+        }
+        self.next += confirms.len();
+        let told = soon("every publish is answered", join_all(confirms)).await;
+        for (number, told) in (first..).zip(told) {
+            match told.expect("the connection lives") {
+                Confirmation::Ack(None) => self.acknowledged.push(number),
+                Confirmation::Nack(_) => self.refused.push(number),
+                other => panic!("{number}: {other:?}"),
+            }
+        }
+    }
+
+    /// Takes and accepts up to `count` messages: their numbers.
+    async fn take(amqp: &Amqp, count: usize) -> Vec<usize> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let get = amqp.channel.basic_get("full".into(), BasicGetOptions::default());
+            let Some(message) = soon("an answer", get).await.expect("get-ok or get-empty") else { break };
+            let text = String::from_utf8_lossy(&message.delivery.data);
+            taken.push(text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number"));
+            assert_eq!(message.delivery.data.len(), LARGE, "all of it");
+            message.delivery.acker.ack(BasicAckOptions::default()).await.expect("the channel lives");
+        }
+        taken
+    }
+}
+
+async fn declare(amqp: &Amqp) {
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    for queue in ["full", "plant", "graves", "rejecting"] {
+        let mut arguments = FieldTable::default();
+        if queue == "rejecting" {
+            let text = |text: &str| AMQPValue::LongString(text.into());
+            arguments.insert("x-dead-letter-exchange".into(), text(""));
+            arguments.insert("x-dead-letter-routing-key".into(), text("graves"));
+        }
+        amqp.channel.queue_declare(queue.into(), durable, arguments).await.expect("declare-ok");
+    }
+    amqp.bind("plant", "amq.topic", "plant").await;
+}
+
+/// Publishers at each door hear that the disk is full.
+async fn check_refusals(amqp: &Amqp, mqtt: &mut Mqtt5, http_door: std::net::SocketAddr) {
+    let said = mqtt.publish("plant", "while it is full").await;
+    assert_eq!(said, PubAckReason::QuotaExceeded, "PUBACK");
+    let answer = http::post(http_door, "/v1/messages/plant", &[], b"while it is full".to_vec()).await;
+    assert_eq!(answer.status, 503, "HTTP: {}", answer.body);
+    assert!(answer.body.contains("written down"), "it says why: {}", answer.body);
+    let channel = amqp.connection.create_channel().await.expect("a channel");
+    channel.tx_select().await.expect("tx.select-ok");
+    let options = BasicPublishOptions::default();
+    channel
+        .basic_publish("".into(), "full".into(), options, b"while it is full", persistent())
+        .await
+        .expect("published");
+    soon("tx.commit is answered", channel.tx_commit()).await.expect_err("a commit that cannot be written");
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_is_told_and_service_resumes_with_space() {
+    let folder = Folder::new();
+    let disk = Disk::mount(folder.path().join("linkspan-data"));
+    disk.fill();
+    let mut process = start(folder.path());
+    let (door, http_door) = (process.door("amqp"), process.door("http"));
+    let mut mqtt = Mqtt5::connect(process.door("mqtt"), "full-disk").await;
+    let amqp = Amqp::confirming(door).await;
+    declare(&amqp).await;
+    let buried = amqp.publish_as("", "rejecting", "rejected while it is full", persistent()).await;
+    assert!(matches!(buried, Confirmation::Ack(None)), "{buried:?}");
+
+    let mut told = Told::default();
+    while told.refused.is_empty() {
+        told.publish(&amqp).await;
+        assert!(told.next * LARGE < 400 << 20, "more than the disk has was acknowledged");
+    }
+    let many = told.acknowledged.len() * LARGE;
+    assert!(many > 32 << 20, "only {} MiB were taken: the disk was hardly used", many >> 20);
+    process.line_with(&["messages cannot be written down"]);
+    check_refusals(&amqp, &mut mqtt, http_door).await;
+
+    // Consumers go on, also those who reject.
+    let mut taken = Told::take(&amqp, 300).await;
+    assert_eq!(taken, told.acknowledged[..300], "in order");
+    let get = amqp.channel.basic_get("rejecting".into(), BasicGetOptions::default());
+    let message = soon("an answer", get).await.expect("get-ok").expect("a message");
+    message.delivery.acker.reject(BasicRejectOptions { requeue: false }).await.expect("the channel lives");
+    check_refusals(&amqp, &mut mqtt, http_door).await;
+
+    // With space, everybody is served again.
+    disk.make_room();
+    soon("publishes are taken again", async {
+        while told.acknowledged.last() != Some(&(told.next - 1)) {
+            sleep(Duration::from_millis(100)).await;
+            told.publish(&amqp).await;
+        }
+    })
+    .await;
+    let said = mqtt.publish("plant", "with space").await;
+    assert_eq!(said, PubAckReason::Success, "PUBACK");
+    let answer = http::post(http_door, "/v1/messages/plant", &[], b"posted with space".to_vec()).await;
+    assert_eq!(answer.status, 204, "HTTP: {}", answer.body);
+    // What was settled lies before these confirms in the log.
+    process.kill();
+    let mut process = start(folder.path());
+    let amqp = Amqp::connect(process.door("amqp")).await;
+    let rest = Told::take(&amqp, usize::MAX).await;
+    let back: Vec<_> = rest.iter().filter(|number| taken.contains(number)).collect();
+    assert!(back.is_empty(), "settled and safe, and back again: {back:?}");
+    assert!(rest.is_sorted_by(|a, b| a < b), "in order, each once");
+    taken.extend(rest);
+    let missing: Vec<_> = told.acknowledged.iter().filter(|number| !taken.contains(number)).collect();
+    assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
+    assert_eq!(amqp.drain("plant").await, ["with space", "posted with space"]);
+    assert_eq!(amqp.drain("rejecting").await, Vec::<String>::new());
+    assert_eq!(amqp.drain("graves").await, ["rejected while it is full"]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_on_a_full_disk_starts_there_and_serves_what_it_has() {
+    let folder = Folder::new();
+    let disk = Disk::mount(folder.path().join("linkspan-data"));
+    disk.fill();
+    let mut process = start(folder.path());
+    let amqp = Amqp::confirming(process.door("amqp")).await;
+    declare(&amqp).await;
+    let mut told = Told::default();
+    while told.refused.is_empty() {
+        told.publish(&amqp).await;
+    }
+    process.kill();
+    let mut process = start(folder.path());
+    let amqp = Amqp::confirming(process.door("amqp")).await;
+    let mut taken = Told::take(&amqp, 200).await;
+    disk.make_room();
+    soon("publishes are taken again", async {
+        while told.acknowledged.last() != Some(&(told.next - 1)) {
+            sleep(Duration::from_millis(100)).await;
+            told.publish(&amqp).await;
+        }
+    })
+    .await;
+    taken.extend(Told::take(&amqp, usize::MAX).await);
+    assert!(taken.is_sorted_by(|a, b| a < b), "in order, each once");
+    let missing: Vec<_> = told.acknowledged.iter().filter(|number| !taken.contains(number)).collect();
+    assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
+}

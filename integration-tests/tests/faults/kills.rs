@@ -1,0 +1,220 @@
+//! The server is killed at random moments, over and over, while clients of all kinds work. What it has acknowledged is
+//! there, what was settled is gone, and what comes again says so.
+//!
+//! `LINKSPAN_KILL_ROUNDS` says how often it is killed, 60 times unless set; `LINKSPAN_TEST_SEED` takes the moments and
+//! dice of an earlier run.
+
+mod declarations;
+mod life;
+mod notes;
+mod publishers;
+mod taker;
+mod transactions;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ExchangeKind};
+use linkspan_integration_tests::process::{Folder, Process};
+use linkspan_integration_tests::soon;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use declarations::Declared;
+use life::{Life, Work};
+use notes::Notes;
+use publishers::Publishing;
+use taker::Taking;
+
+/// The queue `jobs` is a work route's.
+const CONFIG: &str = "[[route]]\nmatch = \"jobs/#\"\npattern = \"competing-consumers\"\nqueue = \"jobs\"\n";
+
+/// How long the last life may take to give everything out.
+const DRAINING: Duration = Duration::from_secs(240);
+
+/// Some 500 of these are a queue's window in memory.
+const LARGE: usize = 32 << 10;
+
+const PUBLISHINGS: [Publishing; 5] = [
+    Publishing::singles("single"),
+    Publishing { at_once: 50, priorities: 6, pause: 20, ..Publishing::singles("batches") },
+    Publishing { at_once: 50, bytes: LARGE, transient: 30, pause: 5, ..Publishing::singles("backlog") },
+    Publishing { at_once: 5, expiry: Some(200), pause: 10, ..Publishing::singles("expiring") },
+    Publishing { at_once: 10, pause: 20, ..Publishing::singles("moving") },
+];
+
+const TAKINGS: [Taking; 11] = [
+    Taking { requeued: 8, rejected: 12, ..Taking::all("single") },
+    Taking { prefetch: 60, at_once: 20, ..Taking::all("batches") },
+    Taking { prefetch: 40, at_once: 10, pause: 60, ..Taking::all("backlog") },
+    Taking::all("pairs-a"),
+    Taking { prefetch: 7, at_once: 3, ..Taking::all("pairs-b") },
+    Taking::all("moved"),
+    Taking::all("graves"),
+    Taking::all("expired"),
+    Taking { requeued: 5, ..Taking::all("plant") },
+    Taking::all("jobs"),
+    Taking::all("posted"),
+];
+
+/// What others fill: these are taken last.
+const BEHIND: [&str; 3] = ["moved", "graves", "expired"];
+
+/// Declares what the clients work with; in later lives it is there already.
+async fn declare(channel: &Channel) -> Work {
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let dead_letters = |queue: &str| {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-dead-letter-exchange".into(), text(""));
+        arguments.insert("x-dead-letter-routing-key".into(), text(queue));
+        arguments
+    };
+    let mut priorities = FieldTable::default();
+    priorities.insert("x-max-priority".into(), AMQPValue::LongInt(5));
+    let mut graves = FieldTable::default();
+    graves.insert("x-dead-letter-exchange".into(), text("graves"));
+    let queues = [
+        ("single", graves),
+        ("batches", priorities),
+        ("backlog", FieldTable::default()),
+        ("pairs-a", FieldTable::default()),
+        ("pairs-b", FieldTable::default()),
+        ("moving", FieldTable::default()),
+        ("moved", FieldTable::default()),
+        ("graves", FieldTable::default()),
+        ("expiring", dead_letters("expired")),
+        ("expired", FieldTable::default()),
+        ("plant", FieldTable::default()),
+        ("posted", FieldTable::default()),
+    ];
+    for (queue, arguments) in queues {
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), durable, arguments).await?;
+    }
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare("graves".into(), ExchangeKind::Fanout, durable, FieldTable::default()).await?;
+    for (queue, exchange, key) in
+        [("graves", "graves", ""), ("plant", "amq.topic", "plant.#"), ("posted", "amq.topic", "posted")]
+    {
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        channel.queue_bind(queue.into(), exchange.into(), key.into(), options, none).await?;
+    }
+    Ok(())
+}
+
+/// Returns when every message that expires has.
+async fn await_expiry(channel: &Channel) {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let left = async || {
+        let queue = channel.queue_declare("expiring".into(), passive, FieldTable::default()).await;
+        queue.expect("the queue is there").message_count()
+    };
+    while left().await > 0 {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Sends all clients to work.
+fn start(life: &Life, declared: &Declared) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    let mut start = |name, work: std::pin::Pin<Box<dyn Future<Output = Work> + Send>>| {
+        life.start(&mut clients, name, work);
+    };
+    for taking in TAKINGS.iter().copied().filter(|it| !(life.is_last && BEHIND.contains(&it.queue))) {
+        start(taking.queue, Box::pin(taker::take(life.clone(), taking)));
+    }
+    start("mover", Box::pin(transactions::mover(life.clone(), "moving", "moved", "moved")));
+    if life.is_last {
+        return clients;
+    }
+    for publishing in PUBLISHINGS {
+        start(publishing.queue, Box::pin(publishers::by_amqp(life.clone(), publishing)));
+    }
+    start("pairs", Box::pin(transactions::pairs(life.clone(), "pairs", ["pairs-a", "pairs-b"])));
+    start("plant", Box::pin(publishers::by_mqtt(life.clone(), "plant", "plant/line/1")));
+    start("jobs", Box::pin(publishers::by_mqtt(life.clone(), "jobs", "jobs/press")));
+    start("posted", Box::pin(publishers::by_http(life.clone(), "posted", "posted")));
+    start("declarations", Box::pin(declared.clone().change(life.clone())));
+    clients
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_survives_being_killed_at_any_moment() {
+    let rounds = usize::try_from(number("LINKSPAN_KILL_ROUNDS", 60)).expect("a number of rounds");
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_micros() as u64;
+    let seed = number("LINKSPAN_TEST_SEED", now);
+    eprintln!("LINKSPAN_TEST_SEED={seed}");
+    let folder = Folder::new();
+    let file = folder.write("linkspan.toml", CONFIG);
+    let (notes, declared) = (Arc::new(Mutex::new(Notes::default())), Declared::default());
+    for queue in ["graves", "expired"] {
+        notes.lock().unwrap().letters(queue);
+    }
+    let mut slowest = Duration::ZERO;
+    for round in 0..=rounds {
+        let is_last = round == rounds;
+        let begun = Instant::now();
+        let mut process = Process::start(folder.path(), &["--config", &file]);
+        let doors = ["amqp", "mqtt", "http"].map(|door| process.door(door));
+        slowest = slowest.max(begun.elapsed());
+        notes.lock().unwrap().begin(round);
+        let life = Life::new(doors, &notes, is_last, seed.wrapping_add(round as u64));
+        let (_connection, channel) = soon("lapin connects", life.connect()).await.expect("lapin connects");
+        soon("declarations", declare(&channel)).await.expect("everything can be declared");
+        soon("what was declared", declared.check(&life)).await.expect("answers");
+        let mut clients = start(&life, &declared);
+        if is_last {
+            let done = timeout(DRAINING, async {
+                while clients.join_next().await.is_some() {}
+                for queue in BEHIND {
+                    await_expiry(&channel).await;
+                    life.start(&mut clients, queue, taker::take(life.clone(), Taking::all(queue)));
+                }
+                while clients.join_next().await.is_some() {}
+            })
+            .await;
+            let verdict = notes.lock().unwrap().verdict();
+            assert!(done.is_ok(), "not everything was given out within {DRAINING:?}; {verdict:?}");
+            life.end();
+            process.signal("TERM");
+            let (status, said) = process.exit();
+            assert!(status.success(), "{status}: {said}");
+            judge(&notes, &declared, verdict, seed, &format!("{rounds} kills, start {slowest:?} at most"));
+            return;
+        }
+        let how_long = 150 + life.below(if life.below(4) == 0 { 1850 } else { 850 });
+        sleep(Duration::from_millis(how_long)).await;
+        life.end();
+        let (lived, said) = (begun.elapsed(), process.kill());
+        eprintln!("life {round}: {how_long} ms of {lived:?}");
+        for line in said.lines().filter(|line| line.contains("ERROR") || line.contains("panicked")) {
+            notes.lock().unwrap().wrong(format!("the server says: {line}"));
+        }
+        while clients.join_next().await.is_some() {}
+    }
+}
+
+/// The verdict; and that there was something to judge.
+fn judge(notes: &Mutex<Notes>, declared: &Declared, verdict: Result<(), String>, seed: u64, what: &str) {
+    let notes = notes.lock().unwrap();
+    let summary = notes.summary();
+    eprintln!("{what}; {} declared; {summary}", declared.len());
+    if let Err(wrong) = verdict {
+        panic!("LINKSPAN_TEST_SEED={seed}: {what}; {summary}\n{wrong}");
+    }
+    for line in
+        ["single", "batches", "backlog", "expiring", "pairs", "moving", "moved", "plant", "jobs", "posted"]
+    {
+        assert!(notes.acknowledgements(line) > 0, "nothing was acknowledged of {line}: {summary}");
+    }
+    assert!(
+        notes.again > 0 && declared.len() > 0,
+        "no kill took anything out of somebody's hands: {summary}"
+    );
+}

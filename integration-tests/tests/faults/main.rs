@@ -1,0 +1,17 @@
+//! What is acknowledged survives: the whole server is killed, its disk is full, its files are damaged.
+#![allow(unreachable_pub, reason = "nothing is outside of a test binary")]
+#![allow(clippy::large_futures, reason = "a test has room")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+mod damage;
+mod full_disk;
+mod kills;
+mod many_messages;
+mod one_directory;
+mod what_remains;

@@ -45,6 +45,8 @@ struct ForQueue {
     queue: Arc<Queue>,
     messages: Vec<Parcel>,
     bytes: u64,
+    /// Bytes of bodies.
+    bodies: u64,
     settled: Vec<Share>,
 }
 
@@ -99,7 +101,7 @@ impl<'t> Commit<'t> {
         let room = locked.iter_mut().zip(commit.queues.values()).try_for_each(|(queue, share)| {
             let durable = |parcel: &Parcel| parcel.clone().kept().message().flags.has(Flags::DURABLE);
             let any_durable = share.messages.iter().any(durable);
-            queue.check_room(share.messages.len() as u64, share.bytes, any_durable, now)
+            queue.check_room(share.messages.len() as u64, (share.bytes, share.bodies), any_durable, now)
         });
         let known = room.map(|()| commit.change(&mut locked, now));
         // Who is told that it failed may find it later all the same: it is in the queues, and written when the disk takes it.
@@ -151,8 +153,7 @@ impl<'t> Commit<'t> {
         let mut any = !routes.queues.is_empty();
         for queue in &routes.queues {
             let share = self.queue(queue);
-            share.bytes = share.bytes.saturating_add(message.batch.size(message.at));
-            share.messages.push(message.clone().into());
+            share.add(message.clone().into());
         }
         for subscription in &routes.subscribers {
             if !(subscription.no_local && subscription.session.client == self.client) {
@@ -161,8 +162,7 @@ impl<'t> Commit<'t> {
                     Some(inbox) => {
                         let via = subscription.key.subscription;
                         let share = self.queue(inbox);
-                        share.bytes = share.bytes.saturating_add(message.batch.size(message.at));
-                        share.messages.push(Parcel { via, ..message.clone().into() });
+                        share.add(Parcel { via, ..message.clone().into() });
                     }
                     None => self.session(&subscription.session).add(message, subscription, flags),
                 }
@@ -188,6 +188,7 @@ impl<'t> Commit<'t> {
             queue: Arc::clone(queue),
             messages: Vec::new(),
             bytes: 0,
+            bodies: 0,
             settled: Vec::new(),
         })
     }
@@ -259,6 +260,14 @@ fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Result<Lsn, Refused
         own.join(&mut together);
     }
     written.map_err(|NotTaken| Refused::Full(archive.why()))
+}
+
+impl ForQueue {
+    fn add(&mut self, message: Parcel) {
+        self.bytes = self.bytes.saturating_add(message.batch.size(message.at));
+        self.bodies = self.bodies.saturating_add(message.body_len());
+        self.messages.push(message);
+    }
 }
 
 impl ForSession {

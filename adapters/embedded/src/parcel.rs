@@ -20,11 +20,17 @@ impl Parcel {
     /// It came by no subscription.
     pub(crate) const NO_SUBSCRIPTION: u32 = u32::MAX;
 
-    /// The message, that the engine may take it.
-    pub(crate) fn offer(self) -> Offer<Self> {
+    /// Bytes of its body: what RabbitMQ counts.
+    pub(crate) fn body_len(&self) -> u64 {
+        let batch = self.batch.batch();
+        batch.message(self.at).map_or(0, |message| batch.payload_len(message))
+    }
+
+    /// The message, that the engine may take it; with only its body counted, or all that it takes.
+    pub(crate) fn offer(self, only_body: bool) -> Offer<Self> {
         let message = self.batch.messages().get(self.at as usize).copied().unwrap_or_default();
         Offer {
-            size: self.batch.size(self.at),
+            size: if only_body { self.body_len() } else { self.batch.size(self.at) },
             priority: message.priority,
             expiry: message.flags.has(Flags::EXPIRES).then_some(message.expiry),
             durable: message.flags.has(Flags::DURABLE),

@@ -77,6 +77,8 @@ struct State {
     scheduled: Option<Place>,
     /// What is published to it is lost for it without a word to the publisher: others may get it.
     is_group: bool,
+    /// It was declared with a length in bytes: those of bodies count, as in RabbitMQ.
+    counts_bodies: bool,
     /// Of a session's queue: what came by these is nobody's any more.
     ended_subscriptions: BTreeSet<u32>,
     ended: bool,
@@ -161,6 +163,7 @@ impl Queue {
                 moved: false,
                 scheduled: None,
                 is_group,
+                counts_bodies: arguments.max_bytes.is_some(),
                 ended_subscriptions,
                 ended: false,
             }),
@@ -261,7 +264,8 @@ impl Queue {
                 dropped("queue-deleted", 1);
                 return Said::default();
             }
-            let pushed = state.engine.push(now, message.offer(), &mut scratch.assignments);
+            let offer = message.offer(state.counts_bodies);
+            let pushed = state.engine.push(now, offer, &mut scratch.assignments);
             if pushed == Pushed::Refused {
                 dropped("queue-full", 1);
             }
@@ -387,7 +391,11 @@ impl State {
         for Piece { ranges, owned } in &*keeper.keep(ranges) {
             for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
                 let parcel = Parcel { batch: Arc::clone(owned), at, via };
-                let why = match self.engine.push(inward.now, parcel.offer(), &mut scratch.assignments) {
+                let why = match self.engine.push(
+                    inward.now,
+                    parcel.offer(self.counts_bodies),
+                    &mut scratch.assignments,
+                ) {
                     Pushed::Queued => continue,
                     Pushed::Refused if self.is_group => {
                         dropped("group-full", 1);

@@ -37,13 +37,14 @@ impl<'q> Locked<'q> {
     pub(crate) fn check_room(
         &mut self,
         messages: u64,
-        bytes: u64,
+        (bytes, bodies): (u64, u64),
         durable: bool,
         now: Millis,
     ) -> Result<(), Refused> {
         if messages > 0 && !self.state.engine.journal().takes(durable, false) {
             return Err(self.state.unwritable());
         }
+        let bytes = if self.state.counts_bodies { bodies } else { bytes };
         let State { engine, is_group, .. } = &mut *self.state;
         if *is_group || engine.has_room(messages, bytes) {
             return Ok(());
@@ -78,7 +79,8 @@ impl<'q> Locked<'q> {
             dropped("queue-deleted", 1);
             return;
         }
-        match self.state.engine.push(now, message.offer(), &mut self.assignments) {
+        let offer = message.offer(self.state.counts_bodies);
+        match self.state.engine.push(now, offer, &mut self.assignments) {
             Pushed::Queued => {}
             Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
             // It could when the transaction began.

@@ -164,11 +164,6 @@ impl Process {
         assert!(sent.success(), "kill -s {name} {pid}");
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Kills it (SIGKILL); what it has said.
     pub fn kill(mut self) -> String {
         self.child.kill().expect("the process is ours");

@@ -4,6 +4,7 @@
 mod abilities;
 mod back_ends;
 mod certificates;
+mod spools;
 
 use std::collections::HashMap;
 use std::io;
@@ -113,7 +114,8 @@ impl Broker {
         let instance = back_ends::instance(config, open.first().map(|(_, address)| *address));
         let backends = back_ends::open(config, &instance, &clock)?;
         let retained = config.limits.retained.get() as usize;
-        let hub = Hub::open(backends, config.routes()?, retained, clock).await;
+        let spools = Arc::new(spools::Stores::of(config, Arc::clone(&clock)));
+        let hub = Hub::open(backends, config.routes()?, retained, clock, spools).await;
         let hub = hub.map_err(|error| wrong(config, &error))?;
         let users = Arc::new(config.accounts());
         let (stopper, stop) = Stop::new();

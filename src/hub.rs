@@ -16,10 +16,13 @@ mod plan;
 mod publishing;
 mod reroute;
 mod routes_error;
+mod spool;
+mod spooling;
+mod spools;
 mod subscribing;
 mod subscription;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod ways;
 mod work_queue;
 
@@ -36,6 +39,7 @@ use linkspan_contract::{
 use parking_lot::Mutex;
 
 pub use self::routes_error::RoutesError;
+pub use self::spool::{Depth, SpoolStore, SpoolStores};
 use crate::retained::Retained;
 pub use crate::routes::Filter;
 use crate::routes::Routes;
@@ -43,6 +47,7 @@ use carriers::Carriers;
 use connection::HubConnection;
 use estate::Draining;
 use plan::Wanted;
+use spools::Spools;
 use work_queue::Unmade;
 
 /// Routes over back ends.
@@ -54,6 +59,7 @@ pub struct Hub {
     retained: HashMap<Arc<str>, Arc<Retained>>,
     ears: Mutex<Vec<Weak<dyn LaneEvents>>>,
     carriers: Carriers,
+    spools: Spools,
     /// Queues of routes whose back end was away.
     unmade: Mutex<Vec<Unmade>>,
     /// Queues that lost their route while they held messages, and their heirs.
@@ -65,7 +71,7 @@ pub struct Hub {
 
 impl Hub {
     /// A hub over `backends` with `routes` in force: their queues exist when it returns. Each vhost keeps at most
-    /// `retained_limit` retained messages.
+    /// `retained_limit` retained messages. `spools` keeps what waits for back ends that are away.
     ///
     /// # Errors
     /// When a back end is unknown, or refuses a queue.
@@ -74,6 +80,7 @@ impl Hub {
         routes: Routes,
         retained_limit: usize,
         clock: Arc<dyn Clock>,
+        spools: Arc<dyn SpoolStores>,
     ) -> Result<Arc<Self>, RoutesError> {
         let retained = routes
             .iter()
@@ -89,6 +96,7 @@ impl Hub {
             retained,
             ears: Mutex::default(),
             carriers: Carriers::default(),
+            spools: Spools::new(spools),
             unmade: Mutex::default(),
             draining: Mutex::default(),
             making: tokio::sync::Mutex::default(),
@@ -160,6 +168,7 @@ impl Hub {
             metrics::gauge!("linkspan_retained_messages", "vhost" => vhost.to_string())
                 .set(retained.len() as f64);
         }
+        self.publish_spool_gauges();
     }
 
     fn epoch(&self) -> u64 {
@@ -238,5 +247,6 @@ impl Backend for Hub {
         for backend in self.backends.values() {
             backend.close().await;
         }
+        self.spools.close().await;
     }
 }

@@ -13,6 +13,7 @@ use super::*;
 use crate::routes::{Filter, Pattern, Route};
 
 mod left;
+pub(crate) mod spool;
 
 fn route(filter: &str, backend: &str, queues: &[&str]) -> Arc<Route> {
     let pattern = if queues.is_empty() { Pattern::PublishSubscribe } else { Pattern::CompetingConsumers };
@@ -36,7 +37,7 @@ fn embedded(name: &str) -> Arc<dyn Backend> {
 
 async fn hub_with(two: Arc<dyn Backend>, over: impl IntoIterator<Item = Arc<Route>>) -> Arc<Hub> {
     let backends = [("one".into(), embedded("one")), ("two".into(), two)];
-    Hub::open(backends.into(), routes(over), 1000, Arc::new(SystemClock)).await.unwrap()
+    Hub::open(backends.into(), routes(over), 1000, Arc::new(SystemClock), spool::stores()).await.unwrap()
 }
 
 /// A back end that lets so many connections in, and is away for all others.

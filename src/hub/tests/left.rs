@@ -10,7 +10,7 @@ fn draining(filter: &str, backend: &str, queue: &str) -> Arc<Route> {
     route
 }
 
-async fn soon(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(super) async fn soon(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -40,7 +40,7 @@ async fn a_queue_of_that_name_which_is_another_routes_is_not_drained() {
     let vhosts = [("/".into(), "one".into()), ("v".into(), "two".into())];
     let all = Routes::new(vhosts, [draining("jobs", "one", "jobs"), others]).unwrap();
     let backends = [("one".into(), embedded("one")), ("two".into(), two)];
-    let hub = Hub::open(backends.into(), all, 1000, Arc::new(SystemClock)).await.unwrap();
+    let hub = Hub::open(backends.into(), all, 1000, Arc::new(SystemClock), spool::stores()).await.unwrap();
     assert!(hub.draining.lock().is_empty());
 }
 

@@ -5,6 +5,7 @@ mod abilities;
 mod back_ends;
 mod certificates;
 mod ledger;
+mod spools;
 
 pub use back_ends::queue_names;
 
@@ -132,7 +133,8 @@ impl Broker {
         let backends = back_ends::open(config, &instance, &clock, ledger.ledger())?;
         let retained = config.limits.retained.get() as usize;
         let memory = ledger::memory(config, &instance, &ledger);
-        let hub = Hub::open(backends, config.routes()?, retained, Arc::clone(&clock), memory).await;
+        let spools = Arc::new(spools::Stores::of(config, Arc::clone(&clock)));
+        let hub = Hub::open(backends, config.routes()?, retained, Arc::clone(&clock), memory, spools).await;
         let hub = hub.map_err(|error| wrong(config, &error))?;
         let users = Arc::new(config.accounts());
         let alarms = Arc::new(Alarms::default());

@@ -18,10 +18,13 @@ mod publishing;
 mod recall;
 mod reroute;
 mod routes_error;
+mod spool;
+mod spooling;
+mod spools;
 mod subscribing;
 mod subscription;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod ways;
 mod work_queue;
 
@@ -39,6 +42,7 @@ use parking_lot::Mutex;
 
 pub use self::memory::Memory;
 pub use self::routes_error::RoutesError;
+pub use self::spool::{Depth, SpoolStore, SpoolStores};
 use crate::retained::Retained;
 pub use crate::routes::Filter;
 use crate::routes::Routes;
@@ -46,6 +50,7 @@ use carriers::Carriers;
 use connection::HubConnection;
 use estate::Draining;
 use plan::Wanted;
+use spools::Spools;
 use work_queue::Unmade;
 
 /// Routes over back ends.
@@ -57,6 +62,7 @@ pub struct Hub {
     retained: HashMap<Arc<str>, Arc<Retained>>,
     ears: Mutex<Vec<Weak<dyn LaneEvents>>>,
     carriers: Carriers,
+    spools: Spools,
     /// Queues of routes whose back end was away.
     unmade: Mutex<Vec<Unmade>>,
     /// Queues that lost their route while they held messages, and their heirs.
@@ -71,7 +77,7 @@ pub struct Hub {
 impl Hub {
     /// A hub over `backends` with `routes` in force: their queues exist when it returns. Each vhost keeps at most
     /// `retained_limit` retained messages. What `memory` has of an earlier life goes on; a ledger that is away is asked
-    /// again by [`mend`](Self::mend).
+    /// again by [`mend`](Self::mend). `spools` keeps what waits for back ends that are away.
     ///
     /// # Errors
     /// When a back end is unknown, or refuses a queue.
@@ -81,6 +87,7 @@ impl Hub {
         retained_limit: usize,
         clock: Arc<dyn Clock>,
         memory: Memory,
+        spools: Arc<dyn SpoolStores>,
     ) -> Result<Arc<Self>, RoutesError> {
         let mut retained = HashMap::new();
         for table in routes.iter() {
@@ -97,6 +104,7 @@ impl Hub {
             retained,
             ears: Mutex::default(),
             carriers: Carriers::default(),
+            spools: Spools::new(spools),
             unmade: Mutex::default(),
             draining: Mutex::default(),
             memory,
@@ -176,6 +184,7 @@ impl Hub {
                 .set(retained.len() as f64);
         }
         metrics::gauge!("linkspan_ledger_writes_due").set(self.memory.due() as f64);
+        self.publish_spool_gauges();
     }
 
     fn epoch(&self) -> u64 {
@@ -265,5 +274,6 @@ impl Backend for Hub {
         for backend in self.backends.values() {
             backend.close().await;
         }
+        self.spools.close().await;
     }
 }

@@ -9,7 +9,8 @@
 //!   [`identity`], which knows who may come in
 //! - [`hub`]: the one place that every message passes; it asks [`routes`] which route an address has and [`patterns`]
 //!   what that route's pattern means, and keeps the [`retained`] messages, because every door may publish one; a
-//!   [`mover`] carries from one back end to another what routes and bindings part
+//!   [`mover`] carries from one back end to another what routes and bindings part, and what waited here for a broker that
+//!   was away
 //! - [`alarms`]: memory or disk run short; doors hold publishers back while consumers drain on
 //! - [`ledger`]: small durable state and leases, in a file or in a PostgreSQL that instances share
 //! - [`broker`]: assembles all of it, reloads it, stops it

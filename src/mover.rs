@@ -28,6 +28,9 @@ const MARK: u64 = 1 << 20;
 /// The pause after a way was lost, and the delay of what a back end could not take for now.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether a sluice is open.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How long nothing comes before it is looked whether the queue is empty.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -57,6 +60,24 @@ pub enum To {
         /// The address, as a topic.
         topic: Arc<str>,
     },
+    /// To where they were published, as they are.
+    Addresses {
+        /// The back end, or the hub, which finds the routes.
+        backend: Arc<dyn Backend>,
+        /// The queues of their route there.
+        queues: Vec<Arc<str>>,
+        /// Nothing is carried while it is not open.
+        sluice: Option<Arc<dyn Sluice>>,
+    },
+}
+
+/// Lets messages through, or not for now.
+pub trait Sluice: Send + Sync {
+    /// Whether there is somewhere to carry to.
+    fn is_up(&self) -> bool;
+
+    /// Whether there is, and the next message may go.
+    fn is_open(&self) -> bool;
 }
 
 /// When it is done.
@@ -138,7 +159,9 @@ impl Mover {
                     tracing::debug!(mover = %self.name, "done");
                     return;
                 }
-                Err(stopped) if told => tracing::debug!(mover = %self.name, %stopped, "stands still"),
+                Err(stopped) if told || self.sluice().is_some_and(|sluice| !sluice.is_up()) => {
+                    tracing::debug!(mover = %self.name, %stopped, "stands still");
+                }
                 Err(stopped) => {
                     told = true;
                     tracing::warn!(mover = %self.name, %stopped, "stands still and is tried again");
@@ -165,11 +188,12 @@ impl Mover {
 
     /// Whether another one is the same as this.
     pub fn does_the_same_as(&self, other: &Self) -> bool {
-        let topic = |to: &To| match to {
-            To::Address { topic, .. } => Some(Arc::clone(topic)),
-            To::Queue(_) => None,
+        let goes = |to: &To| match to {
+            To::Address { topic, .. } => vec![Arc::clone(topic)],
+            To::Addresses { queues, .. } => queues.clone(),
+            To::Queue(_) => Vec::new(),
         };
-        self.bound_by == other.bound_by && self.until == other.until && topic(&self.to) == topic(&other.to)
+        self.bound_by == other.bound_by && self.until == other.until && goes(&self.to) == goes(&other.to)
     }
 
     /// Takes the place of one that took from the same queue.
@@ -183,6 +207,9 @@ impl Mover {
     }
 
     async fn carry(&self) -> Result<(), Stopped> {
+        while self.sluice().is_some_and(|sluice| !sluice.is_up()) {
+            sleep(LOOK).await;
+        }
         let credit = Arc::new(Credit::new(WINDOW));
         let mut deliveries = Deliveries::working(MARK, Some(Arc::clone(&credit)));
         let client = self.client(&self.from.vhost);
@@ -203,6 +230,19 @@ impl Mover {
         }
         lane.start(key);
         lane.flush();
+        let carried = self.carry_from(&mut deliveries, &mut *lane, &mut away, &ears).await;
+        // What has arrived must not come again.
+        deliveries.settle_into(&mut *lane);
+        carried
+    }
+
+    async fn carry_from(
+        &self,
+        deliveries: &mut Deliveries,
+        lane: &mut dyn Lane,
+        away: &mut Away<'_>,
+        ears: &Ears,
+    ) -> Result<(), Stopped> {
         let mut looks = Looks::default();
         loop {
             poll_fn(|cx| away.lane.poll_ready(cx)).await?;
@@ -221,12 +261,13 @@ impl Mover {
                 let next = tokio::select! {
                     biased;
                     () = away.ears.said() => None,
-                    next = timeout(QUIET, deliveries.next(&mut *lane)), if may_take => Some(next),
+                    next = timeout(QUIET, deliveries.next(lane)), if may_take => Some(next),
                 };
                 match next {
                     None | Some(Ok(Next::Dropped(_))) => {}
                     Some(Ok(Next::Delivery(delivery))) => {
                         looks = Looks::default();
+                        self.pass_sluice(away).await?;
                         away.take(delivery)?;
                     }
                     Some(Ok(Next::Ended(_, Ended::QueueDeleted))) if self.ends_with_its_queue() => {
@@ -234,7 +275,7 @@ impl Mover {
                     }
                     Some(Ok(Next::Ended(..))) => return Err(Stopped::Ended("ended the consumer")),
                     Some(Err(_)) => {
-                        if away.pending.is_empty() && looks.is_due() && self.is_done(&mut *lane).await? {
+                        if away.pending.is_empty() && looks.is_due() && self.is_done(lane).await? {
                             return Ok(());
                         }
                     }
@@ -249,8 +290,27 @@ impl Mover {
             if ears.is_closed() {
                 return Err(Stopped::Ended("closed the way there"));
             }
-            deliveries.settle_into(&mut *lane);
+            deliveries.settle_into(lane);
         }
+    }
+
+    fn sluice(&self) -> Option<&dyn Sluice> {
+        match &self.to {
+            To::Addresses { sluice, .. } => sluice.as_deref(),
+            To::Queue(_) | To::Address { .. } => None,
+        }
+    }
+
+    /// Returns when the next message may go. What waits for a back end that is away waits in the queue, where its time runs.
+    async fn pass_sluice(&self, away: &mut Away<'_>) -> Result<(), Stopped> {
+        while let Some(sluice) = self.sluice().filter(|sluice| !sluice.is_open()) {
+            if !sluice.is_up() && away.pending.is_empty() {
+                return Err(Stopped::Ended("is away"));
+            }
+            let _ = timeout(LOOK, away.ears.said()).await;
+            away.heed()?;
+        }
+        Ok(())
     }
 
     /// Without its queue it has nothing to do, and nobody will make the queue again.

@@ -8,7 +8,7 @@ mod tree;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
 pub use filter::{Filter, FilterError, MAX_LEVELS, Relation};
@@ -46,6 +46,8 @@ pub struct Route {
     pub required: bool,
     /// Whether a reload may move the queues to another back end while they hold messages, which follow then.
     pub drain: bool,
+    /// Bytes of messages that are kept here while the back end is away; none: publishers wait.
+    pub spool: Option<NonZeroU64>,
 }
 
 /// How a broker such as RabbitMQ keeps a queue (`x-queue-type`).
@@ -279,6 +281,7 @@ impl Route {
             dead_letter: None,
             required: false,
             drain: false,
+            spool: None,
         }
     }
 
@@ -323,6 +326,9 @@ impl fmt::Display for RouteTable {
             }
             if let Some(address) = &route.dead_letter {
                 write!(f, ", dead letters to {address}")?;
+            }
+            if route.spool.is_some() {
+                write!(f, ", spooled")?;
             }
         }
         let (pattern, home) = (Pattern::PublishSubscribe, &self.home);

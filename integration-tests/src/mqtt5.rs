@@ -156,6 +156,12 @@ impl Mqtt5 {
         .await
     }
 
+    /// Publishes at QoS 0.
+    pub async fn tell(&self, topic: &str, payload: &str) {
+        let payload = payload.to_owned();
+        self.client.publish(topic, QoS::AtMostOnce, false, payload).await.expect("the client lives");
+    }
+
     /// Publishes at QoS 2 and returns when the PUBCOMP has come.
     pub async fn publish_once(&mut self, topic: &str, payload: &str) {
         let payload = payload.to_owned();

@@ -34,9 +34,11 @@ fn config(toml: &str, folder: &Path) -> Config {
         Err(errors) => panic!("the test's configuration is wrong:\n{errors}"),
     };
     for backend in config.backends.values_mut() {
-        if let Backend::Embedded { path, .. } = backend {
-            *path = folder.join(&path);
-        }
+        let path = match backend {
+            Backend::Embedded { path, .. } => path,
+            Backend::Amqp(upstream) | Backend::Mqtt { upstream, .. } => &mut upstream.spool_path,
+        };
+        *path = folder.join(&path);
     }
     if let Ledger::File(file) = &mut config.ledger {
         *file = folder.join(&file);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,22 @@ impl Backend {
             Self::Mqtt { .. } => "mqtt",
         }
     }
+
+    /// What it keeps here lies in this directory.
+    pub fn directory(&self) -> &Path {
+        match self {
+            Self::Embedded { path, .. } => path,
+            Self::Amqp(upstream) | Self::Mqtt { upstream, .. } => &upstream.spool_path,
+        }
+    }
+
+    /// The key for that.
+    fn directory_key(&self) -> &'static str {
+        match self {
+            Self::Embedded { .. } => "path",
+            Self::Amqp(_) | Self::Mqtt { .. } => "spool-path",
+        }
+    }
 }
 
 /// `[backends.NAME]` as written.
@@ -83,6 +99,8 @@ pub(super) struct BackendTable {
     /// Of kinds `amqp` and `mqtt`; [`Upstream::CONNECT_TIMEOUT`] when not given.
     #[serde(with = "duration::optional")]
     connect_timeout: Option<Duration>,
+    /// Of kinds `amqp` and `mqtt`: where the spools of its routes are kept.
+    spool_path: Option<PathBuf>,
     /// Of kind `mqtt`.
     version: Option<MqttVersion>,
 }
@@ -92,6 +110,23 @@ pub(super) const DEFAULT_NAME: &str = "local";
 
 /// Where that one lives.
 const DEFAULT_PATH: &str = "linkspan-data";
+
+/// Where the spools of other back ends are kept, each in a folder of its name.
+const DEFAULT_SPOOLS: &str = "linkspan-data/spool";
+
+/// The folder for the spools of a back end: its name, as far as that makes a file name.
+fn spool_folder(name: &str) -> PathBuf {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut folder = String::new();
+    for byte in name.bytes() {
+        if plain(byte) {
+            folder.push(char::from(byte));
+        } else {
+            folder.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    Path::new(DEFAULT_SPOOLS).join(folder)
+}
 
 const KINDS: [&str; 3] = ["embedded", "amqp", "mqtt"];
 
@@ -109,15 +144,12 @@ pub(super) fn check(
     let mut built: BTreeMap<Arc<str>, Backend> = BTreeMap::new();
     for (name, table) in backends {
         let key = KeyPath::of(["backends", name]);
-        if let Some(backend) = table.check(&key, report) {
-            if let Backend::Embedded { path, .. } = &backend
-                && let Some((other, _)) = built
-                    .iter()
-                    .find(|(_, other)| matches!(other, Backend::Embedded { path: same, .. } if same == path))
-            {
-                let path = path.display();
+        if let Some(backend) = table.check(name, &key, report) {
+            let path = backend.directory();
+            if let Some((other, _)) = built.iter().find(|(_, other)| other.directory() == path) {
+                let (path, named) = (path.display(), backend.directory_key());
                 report
-                    .bad_value(&key.key("path"), format!("\"{path}\" belongs to back end `{other}` already"));
+                    .bad_value(&key.key(named), format!("\"{path}\" belongs to back end `{other}` already"));
             }
             built.insert(name.as_str().into(), backend);
         }
@@ -126,7 +158,7 @@ pub(super) fn check(
 }
 
 impl BackendTable {
-    fn check(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Backend> {
+    fn check(&self, name: &str, key: &KeyPath, report: &mut Report<'_>) -> Option<Backend> {
         let Some(kind) = self.kind.as_deref() else {
             report.missing(&key.key("kind"), "`embedded`, `amqp` or `mqtt`");
             return None;
@@ -137,10 +169,10 @@ impl BackendTable {
                 if self.version.is_some() {
                     report.bad_value(&key.key("version"), "only a back end of kind `mqtt` has a version");
                 }
-                self.check_upstream(key, kind, ["amqp", "amqps"], report).map(Backend::Amqp)
+                self.check_upstream(name, key, kind, ["amqp", "amqps"], report).map(Backend::Amqp)
             }
             "mqtt" => {
-                let upstream = self.check_upstream(key, kind, ["mqtt", "mqtts"], report)?;
+                let upstream = self.check_upstream(name, key, kind, ["mqtt", "mqtts"], report)?;
                 if upstream.url.hosts().count() > 1 {
                     report.bad_value(&key.key("url"), "names several hosts; an MQTT broker has one");
                 }
@@ -161,6 +193,7 @@ impl BackendTable {
             ("key", self.key.is_some()),
             ("connections", self.connections.is_some()),
             ("connect-timeout", self.connect_timeout.is_some()),
+            ("spool-path", self.spool_path.is_some()),
             ("version", self.version.is_some()),
         ];
         for (name, _) in of_upstreams.into_iter().filter(|(_, given)| *given) {
@@ -176,6 +209,7 @@ impl BackendTable {
 
     fn check_upstream(
         &self,
+        name: &str,
         key: &KeyPath,
         kind: &str,
         schemes: [&str; 2],
@@ -218,12 +252,17 @@ impl BackendTable {
                 "0s leaves no time to connect; expected \"1s\" or more",
             );
         }
+        let spool_path = self.spool_path.clone().unwrap_or_else(|| spool_folder(name));
+        if spool_path.as_os_str().is_empty() {
+            report.bad_value(&key.key("spool-path"), "\"\" is no directory");
+        }
         Some(Upstream {
             url: url.clone(),
             ca: self.ca.clone(),
             identity: self.certificate.clone().zip(self.key.clone()),
             connections: self.connections.unwrap_or(Upstream::CONNECTIONS),
             connect_timeout: self.connect_timeout.unwrap_or(Upstream::CONNECT_TIMEOUT),
+            spool_path,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
 use serde::de::{self, SeqAccess, Visitor};
@@ -12,6 +12,7 @@ use super::Problem;
 use super::backends::Backend;
 use super::key::KeyPath;
 use super::report::Report;
+use super::size;
 use super::vhosts::{self, Vhost};
 use crate::routes::{Filter, Pattern, QueueType, Relation, Route};
 
@@ -39,6 +40,9 @@ pub(super) struct RouteTable {
     required: bool,
     /// A reload may move queues that are not empty.
     drain: Option<bool>,
+    /// Bytes of messages that are kept here while the back end is away, on back ends of kind `amqp` and `mqtt`.
+    #[serde(deserialize_with = "size::optional::deserialize")]
+    spool: Option<u64>,
 }
 
 /// The back ends that routes may name: all names, and those that could be built.
@@ -140,7 +144,9 @@ impl RouteTable {
             Some(backend) => Some(backend.into()),
             None => home,
         };
-        let queue_type = self.check_queue_type(key, pattern, backends.kind_of(backend.as_deref()), report);
+        let kind = backends.kind_of(backend.as_deref());
+        let queue_type = self.check_queue_type(key, pattern, kind, report);
+        let spool = self.check_spool(key, kind, report);
         let dead_letter = self.check_dead_letter(key, pattern, filter.as_ref(), report);
         if self.drain.is_some() && pattern == Some(Pattern::PublishSubscribe) {
             report
@@ -157,7 +163,22 @@ impl RouteTable {
             dead_letter,
             required: self.required,
             drain: self.drain.unwrap_or(false),
+            spool,
         })
+    }
+
+    fn check_spool(&self, key: &KeyPath, kind: Option<&str>, report: &mut Report<'_>) -> Option<NonZeroU64> {
+        let key = key.key("spool");
+        let bytes = self.spool?;
+        if kind == Some("embedded") {
+            report.bad_value(
+                &key,
+                "a back end of kind `embedded` is never away; a spool is for one of kind `amqp` or `mqtt`",
+            );
+        } else if bytes == 0 {
+            report.bad_value(&key, "holds nothing; expected a size such as \"1 GiB\", or no spool at all");
+        }
+        NonZeroU64::new(bytes)
     }
 
     fn check_queue_type(

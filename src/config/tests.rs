@@ -348,9 +348,7 @@ mod this_version {
 
     #[test]
     fn keys_of_later_versions_are_refused_not_ignored() {
-        for key in
-            ["ack-timeout", "max-deliveries", "claim-check", "levels", "others", "timeout", "spool", "as"]
-        {
+        for key in ["ack-timeout", "max-deliveries", "claim-check", "levels", "others", "timeout", "as"] {
             told(
                 &format!("{JOBS}{key} = 1\n"),
                 &[&format!(
@@ -432,6 +430,46 @@ mod upstreams {
         let route = &config.routes[0];
         assert_eq!((route.queue_type, route.required, route.drain), (Some(QueueType::Quorum), true, false));
         assert_eq!(route.dead_letter.as_deref(), Some("a/dead"));
+    }
+
+    #[test]
+    fn a_route_to_a_broker_may_have_a_spool() {
+        let config = parse(&format!("{RABBIT}spool = \"1 GiB\"\n")).unwrap();
+        assert_eq!(config.routes[0].spool.map(u64::from), Some(1 << 30));
+        let spools = |config: &Config| config.backends["r"].directory().display().to_string();
+        assert_eq!(spools(&config), "linkspan-data/spool/r");
+        let elsewhere =
+            parse("[backends.r]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\nspool-path = \"/s\"\n").unwrap();
+        assert_eq!(spools(&elsewhere), "/s");
+        let named = parse("[backends.\"../a b\"]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\n").unwrap();
+        let folder = named.backends["../a b"].directory().display().to_string();
+        assert_eq!(folder, "linkspan-data/spool/%2e%2e%2fa%20b");
+        told(
+            &format!("{RABBIT}spool = \"0 B\"\n"),
+            &[
+                "linkspan.toml:8: route[0].spool: holds nothing; expected a size such as \"1 GiB\", or no spool at all",
+            ],
+        );
+        told(
+            &format!("{RABBIT}spool = \"much\"\n"),
+            &[
+                "linkspan.toml:8: route[0].spool: \"much\" is no size; expected a size such as \"256 KiB\" (B, kB, KiB, MB, MiB, \
+               GB, GiB)",
+            ],
+        );
+        told(
+            &format!("{JOBS}spool = \"1 GiB\"\n"),
+            &[
+                "linkspan.toml:5: route[0].spool: a back end of kind `embedded` is never away; a spool is for one of kind \
+               `amqp` or `mqtt`",
+            ],
+        );
+        told(
+            "[backends.e]\nkind = \"embedded\"\nspool-path = \"s\"\n",
+            &[
+                "linkspan.toml:3: backends.e.spool-path: an embedded back end has no spool-path; it has a `path`",
+            ],
+        );
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Upstream {
     /// From the first packet to a broker that lets Linkspan in.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
+    /// The directory of the spools of its routes; relative to where Linkspan was started.
+    pub spool_path: PathBuf,
 }
 
 impl Upstream {

@@ -29,6 +29,15 @@ pub enum Errand {
         /// The queue that they come from.
         queue: Arc<str>,
     },
+    /// It carries on what waits in a spool.
+    Spool {
+        /// The namespace.
+        vhost: Arc<str>,
+        /// The back end that was spooled for.
+        backend: Arc<str>,
+        /// The spool's queue.
+        queue: Arc<str>,
+    },
     /// It carries copies to a client's queue.
     Copies {
         /// The namespace.

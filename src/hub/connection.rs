@@ -14,7 +14,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::Hub;
 use super::copies::Bound;
 use super::lane::HubLane;
+use super::own_lane::Nobody;
 use super::part::{Numbers, Part};
+use super::spool::SpoolStore;
 
 type Connections = Vec<(Arc<str>, Box<dyn Connection>)>;
 
@@ -107,7 +109,25 @@ impl Scope {
             });
         };
         let lane = connection.lane(Arc::clone(&numbers) as Arc<dyn ReceiptSink>, events).await?;
-        Ok(Part { backend: Arc::clone(backend), lane, way: 0, next: 0, numbers })
+        Ok(Part { backend: Arc::clone(backend), lane, way: 0, next: 0, numbers, plain: false, spool: None })
+    }
+
+    /// A lane into the spools of a back end, through what keeps them.
+    ///
+    /// # Errors
+    /// When it is closed.
+    pub async fn spool_part(
+        &self,
+        backend: &Arc<str>,
+        store: &dyn SpoolStore,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Result<Part, BackendError> {
+        let mut connection = store.backend().connect(&self.client, Arc::new(Nobody)).await?;
+        let numbers = Arc::new(Numbers::same(receipts));
+        let lane = connection.lane(Arc::clone(&numbers) as Arc<dyn ReceiptSink>, events).await?;
+        let backend = Arc::clone(backend);
+        Ok(Part { backend, lane, way: 0, next: 0, numbers, plain: false, spool: Some(connection) })
     }
 
     /// The client has bound a queue to the address space.

@@ -16,6 +16,7 @@ use slab::Slab;
 use super::connection::Scope;
 use super::part::Part;
 use super::plan::{Plan, Wanted};
+use super::spooling::Spooling;
 use super::subscription::Subscription;
 use super::ways::beyond_transaction;
 use crate::retained;
@@ -43,6 +44,8 @@ pub struct HubLane {
     pub(super) windows: u32,
     /// Whether a transaction is open, which only the home back end can carry out.
     pub(super) transacts: bool,
+    /// The spools of routes that it has published to.
+    pub(super) spoolings: Vec<Spooling>,
     turn: usize,
 }
 
@@ -71,12 +74,33 @@ impl HubLane {
             subscriptions: HashMap::default(),
             windows: 0,
             transacts: false,
+            spoolings: Vec::new(),
             turn: 0,
         }
     }
 
     fn home(&mut self) -> Result<&mut Box<dyn Lane>, Refused> {
         self.part(0)
+    }
+
+    /// Whether what this lane has used lets it publish more.
+    fn poll_parts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        let mut ready = Poll::Ready(Ok(()));
+        for at in 0..self.parts.len() {
+            if self.is_bypassed(at) {
+                continue;
+            }
+            let Some(part) = self.parts.get_mut(at) else { break };
+            match part.lane.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost)),
+                Poll::Pending => ready = Poll::Pending,
+            }
+        }
+        if self.spoolings.iter().any(Spooling::holds) {
+            return Poll::Pending;
+        }
+        ready
     }
 
     /// From now on batches are taken apart.
@@ -94,10 +118,12 @@ impl Lane for HubLane {
     fn target(&mut self, to: &Destination<'_>) -> TargetId {
         self.follow_routes();
         let wanted = Wanted::from(to);
-        let (retains, course) = self.course(&wanted);
-        let same = matches!(course, Ok((0, TargetId(target))) if target as usize == self.plans.vacant_key());
-        let at = self.plans.insert(Plan { wanted, epoch: self.epoch, retains, course });
-        if !same {
+        let plan = self.plan(wanted);
+        let same =
+            matches!(plan.course, Ok((0, TargetId(target))) if target as usize == self.plans.vacant_key());
+        let is_straight = same && plan.spool.is_none();
+        let at = self.plans.insert(plan);
+        if !is_straight {
             self.part_ways();
         }
         TargetId(u32::try_from(at).unwrap_or(u32::MAX))
@@ -138,15 +164,13 @@ impl Lane for HubLane {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        let mut ready = Poll::Ready(Ok(()));
-        for part in &mut self.parts {
-            match part.lane.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost)),
-                Poll::Pending => ready = Poll::Pending,
-            }
+        let ready = self.poll_parts(cx);
+        if ready.is_ready() || self.spoolings.is_empty() {
+            return ready;
         }
-        ready
+        // What holds may be over as soon as a spool begins or ends to divert.
+        self.spoolings.iter().for_each(|it| it.spool.listen(cx.waker()));
+        self.poll_parts(cx)
     }
 
     fn settle(&mut self, runs: &[Settled]) {
@@ -187,7 +211,8 @@ impl Lane for HubLane {
 
     async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
         self.follow_routes();
-        let (part, target) = self.current(target)?;
+        let (_, course) = self.current(target);
+        let (part, target) = course?;
         self.part(part)?.body(target, size).await
     }
 

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use linkspan_contract::{
-    Batch, Client, Connection, Delivered, DeliverySink, Ended, Lane, LaneEvent, LaneEvents, Pick, QueueSpec,
-    Receipt, ReceiptSink, SubscriptionKey,
+    Backend, BackendError, Batch, Client, Connection, Delivered, DeliverySink, Ended, Lane, LaneEvent,
+    LaneEvents, Pick, QueueSpec, Receipt, ReceiptSink, SubscriptionKey,
 };
 use tokio::time::timeout;
 
@@ -36,7 +36,16 @@ impl Hub {
 
     /// A lane of the hub's own on a back end.
     pub(super) async fn lane_on(&self, backend: &str, vhost: &Arc<str>) -> Result<OwnLane, RoutesError> {
-        let backend = self.backend(backend)?;
+        Ok(OwnLane::open(&**self.backend(backend)?, vhost).await?)
+    }
+}
+
+impl OwnLane {
+    /// A lane on a back end.
+    ///
+    /// # Errors
+    /// When it is away or denies access.
+    pub async fn open(backend: &dyn Backend, vhost: &Arc<str>) -> Result<Self, BackendError> {
         let client = Client {
             number: 0,
             identifier: "linkspan".into(),
@@ -46,12 +55,12 @@ impl Hub {
         };
         let mut connection = backend.connect(&client, Arc::new(Nobody)).await?;
         let lane = connection.lane(Arc::new(Nobody), Arc::new(Nobody)).await?;
-        Ok(OwnLane { lane, _connection: connection })
+        Ok(Self { lane, _connection: connection })
     }
 }
 
 /// The client behind the hub's own lanes: it is never given anything.
-struct Nobody;
+pub struct Nobody;
 
 impl DeliverySink for Nobody {
     fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {

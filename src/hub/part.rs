@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use linkspan_contract::{Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink, Seq};
+use linkspan_contract::{Connection, Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink, Seq};
 use parking_lot::Mutex;
 
 /// One back end's lane behind the hub's.
@@ -18,6 +18,10 @@ pub struct Part {
     pub next: Seq,
     /// From its numbers to the hub's.
     pub numbers: Arc<Numbers>,
+    /// Something was published on it that no spool can take.
+    pub plain: bool,
+    /// It is the way into the spools of that back end; their client's scope.
+    pub spool: Option<Box<dyn Connection>>,
 }
 
 /// What a back end that is not the home says of a lane. That it takes nothing for now holds who publishes to it
@@ -72,6 +76,11 @@ impl Numbers {
         if count > 0 {
             self.state.lock().runs.push_back(Run { theirs, ours, count, open: count });
         }
+    }
+
+    /// Whether something of what was noted below the back end's number `below` is not told of yet.
+    pub fn is_open_below(&self, below: Seq) -> bool {
+        self.state.lock().runs.iter().any(|run| run.open > 0 && run.theirs < below)
     }
 
     /// Of what was noted from `theirs` on only `wanting` were taken, of which the first `done` are known already.

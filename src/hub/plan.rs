@@ -5,7 +5,7 @@ use std::sync::Arc;
 use linkspan_contract::address::{Syntax, respelled};
 use linkspan_contract::{Destination, Refused, TargetId};
 
-use crate::routes::{Pattern, RouteTable};
+use crate::routes::{Pattern, Route, RouteTable};
 
 /// What was planned for a destination, and by which routes.
 pub struct Plan {
@@ -17,6 +17,8 @@ pub struct Plan {
     pub retains: bool,
     /// The part that it goes to, and its number there.
     pub course: Result<(u16, TargetId), Refused>,
+    /// The spool that it goes to while that diverts: a place among those of the lane.
+    pub spool: Option<usize>,
 }
 
 impl Plan {
@@ -81,11 +83,15 @@ impl Wanted {
     /// # Errors
     /// When nothing may be published there.
     pub fn course(&self, table: &RouteTable) -> Result<Course, Refused> {
-        let home = Course { backend: Arc::clone(table.home()), queues: Vec::new(), retains: false };
+        let backend = Arc::clone(table.home());
+        let home = Course { backend, queues: Vec::new(), retains: false, route: None };
         match &self.kind {
             Kind::Exchange { .. } => Ok(home),
             Kind::Queue { name } => match table.owner(name) {
-                Some(route) => Ok(Course { backend: Arc::clone(&route.backend), ..home }),
+                Some(route) => {
+                    let (backend, route) = (Arc::clone(&route.backend), Some(Arc::clone(route)));
+                    Ok(Course { backend, route, ..home })
+                }
                 None => Ok(home),
             },
             Kind::Address { path, syntax } => {
@@ -101,6 +107,7 @@ impl Wanted {
                     let Some(route) = table.find(&topic) else { continue };
                     if at == 0 {
                         course.backend = Arc::clone(&route.backend);
+                        course.route = Some(Arc::clone(route));
                     }
                     if route.pattern != Pattern::PublishSubscribe {
                         course.retains = false;
@@ -113,6 +120,11 @@ impl Wanted {
             }
         }
     }
+
+    /// Whether a message says itself where it was published to; not when it goes to more places than one.
+    pub fn is_told_by_message(&self) -> bool {
+        self.more.is_empty()
+    }
 }
 
 /// Where messages of a destination go.
@@ -124,4 +136,6 @@ pub struct Course {
     pub queues: Vec<Arc<str>>,
     /// Whether a message flagged so is retained: never on work routes.
     pub retains: bool,
+    /// The route, where it is one's.
+    pub route: Option<Arc<Route>>,
 }

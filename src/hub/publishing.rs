@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use linkspan_contract::{Batch, Flags, Message, Outcome, Published, Receipt, Refused, TargetId};
 
 use super::lane::HubLane;
-use super::plan::Wanted;
+use super::plan::{Course, Plan, Wanted};
+use super::spooling::{Lead, Led};
 use super::ways::beyond_transaction;
 
 thread_local! {
@@ -16,7 +17,7 @@ thread_local! {
 }
 
 /// The result of a future that is ready at once.
-fn at_once<F: Future>(future: F) -> Option<F::Output> {
+pub(super) fn at_once<F: Future>(future: F) -> Option<F::Output> {
     // How much the task has done in this turn must not decide whether a message is taken.
     match pin!(tokio::task::unconstrained(future)).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -35,55 +36,65 @@ impl HubLane {
     }
 
     /// Where a destination leads by the routes in force.
-    pub(super) fn course(&mut self, wanted: &Wanted) -> (bool, Result<(u16, TargetId), Refused>) {
+    pub(super) fn plan(&mut self, wanted: Wanted) -> Plan {
         let routes = self.scope.hub.routes();
-        let Some(table) = routes.vhost(&self.scope.client.vhost) else {
-            return (false, Err(Refused::AccessRefused("the vhost is gone".into())));
+        let course = match routes.vhost(&self.scope.client.vhost) {
+            Some(table) => wanted.course(table),
+            None => Err(Refused::AccessRefused("the vhost is gone".into())),
         };
-        let course = match wanted.course(table) {
+        let epoch = self.epoch;
+        let course = match course {
             Ok(course) => course,
-            Err(refused) => return (false, Err(refused)),
+            Err(refused) => {
+                return Plan { wanted, epoch, retains: false, course: Err(refused), spool: None };
+            }
         };
+        let retains = course.retains && !self.scope.hub.retains(&course.backend);
+        let spool = self.spool_of(&wanted, &course);
+        let course = self.lead(&wanted, &course);
+        Plan { wanted, epoch, retains, course, spool }
+    }
+
+    /// The way there, and its number on it.
+    fn lead(&mut self, wanted: &Wanted, course: &Course) -> Result<(u16, TargetId), Refused> {
         let vhost = &self.scope.client.vhost;
         let mut queues = course.queues.iter().map(|queue| &**queue).chain(wanted.queue());
         if queues.any(|queue| self.scope.hub.is_unmade(vhost, queue)) {
-            return (false, Err(Refused::Away(course.backend.to_string())));
+            return Err(Refused::Away(course.backend.to_string()));
         }
         let part = match at_once(self.reach(&course.backend)) {
-            Some(Ok(part)) => part,
-            Some(Err(refused)) => return (false, Err(refused)),
-            None => return (false, Err(Refused::Away(course.backend.to_string()))),
+            Some(part) => part?,
+            None => return Err(Refused::Away(course.backend.to_string())),
         };
-        let target = match self.part(part) {
-            Ok(lane) => wanted.with_queues(&course.queues, |to| lane.target(to)),
-            Err(refused) => return (false, Err(refused)),
-        };
-        (course.retains && !self.scope.hub.retains(&course.backend), Ok((part, target)))
+        let lane = self.part(part)?;
+        Ok((part, wanted.with_queues(&course.queues, |to| lane.target(to))))
     }
 
-    /// The course of a target that was given out; planned again when routes have changed.
-    pub(super) fn current(&mut self, target: TargetId) -> Result<(u16, TargetId), Refused> {
+    /// The course of a target that was given out, and its spool; planned again when routes have changed.
+    pub(super) fn current(&mut self, target: TargetId) -> Led {
+        let unknown = || (None, Err(Refused::Precondition("unknown target".into())));
         let at = target.0 as usize;
-        match self.plans.get(at) {
-            None => return Err(Refused::Precondition("unknown target".into())),
-            Some(plan) if plan.epoch == self.epoch && !plan.may_change() => return plan.course.clone(),
-            Some(_) => {}
-        }
-        let Some(wanted) = self.plans.get(at).map(|plan| plan.wanted.clone()) else {
-            return Err(Refused::Precondition("unknown target".into()));
+        let wanted = match self.plans.get(at) {
+            None => return unknown(),
+            Some(plan) if plan.epoch == self.epoch && !plan.may_change() => {
+                return (plan.spool, plan.course.clone());
+            }
+            // What goes into a spool needs no way there.
+            Some(plan) if plan.epoch == self.epoch && self.is_diverted(plan.spool) => {
+                return (plan.spool, plan.course.clone());
+            }
+            Some(plan) => plan.wanted.clone(),
         };
-        let (retains, course) = self.course(&wanted);
-        let epoch = self.epoch;
-        let Some(plan) = self.plans.get_mut(at) else { return course };
-        let before = std::mem::replace(&mut plan.course, course.clone());
-        plan.retains = retains;
-        plan.epoch = epoch;
-        if let Ok((part, target)) = before
+        let plan = self.plan(wanted);
+        let led = (plan.spool, plan.course.clone());
+        let Some(known) = self.plans.get_mut(at) else { return unknown() };
+        let before = std::mem::replace(known, plan);
+        if let Ok((part, target)) = before.course
             && let Ok(lane) = self.part(part)
         {
             lane.forget(&[target]);
         }
-        course
+        led
     }
 
     /// Keeps what is to be retained, where the route lets it.
@@ -92,9 +103,9 @@ impl HubLane {
             if !message.flags.has(Flags::RETAIN) {
                 continue;
             }
-            let planned = self.current(message.target);
+            let (spool, course) = self.current(message.target);
             let retains = self.plans.get(message.target.0 as usize).is_some_and(|plan| plan.retains);
-            if planned.is_ok()
+            if (course.is_ok() || spool.is_some())
                 && retains
                 && let Some(retained) = &self.retained
             {
@@ -116,32 +127,46 @@ impl HubLane {
         let len = u32::try_from(batch.messages.len()).unwrap_or(u32::MAX);
         let mut begin = 0;
         while begin < len {
-            let part = match self.gather(batch, begin, scratch) {
-                Ok(part) => part,
+            let lead = match self.gather(batch, begin, scratch) {
+                Ok(lead) => lead,
                 Err(refused) => {
                     self.refuse(batch, begin, refused, &mut all);
                     begin += 1;
                     continue;
                 }
             };
-            if self.transacts
-                && let Some(beyond) = self.parts.get(usize::from(part)).filter(|_| part > 0)
-            {
-                let refused = beyond_transaction(&beyond.backend);
-                all.exceptions.push((begin, Outcome::Refused(refused)));
-                break;
-            }
-            let run = Batch { messages: scratch, ..*batch };
             let run_len = u32::try_from(scratch.len()).unwrap_or(u32::MAX);
-            let count = count_receipts(scratch);
-            let next = self.next;
-            let Some(part) = self.parts.get_mut(usize::from(part)) else { break };
-            part.numbers.note(part.next, next, count);
-            let published = part.lane.publish(&run);
-            part.numbers.known(part.next, published.wanting, published.done);
-            part.next = part.next.saturating_add(published.wanting.into());
-            let taken = published.taken;
-            self.merge(&mut all, published, begin, &run);
+            let taken = match lead {
+                Lead::Straight(part, spool) => {
+                    if self.transacts
+                        && let Some(beyond) = self.parts.get(usize::from(part)).filter(|_| part > 0)
+                    {
+                        let refused = beyond_transaction(&beyond.backend);
+                        all.exceptions.push((begin, Outcome::Refused(refused)));
+                        break;
+                    }
+                    let run = Batch { messages: scratch, ..*batch };
+                    let taken = self.publish_run(part, &run, begin, &mut all);
+                    self.went_straight(part, spool);
+                    taken
+                }
+                Lead::Spool(spool) => match self.publish_into(spool, batch, scratch, begin, &mut all) {
+                    Ok(Some(taken)) => taken,
+                    // It has ended to divert: the way is straight now.
+                    Ok(None) => continue,
+                    Err(refused) => {
+                        self.refuse(batch, begin, refused, &mut all);
+                        begin += 1;
+                        continue;
+                    }
+                },
+                Lead::Nowhere => {
+                    all.taken += run_len;
+                    metrics::counter!("linkspan_messages_dropped_total", "reason" => "away")
+                        .increment(run_len.into());
+                    run_len
+                }
+            };
             if taken < run_len {
                 break;
             }
@@ -150,21 +175,36 @@ impl HubLane {
         all
     }
 
-    /// Fills `scratch` with the messages from `begin` on that go to one back end, and says which.
-    fn gather(&mut self, batch: &Batch<'_>, begin: u32, scratch: &mut Vec<Message>) -> Result<u16, Refused> {
+    /// Publishes a run of messages on a part; tells how many were taken.
+    pub(super) fn publish_run(&mut self, part: u16, run: &Batch<'_>, begin: u32, all: &mut Published) -> u32 {
+        let count = count_receipts(run.messages);
+        let next = self.next;
+        let Some(part) = self.parts.get_mut(usize::from(part)) else { return 0 };
+        part.numbers.note(part.next, next, count);
+        let published = part.lane.publish(run);
+        part.numbers.known(part.next, published.wanting, published.done);
+        part.next = part.next.saturating_add(published.wanting.into());
+        let taken = published.taken;
+        self.merge(all, published, begin, run);
+        taken
+    }
+
+    /// Fills `scratch` with the messages from `begin` on that go one way, and says which.
+    fn gather(&mut self, batch: &Batch<'_>, begin: u32, scratch: &mut Vec<Message>) -> Result<Lead, Refused> {
         scratch.clear();
-        let mut of = None;
+        let mut way = None;
         for message in batch.messages.get(begin as usize..).unwrap_or_default() {
-            match self.current(message.target) {
-                Ok((part, target)) if of.is_none_or(|of| of == part) => {
-                    of = Some(part);
+            let led = self.current(message.target);
+            match self.lead_of(batch, message, led) {
+                Ok((lead, target)) if way.is_none_or(|way| way == lead) => {
+                    way = Some(lead);
                     scratch.push(Message { target, ..*message });
                 }
-                Err(refused) if of.is_none() => return Err(refused),
+                Err(refused) if way.is_none() => return Err(refused),
                 _ => break,
             }
         }
-        of.ok_or_else(|| Refused::Precondition("nothing to publish".into()))
+        way.ok_or_else(|| Refused::Precondition("nothing to publish".into()))
     }
 
     fn refuse(&mut self, batch: &Batch<'_>, at: u32, refused: Refused, all: &mut Published) {

@@ -35,7 +35,7 @@ impl Hub {
         match errand {
             Errand::Drain { vhost, backend, queue } => self.is_drained(vhost, backend, queue),
             Errand::DeadLetters { vhost, backend, queue } => self.are_carried(vhost, backend, queue),
-            Errand::Copies { .. } => {}
+            Errand::Copies { .. } | Errand::Spool { .. } => {}
         }
     }
 

@@ -67,6 +67,10 @@ impl Hub {
                 }
             }
         }
+        if let Err(error) = self.make_spools(&routes).await {
+            self.go_on_draining();
+            return Err(error);
+        }
         if timeout(FIRST, self.carry_first(&estate.moved)).await.is_err() {
             tracing::info!("queues that move are still being emptied; what is new goes to their heirs");
         }
@@ -85,6 +89,7 @@ impl Hub {
         self.carry_dead_letters();
         self.follow_bindings();
         self.remember_queues();
+        self.follow_spools().await;
         self.wind_up(&estate).await;
         self.write_down().await;
         Ok(())

@@ -82,6 +82,14 @@ pub enum RoutesError {
         /// What the back end said.
         why: Box<Refused>,
     },
+    /// A route's spool could not be made.
+    #[error("the spool of the route `{}` cannot be made: {why}", .route.filter)]
+    Spool {
+        /// The route.
+        route: Arc<Route>,
+        /// What happened.
+        why: String,
+    },
     /// A back end could not be reached.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -117,6 +125,7 @@ impl RoutesError {
                 | BackendError::BadIdentifier { name, .. },
             ) => Culprit::Backend(name, None),
             Self::Backend(BackendError::UnknownVhost(name)) => Culprit::Vhost(name),
+            Self::Spool { route, .. } => Culprit::Route(&route.vhost, route.filter.as_str(), "spool"),
             Self::Required { route, .. } => Culprit::Route(&route.vhost, route.filter.as_str(), "required"),
         }
     }

@@ -15,6 +15,7 @@ use crate::routes::{Filter, Pattern, Route};
 
 mod left;
 mod remembered;
+pub(crate) mod spool;
 
 fn route(filter: &str, backend: &str, queues: &[&str]) -> Arc<Route> {
     let pattern = if queues.is_empty() { Pattern::PublishSubscribe } else { Pattern::CompetingConsumers };
@@ -53,7 +54,7 @@ async fn hub_of(
     let watched = Arc::new(Watched::new(Arc::clone(ledger), "test"));
     watched.look().await;
     let memory = Memory::new(watched, "own");
-    Hub::open(backends, routes, 1000, Arc::new(SystemClock), memory).await.unwrap()
+    Hub::open(backends, routes, 1000, Arc::new(SystemClock), memory, spool::stores()).await.unwrap()
 }
 
 /// A back end that lets so many connections in, and is away for all others.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use linkspan_contract::{Lane, Refused};
 
 use super::lane::HubLane;
-use super::part::OfAnother;
+use super::part::{OfAnother, Part};
 
 impl HubLane {
     /// The lane on the back end that is the `at`th in use.
@@ -50,27 +50,32 @@ impl HubLane {
 
     /// The part of `backend`, opened at first use.
     pub(super) async fn reach(&mut self, backend: &Arc<str>) -> Result<u16, Refused> {
-        let known = self.parts.iter().position(|part| part.backend == *backend);
+        let known = self.parts.iter().position(|part| part.spool.is_none() && part.backend == *backend);
         let at = match known {
             Some(at) => at,
             None => {
                 let events = Arc::new(OfAnother(Arc::clone(&self.events)));
-                let mut part =
+                let part =
                     self.scope.part(backend, Arc::clone(&self.receipts), events).await.map_err(|error| {
                         tracing::debug!(%backend, %error, "a back end was not reached");
                         Refused::Away(backend.to_string())
                     })?;
-                let full = |_| Refused::Full("a client uses 65,536 back ends at most".into());
-                let at = u16::try_from(self.parts.len()).map_err(full)?;
-                part.way = u16::try_from(self.ways.len()).map_err(full)?;
-                self.part_ways();
-                part.numbers.part_ways(0);
-                self.parts.push(part);
-                self.ways.push(at);
-                return Ok(at);
+                return self.add(part);
             }
         };
         Ok(u16::try_from(at).unwrap_or(u16::MAX))
+    }
+
+    /// Gives a new part its place.
+    pub(super) fn add(&mut self, mut part: Part) -> Result<u16, Refused> {
+        let full = |_| Refused::Full("a client uses 65,536 back ends at most".into());
+        let at = u16::try_from(self.parts.len()).map_err(full)?;
+        part.way = u16::try_from(self.ways.len()).map_err(full)?;
+        self.part_ways();
+        part.numbers.part_ways(0);
+        self.parts.push(part);
+        self.ways.push(at);
+        Ok(at)
     }
 
     /// Like [`HubLane::reach`], for what an open transaction has to be able to undo.

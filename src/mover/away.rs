@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Batch, Body, Connection, Deliveries, Delivery, DeliveryTag, Destination, Flags, Lane, LaneEvent,
-    LaneEvents, Message, Outcome, OwnedBatch, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settlement,
-    Syntax, TargetId,
+    Address, Batch, Body, Connection, Deliveries, Delivery, DeliveryTag, Destination, Flags, Kept, Lane,
+    LaneEvent, LaneEvents, Message, Outcome, OwnedBatch, QueueSpec, Receipt, ReceiptSink, Refused, Seq,
+    Settlement, Syntax, TargetId,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -19,7 +19,7 @@ pub struct Away<'m> {
     mover: &'m Mover,
     _connection: Box<dyn Connection>,
     pub lane: Box<dyn Lane>,
-    target: TargetId,
+    targets: Targets<'m>,
     pub ears: Arc<Ears>,
     pub pending: HashMap<Seq, Delivery>,
     /// What could not be taken for now, in its order.
@@ -32,27 +32,30 @@ impl<'m> Away<'m> {
     pub async fn open(mover: &'m Mover) -> Result<Self, Stopped> {
         let (backend, vhost) = match &mover.to {
             To::Queue(station) => (&station.backend, &station.vhost),
-            To::Address { hub, .. } => (hub, &mover.from.vhost),
+            To::Address { hub: backend, .. } | To::Addresses { backend, .. } => (backend, &mover.from.vhost),
         };
         // It is given nothing: only publishes go this way.
         let nothing = Deliveries::working(0, None);
         let mut connection = backend.connect(&mover.client(vhost), nothing.sink()).await?;
         let ears = Arc::new(Ears::default());
         let mut lane = connection.lane(Arc::clone(&ears) as _, Arc::clone(&ears) as _).await?;
-        let target = match &mover.to {
-            To::Queue(station) => lane.target(&Destination::Queue { name: &station.queue, more: &[] }),
-            To::Address { topic, .. } => lane.target(&Destination::Address {
+        let targets = match &mover.to {
+            To::Queue(station) => {
+                Targets::One(lane.target(&Destination::Queue { name: &station.queue, more: &[] }))
+            }
+            To::Address { topic, .. } => Targets::One(lane.target(&Destination::Address {
                 path: topic.as_bytes(),
                 syntax: Syntax::Topic,
                 more: &[],
                 queues: &[],
-            }),
+            })),
+            To::Addresses { queues, .. } => Targets::Own { queues, known: HashMap::new() },
         };
         Ok(Self {
             mover,
             _connection: connection,
             lane,
-            target,
+            targets,
             ears,
             pending: HashMap::new(),
             again: BTreeMap::new(),
@@ -93,15 +96,18 @@ impl<'m> Away<'m> {
             metrics::counter!("linkspan_messages_dropped_total", "reason" => "expired").increment(1);
             return Ok(());
         }
-        let dropped = Flags::MANDATORY | Flags::RETAIN | Flags::EXACTLY_ONCE;
+        let dropped = match &self.mover.to {
+            To::Addresses { .. } => Flags::MANDATORY | Flags::EXACTLY_ONCE,
+            To::Queue(_) | To::Address { .. } => Flags::MANDATORY | Flags::RETAIN | Flags::EXACTLY_ONCE,
+        };
         let message = Message {
-            target: self.target,
+            target: self.targets.of(&delivery.message, &mut *self.lane),
             flags: of.flags.without(dropped) | Flags::RECEIPT,
             expiry: of.expiry.saturating_sub(delivery.age),
             ..of
         };
         let published = match &self.mover.to {
-            To::Queue(_) => {
+            To::Queue(_) | To::Addresses { .. } => {
                 let batch = delivery.message.batch.batch();
                 self.lane.publish(&Batch { messages: &[message], any: message.flags, ..batch })
             }
@@ -162,6 +168,41 @@ impl<'m> Away<'m> {
             metrics::counter!("linkspan_messages_moved_total").increment(1);
             delivery.settle(Settlement::Accept);
         }
+    }
+}
+
+/// Where messages go: all to one place, or each to where it was published.
+enum Targets<'m> {
+    One(TargetId),
+    Own { queues: &'m [Arc<str>], known: HashMap<Place, TargetId> },
+}
+
+/// Whether it is a queue by name, and its spelling.
+type Place = (bool, Syntax, Box<[u8]>);
+
+/// So many are remembered.
+const KNOWN: usize = 1000;
+
+impl Targets<'_> {
+    fn of(&mut self, message: &Kept, lane: &mut dyn Lane) -> TargetId {
+        let (queues, known) = match self {
+            Self::One(target) => return *target,
+            Self::Own { queues, known } => (*queues, known),
+        };
+        let Address { exchange, path, syntax } = message.address();
+        let by_name = exchange.is_some();
+        if let Some(target) = known.get(&(by_name, syntax, path.into())) {
+            return *target;
+        }
+        if known.len() >= KNOWN {
+            lane.forget(&known.drain().map(|(_, target)| target).collect::<Vec<_>>());
+        }
+        let target = match std::str::from_utf8(path) {
+            Ok(name) if by_name => lane.target(&Destination::Queue { name, more: &[] }),
+            _ => lane.target(&Destination::Address { path, syntax, more: &[], queues }),
+        };
+        known.insert((by_name, syntax, path.into()), target);
+        target
     }
 }
 

@@ -19,6 +19,7 @@ use crate::coordinator;
 use crate::house::House;
 use crate::open_error::OpenError;
 use crate::options::{EmbeddedOptions, OnDisk};
+use crate::queue::Queue;
 use crate::register::Register;
 use crate::retained;
 use crate::vhost::Vhost;
@@ -64,6 +65,14 @@ pub struct QueueDepth {
     pub bytes: u64,
     /// Consumers.
     pub consumers: u64,
+}
+
+impl QueueDepth {
+    fn of(vhost: &Vhost, queue: &Queue) -> Self {
+        let (ready, unsettled, bytes, consumers) = queue.depth();
+        let (vhost, name) = (Arc::clone(&vhost.name), Arc::clone(&queue.name));
+        Self { vhost, name, ready, unsettled, bytes, consumers: consumers as u64 }
+    }
 }
 
 /// What a back end of this kind can do that keeps everything in memory.
@@ -158,19 +167,16 @@ impl Embedded {
                 let topology = vhost.look();
                 topology.queues().chain(topology.groups()).chain(topology.inboxes()).cloned().collect()
             };
-            depths.extend(queues.into_iter().map(|queue| {
-                let (ready, unsettled, bytes, consumers) = queue.depth();
-                QueueDepth {
-                    vhost: Arc::clone(&vhost.name),
-                    name: Arc::clone(&queue.name),
-                    ready,
-                    unsettled,
-                    bytes,
-                    consumers: consumers as u64,
-                }
-            }));
+            depths.extend(queues.iter().map(|queue| QueueDepth::of(&vhost, queue)));
         }
         depths
+    }
+
+    /// What waits in one queue, and what of it is given out; none when there is no such queue.
+    pub fn depth(&self, vhost: &str, queue: &str) -> Option<QueueDepth> {
+        let vhost = Arc::clone(self.vhosts.read().get(vhost)?);
+        let queue = Arc::clone(vhost.look().queue(queue)?);
+        Some(QueueDepth::of(&vhost, &queue))
     }
 
     fn vhost(&self, name: &Arc<str>) -> Arc<Vhost> {

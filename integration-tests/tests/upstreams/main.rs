@@ -27,6 +27,7 @@ mod random;
 mod refused;
 mod restarts;
 mod retained;
+mod spool;
 mod three_back_ends;
 mod tls;
 mod traffic;

@@ -29,7 +29,8 @@ async fn door_over(backend: Arc<dyn Backend>) -> (SocketAddr, Stopper) {
     let queues = vec!["jobs".into()];
     let route = Route { queues, ..Route::new(filter, Pattern::CompetingConsumers, "one") };
     let routes = Routes::new([("/".into(), "one".into())], [Arc::new(route)]).unwrap();
-    let hub = Hub::open(backends, routes, 1000, clock, Memory::of_nobody().await).await.unwrap();
+    let (memory, spools) = (Memory::of_nobody().await, crate::hub::tests::spool::stores());
+    let hub = Hub::open(backends, routes, 1000, clock, memory, spools).await.unwrap();
     let (stopper, stop) = Stop::new();
     let options = HttpOptions { vhost: "/".into(), max_body: 1000, header_timeout: Duration::from_secs(30) };
     let figures = PrometheusBuilder::new().build_recorder().handle();

@@ -10,7 +10,7 @@ fn draining(filter: &str, backend: &str, queue: &str) -> Arc<Route> {
     route
 }
 
-async fn soon(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(super) async fn soon(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

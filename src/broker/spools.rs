@@ -1,0 +1,75 @@
+//! What keeps the spools of routes: an embedded back end beside each back end that has such routes.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use linkspan_contract::{Backend, Clock};
+use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
+
+use crate::config::{self, Config};
+use crate::doors;
+use crate::hub::{Depth, SpoolStore, SpoolStores};
+
+/// Opens them when they are needed.
+pub struct Stores {
+    directories: HashMap<Arc<str>, PathBuf>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Stores {
+    /// Those of a configuration.
+    pub fn of(config: &Config, clock: Arc<dyn Clock>) -> Self {
+        let directory = |(name, backend): (&Arc<str>, &config::Backend)| match backend {
+            config::Backend::Embedded { .. } => None,
+            config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => {
+                Some((Arc::clone(name), backend.directory().to_owned()))
+            }
+        };
+        Self { directories: config.backends.iter().filter_map(directory).collect(), clock }
+    }
+
+    fn directory(&self, backend: &str) -> Option<&Path> {
+        self.directories.get(backend).map(PathBuf::as_path)
+    }
+}
+
+impl SpoolStores for Stores {
+    fn open(&self, backend: &str) -> Result<Arc<dyn SpoolStore>, String> {
+        let Some(directory) = self.directory(backend) else {
+            return Err(format!("back end `{backend}` has no place for spools"));
+        };
+        let on_disk =
+            OnDisk { directory: directory.to_owned(), sync: SyncMode::Group, forms: doors::forms() };
+        // How much waits is the route's word, and who waits for it is the hub's.
+        let options = EmbeddedOptions { queue_high: u64::MAX, ..EmbeddedOptions::default() };
+        let name = format!("spool of {backend}");
+        let embedded = Embedded::durable(&name, options, Arc::clone(&self.clock), &on_disk);
+        Ok(Arc::new(Store(embedded.map_err(|error| error.to_string())?)))
+    }
+
+    fn left(&self) -> Vec<Arc<str>> {
+        let there = self.directories.iter().filter(|(_, directory)| directory.is_dir());
+        there.map(|(name, _)| Arc::clone(name)).collect()
+    }
+}
+
+struct Store(Arc<Embedded>);
+
+impl SpoolStore for Store {
+    fn backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.0) as _
+    }
+
+    fn depth(&self, vhost: &str, queue: &str) -> Depth {
+        let depth = self.0.depth(vhost, queue);
+        depth.map_or_else(Depth::default, |it| Depth {
+            messages: it.ready.saturating_add(it.unsettled),
+            bytes: it.bytes,
+        })
+    }
+
+    fn queues(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        self.0.queues().into_iter().map(|it| (it.vhost, it.name)).collect()
+    }
+}

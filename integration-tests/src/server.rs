@@ -36,7 +36,7 @@ fn config(toml: &str, folder: &Path) -> Config {
     for backend in config.backends.values_mut() {
         let path = match backend {
             Backend::Embedded { path, .. } => path,
-            Backend::Amqp(upstream) | Backend::Mqtt { upstream, .. } => &mut upstream.spool_path,
+            Backend::Amqp(upstream) | Backend::Mqtt { upstream, .. } => &mut upstream.path,
         };
         *path = folder.join(&path);
     }

@@ -52,7 +52,9 @@ pub fn directories(config: &Config) -> Vec<Directory> {
         config::Backend::Embedded { path, .. } => {
             Some(Directory { backend: Arc::clone(name), path: path.clone() })
         }
-        config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => None,
+        config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => {
+            Some(Directory { backend: Arc::clone(name), path: backend.directory().to_owned() })
+        }
     };
     config.backends.iter().filter_map(writes).collect()
 }
@@ -113,8 +115,10 @@ pub fn open(
             config::Backend::Mqtt { upstream, version } => {
                 let options = mqtt(upstream, *version, config, instance);
                 let leases = Arc::clone(ledger);
-                MqttBackend::open(name, options, Arc::clone(clock), leases)
-                    .map_err(|error| wrong(None, error.to_string()))?
+                MqttBackend::open(name, options, Arc::clone(clock), leases).map_err(|error| {
+                    let key = matches!(error, OptionsError::Disk { .. }).then_some("path");
+                    wrong(key, error.to_string())
+                })?
             }
         };
         opened.insert(Arc::clone(name), backend);
@@ -177,6 +181,11 @@ fn mqtt(upstream: &Upstream, version: MqttVersion, config: &Config, instance: &s
     options.connect_timeout = upstream.connect_timeout;
     options.tls = TlsOptions { ca: upstream.ca.clone(), client: upstream.identity.clone() };
     options.queues = embedded(&config.limits);
+    options.on_disk = Some(OnDisk {
+        directory: upstream.path.join("queues"),
+        sync: SyncMode::Group,
+        forms: doors::forms(),
+    });
     options.max_packet_size = u32::try_from(config.doors.mqtt.max_packet_size).unwrap_or(u32::MAX);
     options
 }

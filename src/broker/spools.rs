@@ -23,7 +23,7 @@ impl Stores {
         let directory = |(name, backend): (&Arc<str>, &config::Backend)| match backend {
             config::Backend::Embedded { .. } => None,
             config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => {
-                Some((Arc::clone(name), backend.directory().to_owned()))
+                Some((Arc::clone(name), backend.directory().join("spool")))
             }
         };
         Self { directories: config.backends.iter().filter_map(directory).collect(), clock }

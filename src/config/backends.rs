@@ -63,15 +63,7 @@ impl Backend {
     pub fn directory(&self) -> &Path {
         match self {
             Self::Embedded { path, .. } => path,
-            Self::Amqp(upstream) | Self::Mqtt { upstream, .. } => &upstream.spool_path,
-        }
-    }
-
-    /// The key for that.
-    fn directory_key(&self) -> &'static str {
-        match self {
-            Self::Embedded { .. } => "path",
-            Self::Amqp(_) | Self::Mqtt { .. } => "spool-path",
+            Self::Amqp(upstream) | Self::Mqtt { upstream, .. } => &upstream.path,
         }
     }
 }
@@ -82,7 +74,7 @@ impl Backend {
 pub(super) struct BackendTable {
     /// `embedded`, `amqp` or `mqtt`.
     kind: Option<String>,
-    /// Of kind `embedded`; [`DEFAULT_PATH`] when not given.
+    /// Of kind `embedded`: [`DEFAULT_PATH`] when not given; else where spools and queues are kept here.
     path: Option<PathBuf>,
     /// Of kind `embedded`; [`Sync::Group`] when not given.
     sync: Option<Sync>,
@@ -99,8 +91,6 @@ pub(super) struct BackendTable {
     /// Of kinds `amqp` and `mqtt`; [`Upstream::CONNECT_TIMEOUT`] when not given.
     #[serde(with = "duration::optional")]
     connect_timeout: Option<Duration>,
-    /// Of kinds `amqp` and `mqtt`: where the spools of its routes are kept.
-    spool_path: Option<PathBuf>,
     /// Of kind `mqtt`.
     version: Option<MqttVersion>,
 }
@@ -111,11 +101,11 @@ pub(super) const DEFAULT_NAME: &str = "local";
 /// Where that one lives.
 const DEFAULT_PATH: &str = "linkspan-data";
 
-/// Where the spools of other back ends are kept, each in a folder of its name.
-const DEFAULT_SPOOLS: &str = "linkspan-data/spool";
+/// Where is what Linkspan keeps for brokers, each in a folder of its name.
+const DEFAULT_BROKERS: &str = "linkspan-data/brokers";
 
-/// The folder for the spools of a back end: its name, as far as that makes a file name.
-fn spool_folder(name: &str) -> PathBuf {
+/// The folder for what is kept here for a broker: its name, as far as that makes a file name.
+fn folder(name: &str) -> PathBuf {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let mut folder = String::new();
     for byte in name.bytes() {
@@ -125,7 +115,7 @@ fn spool_folder(name: &str) -> PathBuf {
             folder.push_str(&format!("%{byte:02x}"));
         }
     }
-    Path::new(DEFAULT_SPOOLS).join(folder)
+    Path::new(DEFAULT_BROKERS).join(folder)
 }
 
 const KINDS: [&str; 3] = ["embedded", "amqp", "mqtt"];
@@ -147,9 +137,9 @@ pub(super) fn check(
         if let Some(backend) = table.check(name, &key, report) {
             let path = backend.directory();
             if let Some((other, _)) = built.iter().find(|(_, other)| other.directory() == path) {
-                let (path, named) = (path.display(), backend.directory_key());
+                let path = path.display();
                 report
-                    .bad_value(&key.key(named), format!("\"{path}\" belongs to back end `{other}` already"));
+                    .bad_value(&key.key("path"), format!("\"{path}\" belongs to back end `{other}` already"));
             }
             built.insert(name.as_str().into(), backend);
         }
@@ -193,7 +183,6 @@ impl BackendTable {
             ("key", self.key.is_some()),
             ("connections", self.connections.is_some()),
             ("connect-timeout", self.connect_timeout.is_some()),
-            ("spool-path", self.spool_path.is_some()),
             ("version", self.version.is_some()),
         ];
         for (name, _) in of_upstreams.into_iter().filter(|(_, given)| *given) {
@@ -219,12 +208,6 @@ impl BackendTable {
             let text =
                 format!("a back end of kind `{kind}` writes nothing down here: only `embedded` has a sync");
             report.bad_value(&key.key("sync"), text);
-        }
-        if self.path.is_some() {
-            report.bad_value(
-                &key.key("path"),
-                format!("a back end of kind `{kind}` has no path; it has a `url`"),
-            );
         }
         let Some(url) = &self.url else {
             report.missing(&key.key("url"), format!("such as \"{kind}://127.0.0.1\""));
@@ -252,9 +235,9 @@ impl BackendTable {
                 "0s leaves no time to connect; expected \"1s\" or more",
             );
         }
-        let spool_path = self.spool_path.clone().unwrap_or_else(|| spool_folder(name));
-        if spool_path.as_os_str().is_empty() {
-            report.bad_value(&key.key("spool-path"), "\"\" is no directory");
+        let path = self.path.clone().unwrap_or_else(|| folder(name));
+        if path.as_os_str().is_empty() {
+            report.bad_value(&key.key("path"), "\"\" is no directory");
         }
         Some(Upstream {
             url: url.clone(),
@@ -262,7 +245,7 @@ impl BackendTable {
             identity: self.certificate.clone().zip(self.key.clone()),
             connections: self.connections.unwrap_or(Upstream::CONNECTIONS),
             connect_timeout: self.connect_timeout.unwrap_or(Upstream::CONNECT_TIMEOUT),
-            spool_path,
+            path,
         })
     }
 }

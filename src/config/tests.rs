@@ -437,13 +437,13 @@ mod upstreams {
         let config = parse(&format!("{RABBIT}spool = \"1 GiB\"\n")).unwrap();
         assert_eq!(config.routes[0].spool.map(u64::from), Some(1 << 30));
         let spools = |config: &Config| config.backends["r"].directory().display().to_string();
-        assert_eq!(spools(&config), "linkspan-data/spool/r");
+        assert_eq!(spools(&config), "linkspan-data/brokers/r");
         let elsewhere =
-            parse("[backends.r]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\nspool-path = \"/s\"\n").unwrap();
+            parse("[backends.r]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\npath = \"/s\"\n").unwrap();
         assert_eq!(spools(&elsewhere), "/s");
         let named = parse("[backends.\"../a b\"]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\n").unwrap();
         let folder = named.backends["../a b"].directory().display().to_string();
-        assert_eq!(folder, "linkspan-data/spool/%2e%2e%2fa%20b");
+        assert_eq!(folder, "linkspan-data/brokers/%2e%2e%2fa%20b");
         told(
             &format!("{RABBIT}spool = \"0 B\"\n"),
             &[
@@ -462,12 +462,6 @@ mod upstreams {
             &[
                 "linkspan.toml:5: route[0].spool: a back end of kind `embedded` is never away; a spool is for one of kind \
                `amqp` or `mqtt`",
-            ],
-        );
-        told(
-            "[backends.e]\nkind = \"embedded\"\nspool-path = \"s\"\n",
-            &[
-                "linkspan.toml:3: backends.e.spool-path: an embedded back end has no spool-path; it has a `path`",
             ],
         );
     }

@@ -24,8 +24,9 @@ pub struct Upstream {
     /// From the first packet to a broker that lets Linkspan in.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
-    /// The directory of the spools of its routes; relative to where Linkspan was started.
-    pub spool_path: PathBuf,
+    /// The directory of what is kept here for it, the spools of its routes and, for an MQTT broker, queues; relative to where
+    /// Linkspan was started.
+    pub path: PathBuf,
 }
 
 impl Upstream {

@@ -111,6 +111,31 @@ impl Embedded {
         clock: Arc<dyn Clock>,
         on_disk: &OnDisk,
     ) -> Result<Arc<Self>, OpenError> {
+        Self::open_in(name, options, clock, on_disk, None)
+    }
+
+    /// The same inside another back end, which brings messages from elsewhere and wants to know which. It is told of the
+    /// bindings that are there from an earlier life.
+    ///
+    /// # Errors
+    /// As [`durable`](Self::durable).
+    pub fn durable_within(
+        name: &str,
+        options: EmbeddedOptions,
+        clock: Arc<dyn Clock>,
+        on_disk: &OnDisk,
+        watch: Arc<dyn BindingWatch>,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_in(name, options, clock, on_disk, Some(watch))
+    }
+
+    fn open_in(
+        name: &str,
+        options: EmbeddedOptions,
+        clock: Arc<dyn Clock>,
+        on_disk: &OnDisk,
+        watch: Option<Arc<dyn BindingWatch>>,
+    ) -> Result<Arc<Self>, OpenError> {
         let directory = &on_disk.directory;
         let unmade = |source| OpenError::Directory { directory: directory.clone(), source };
         std::fs::create_dir_all(directory).map_err(unmade)?;
@@ -120,7 +145,7 @@ impl Embedded {
         let (register, known) = Register::open(directory)?;
         let register = Arc::new(register);
         let house = Arc::new(House::new(name, options, clock, Some(Arc::clone(&archive))));
-        let restored = known.restore(&house, None, &register);
+        let restored = known.restore(&house, watch.as_ref(), &register);
         let now = house.now();
         let mut vhosts = HashMap::default();
         for vhost in restored.vhosts {
@@ -135,7 +160,7 @@ impl Embedded {
             archive.forget_rest();
         }
         let vhosts = RwLock::new(vhosts);
-        Ok(Arc::new(Self { house, vhosts, watch: None, register: Some(register), capabilities: &DURABLE }))
+        Ok(Arc::new(Self { house, vhosts, watch, register: Some(register), capabilities: &DURABLE }))
     }
 
     /// Opens a back end of that name in memory, which holds nothing yet. `clock` tells the time for expiry and deadlines.

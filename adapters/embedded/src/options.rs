@@ -1,5 +1,6 @@
 //! Bounds of an embedded back end.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use linkspan_contract::{Millis, WireForm};
@@ -46,4 +47,19 @@ pub struct OnDisk {
     pub sync: SyncMode,
     /// The forms of messages: those of all that may ever have been published here.
     pub forms: Vec<&'static dyn WireForm>,
+}
+
+impl PartialEq for OnDisk {
+    fn eq(&self, other: &Self) -> bool {
+        let ids = |of: &Self| of.forms.iter().map(|form| form.id()).collect::<Vec<_>>();
+        self.directory == other.directory && self.sync == other.sync && ids(self) == ids(other)
+    }
+}
+
+impl Eq for OnDisk {}
+
+impl fmt::Debug for OnDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnDisk").field("directory", &self.directory).field("sync", &self.sync).finish_non_exhaustive()
+    }
 }

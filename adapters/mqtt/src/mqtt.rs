@@ -39,7 +39,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     transactions: Support::Absent(
         "what is published to an MQTT broker cannot be one step with anything else",
     ),
-    durable: Support::Absent("queues are kept in memory: what is in them is lost when Linkspan stops"),
+    durable: Support::Emulated("queues lie with Linkspan, on its disk; the rest is the broker's word"),
     retained: Support::Native,
     holds_publishers: Support::Absent(
         "the broker stands between publishers and subscribers: reading from it is held, not publishing to it",
@@ -67,7 +67,13 @@ impl MqttBackend {
         let publishers = (0..options.publishers).map(|_| session()).collect();
         let subscriber = session();
         let watch = Arc::new(Bindings(Arc::clone(&subscriber)));
-        let inner = Embedded::within(&name, options.queues, Arc::clone(&clock), watch);
+        let inner = match &options.on_disk {
+            Some(on_disk) => {
+                Embedded::durable_within(&name, options.queues, Arc::clone(&clock), on_disk, watch)
+                    .map_err(|error| OptionsError::Disk { why: error.to_string() })?
+            }
+            None => Embedded::within(&name, options.queues, Arc::clone(&clock), watch),
+        };
         let house = Arc::new(House::new(name, options, dial, clock, leases, inner, publishers, subscriber));
         let tasks = Mutex::new(coordinator::start(&house));
         Ok(Arc::new(Self { house, tasks }))

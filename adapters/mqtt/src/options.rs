@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use linkspan_embedded::EmbeddedOptions;
+use linkspan_embedded::{EmbeddedOptions, OnDisk};
 use url::Url;
 
 /// How a broker is reached, and how much may wait for it.
@@ -43,6 +43,8 @@ pub struct MqttOptions {
     pub tls: TlsOptions,
     /// Bounds of the queues and sessions on this side.
     pub queues: EmbeddedOptions,
+    /// Where the queues on this side are kept; without it they are in memory.
+    pub on_disk: Option<OnDisk>,
 }
 
 /// Which MQTT is spoken.
@@ -85,6 +87,12 @@ pub enum OptionsError {
         /// What is wrong with it.
         why: String,
     },
+    /// The directory of its queues cannot be used.
+    #[error("{why}")]
+    Disk {
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
     /// A number out of its range.
     #[error("{key} = {value}: {why}")]
     Range {
@@ -117,6 +125,7 @@ impl MqttOptions {
             retained_timeout: Duration::from_secs(5),
             tls: TlsOptions::default(),
             queues: EmbeddedOptions::default(),
+            on_disk: None,
         }
     }
 

@@ -223,7 +223,9 @@ static CAPABILITIES: Capabilities = Capabilities {
 
 /// The same session where a door keeps it, and its will.
 fn kept_here(terms: &Arc<SessionTerms>) -> Arc<SessionTerms> {
-    Arc::new(SessionTerms { at_broker: false, will: None, ..SessionTerms::clone(terms) })
+    // One that a door goes on with comes without `at_broker`: else there is none, whatever a back end has left of one.
+    let fresh = terms.fresh || terms.at_broker;
+    Arc::new(SessionTerms { at_broker: false, fresh, will: None, ..SessionTerms::clone(terms) })
 }
 
 #[async_trait]

@@ -438,8 +438,7 @@ mod upstreams {
         assert_eq!(config.routes[0].spool.map(u64::from), Some(1 << 30));
         let spools = |config: &Config| config.backends["r"].directory().display().to_string();
         assert_eq!(spools(&config), "linkspan-data/brokers/r");
-        let elsewhere =
-            parse("[backends.r]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\npath = \"/s\"\n").unwrap();
+        let elsewhere = parse("[backends.r]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\npath = \"/s\"\n").unwrap();
         assert_eq!(spools(&elsewhere), "/s");
         let named = parse("[backends.\"../a b\"]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\n").unwrap();
         let folder = named.backends["../a b"].directory().display().to_string();

@@ -79,13 +79,21 @@ impl Archive {
     }
 
     /// Forgets what the log had of queues that nobody asked for: they were deleted, or ended with their process.
-    pub(crate) fn forget_rest(&self) {
-        let rest = std::mem::take(&mut *self.found.lock());
+    pub(crate) fn forget_rest(&self, all: bool) {
         let mut commit = Commit::new();
-        for number in rest.into_keys() {
-            commit.drop_queue(number);
-        }
+        self.found.lock().retain(|number, _| {
+            let gone = all || *number >= PASSING;
+            if gone {
+                commit.drop_queue(*number);
+            }
+            !gone
+        });
         self.write_behind(&mut commit);
+    }
+
+    /// Queues in the log that outlive the process and have messages.
+    pub(crate) fn kept(&self) -> usize {
+        self.found.lock().values().filter(|state| state.queue < PASSING && state.len > 0).count()
     }
 
     /// A queue is gone with all its levels.

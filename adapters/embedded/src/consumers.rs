@@ -241,6 +241,7 @@ impl Consumers {
                 if let (Some(inbox), Some(consumer)) = (self.session.inbox(), self.at_inbox)
                     && next.settle != Settle::OnDelivery
                 {
+                    inbox.begin_subscription(key.subscription);
                     inbox.start(consumer, now, touched);
                 }
             }

@@ -142,6 +142,10 @@ impl Embedded {
         let log = Options { sync: on_disk.sync, ..Options::default() };
         let (archive, recovery) = Archive::open(&directory.join(LOG), log, &on_disk.forms)?;
         report(name, &recovery);
+        // Before there is a new one, which the next start would take for that of the log.
+        if archive.kept() > 0 && !Register::is_in(directory) {
+            return Err(OpenError::RegisterLost { directory: directory.clone(), queues: archive.kept() });
+        }
         let (register, known) = Register::open(directory)?;
         let register = Arc::new(register);
         let house = Arc::new(House::new(name, options, clock, Some(Arc::clone(&archive))));
@@ -156,9 +160,7 @@ impl Embedded {
             queues.iter().for_each(|queue| queue.begin(now));
             vhosts.insert(Arc::clone(&vhost.name), vhost);
         }
-        if restored.whole {
-            archive.forget_rest();
-        }
+        archive.forget_rest(restored.whole);
         let vhosts = RwLock::new(vhosts);
         Ok(Arc::new(Self { house, vhosts, watch, register: Some(register), capabilities: &DURABLE }))
     }

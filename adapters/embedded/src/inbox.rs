@@ -59,7 +59,11 @@ impl Vhost {
 
     /// A client's session is over.
     pub(crate) async fn end_inbox(&self, identifier: &str) -> Result<(), Refused> {
-        let (ended, went) = self.undo(|topology| topology.remove_inbox(&name_of(identifier)));
+        let name = name_of(identifier);
+        if self.look().inbox(&name).is_none() {
+            return Ok(());
+        }
+        let (ended, went) = self.undo(|topology| topology.remove_inbox(&name));
         if let Some(inbox) = ended {
             inbox.end();
             self.settled(went).await?;

@@ -16,6 +16,14 @@ pub enum OpenError {
     /// What is declared.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// There are messages, and nothing says of which queues.
+    #[error("the log in {} has messages of {queues} queues, but `topology.redb`, which says what is declared, is not there: bring it back, or remove the directory to begin with nothing", directory.display())]
+    RegisterLost {
+        /// Where.
+        directory: PathBuf,
+        /// How many.
+        queues: usize,
+    },
     /// Its directory.
     #[error("cannot make the directory {}: {source}", directory.display())]
     Directory {

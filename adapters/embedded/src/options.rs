@@ -60,6 +60,9 @@ impl Eq for OnDisk {}
 
 impl fmt::Debug for OnDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnDisk").field("directory", &self.directory).field("sync", &self.sync).finish_non_exhaustive()
+        f.debug_struct("OnDisk")
+            .field("directory", &self.directory)
+            .field("sync", &self.sync)
+            .finish_non_exhaustive()
     }
 }

@@ -106,8 +106,8 @@ impl Publisher {
             if batch.any.has(Flags::RETAIN) {
                 unwritten |= !self.retain(batch, published.taken, now);
             }
-            if self.written > 0
-                && let Some(archive) = &self.vhost.house.archive
+            // Also who publishes what is not durable: it may have been paged out.
+            if let Some(archive) = &self.vhost.house.archive
                 && archive.is_congested()
             {
                 brakes.archive(archive);

@@ -25,6 +25,7 @@ use crate::arguments::{Overflow, Owned, QueueArguments};
 use crate::coordinator::Place;
 use crate::dead_letter::{DeadLetters, Grave};
 use crate::gate::{Gate, Marks};
+use crate::inbox::INBOX;
 use crate::inward::Inward;
 use crate::keeper::{Keeper, Piece};
 use crate::outlet::{Outlet, Touched};
@@ -101,6 +102,9 @@ const OVERHEAD: u64 = 112;
 /// What of a queue's ready messages is in memory where a log keeps the rest.
 const WINDOW: Window = Window { messages: 64 << 10, bytes: 16 << 20 };
 
+/// The same of a session's queue.
+const INBOX_WINDOW: Window = Window { messages: 1 << 10, bytes: 256 << 10 };
+
 impl Queue {
     pub(crate) fn new(
         name: Arc<str>,
@@ -130,7 +134,8 @@ impl Queue {
             single_active: arguments.single_active,
             expires: arguments.expires,
             ack_timeout: None,
-            window: archive.map(|_| WINDOW),
+            // A session that is away, and there may be many, holds little.
+            window: archive.map(|_| if name.starts_with(INBOX) { INBOX_WINDOW } else { WINDOW }),
         };
         let mut engine = Engine::with_journal(
             now,
@@ -339,6 +344,9 @@ impl Queue {
     pub(crate) fn write_again(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.write(self);
+        drop(state);
+        // What was to be brought in may have waited for that.
+        self.let_go();
     }
 
     /// What came by a session's subscription is nobody's any more: it has ended, and its number is not used again.
@@ -356,6 +364,17 @@ impl Queue {
     pub(crate) fn let_go(self: &Arc<Self>) {
         if let Some(vhost) = self.vhost() {
             vhost.house.coordinator.look_at(self, vhost.house.now(), None);
+        }
+    }
+
+    /// A session has this subscription: what the log says of its end was never confirmed to the client.
+    pub(crate) fn begin_subscription(self: &Arc<Self>, number: u32) {
+        let mut state = self.state.lock();
+        if state.ended_subscriptions.remove(&number) {
+            if let Some(desk) = state.engine.journal_mut().desk() {
+                desk.note_begun(number);
+            }
+            state.write(self);
         }
     }
 

@@ -57,6 +57,11 @@ impl Register {
         Self::over(Directory::new(directory))
     }
 
+    /// Whether a directory has one.
+    pub(crate) fn is_in(directory: &Path) -> bool {
+        directory.join(store::FILE).exists()
+    }
+
     fn over<S: Store>(mut store: S) -> Result<(Self, Known), RegisterError> {
         let file = store.file().to_owned();
         let found = store.read()?.map(|bytes| tables::opened(bytes, &file)).transpose()?;

@@ -240,3 +240,78 @@ async fn a_second_one_in_the_same_directory_is_refused_and_told_by_whom() {
     first.close().await;
     kept.open().expect("the first has gone");
 }
+
+#[tokio::test]
+async fn review_unsubscribed_in_the_log_and_still_in_the_head() {
+    let kept = Kept::new();
+    let how = Subscribe::new(Settle::AsPublished);
+    let stage = Stage::new(&kept, "r1").await;
+    let mut publisher = stage.client().await;
+    let mut session = stage.client_of_session("sensor", true).await;
+    session.subscribe_how(Source::Filter("a"), 1, &how, 1).await;
+    let a = publisher.to_topic("a");
+    assert!(publisher.confirm(&Letters::confirmed(a, 0..3)).await.is_empty());
+    session.expect_numbers([0]).await;
+    session.unsubscribe(key(1)).await.expect("a filter is given up");
+    // kill -9 before the head was written: the head still has subscription 1.
+    drop((session, publisher));
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "r1 again").await;
+    let mut publisher = stage.client().await;
+    let mut session = stage.client_of_session("sensor", false).await;
+    session.subscribe_how(Source::Filter("a"), 1, &how, 10).await;
+    let a = publisher.to_topic("a");
+    assert!(publisher.confirm(&Letters::confirmed(a, 10..12)).await.is_empty());
+    session.expect_numbers([0, 1, 2, 10, 11]).await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn review_in_flight_of_an_ended_subscription_after_restart() {
+    let kept = Kept::new();
+    let how = Subscribe::new(Settle::AsPublished);
+    let stage = Stage::new(&kept, "r2").await;
+    let mut publisher = stage.client().await;
+    let mut session = stage.client_of_session("sensor", true).await;
+    session.subscribe_how(Source::Filter("a"), 1, &how, 10).await;
+    session.subscribe_how(Source::Filter("b"), 2, &how, 10).await;
+    let a = publisher.to_topic("a");
+    assert!(publisher.confirm(&Letters::confirmed(a, 0..1)).await.is_empty());
+    session.expect_numbers([0]).await;
+    session.unsubscribe(key(1)).await.expect("a filter is given up");
+    drop((session, publisher));
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "r2 again").await;
+    let mut session = stage.client_of_session("sensor", false).await;
+    session.subscribe_how(Source::Filter("b"), 2, &how, 10).await;
+    let given = session.expect_numbers([0]).await;
+    session.settle(1, given[0].tag, 1, Settlement::Release { delay: 0 });
+    session.expect_nothing().await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn review_register_lost() {
+    let kept = Kept::new();
+    let stage = Stage::new(&kept, "r3").await;
+    let mut client = stage.client().await;
+    client.queue("q", &[]).await;
+    let target = client.to_queue("q");
+    assert!(client.confirm(&Letters::confirmed(target, 0..3)).await.is_empty());
+    drop(client);
+    stage.close().await;
+    let saved = kept.directory().join("topology.redb");
+    let aside = kept.directory().join("aside");
+    std::fs::rename(&saved, &aside).unwrap();
+    for _ in 0..2 {
+        let refused = kept.open().expect_err("nothing says what the messages in the log are");
+        assert!(refused.to_string().contains("topology.redb"), "{refused}");
+    }
+    std::fs::rename(&aside, &saved).unwrap();
+    let stage = Stage::new(&kept, "r3 again").await;
+    let mut client = stage.client().await;
+    assert_eq!(client.declare_queue(&queue_spec("q", &[])).await.unwrap().messages, 3);
+    stage.close().await;
+}

@@ -240,7 +240,9 @@ async fn a_ledger_that_is_away_at_the_start_is_asked_when_it_is_back_and_gets_wh
     let memory = Memory::new(Arc::clone(&watched), "own");
     let over = routes([draining("jobs", "one", "new"), route("far/#", "two", &[])]);
     let clock = Arc::new(SystemClock);
-    let hub = Hub::open(backends.into(), over, 1000, clock, memory, spool::stores()).await.expect("it starts without it");
+    let hub = Hub::open(backends.into(), over, 1000, clock, memory, spool::stores())
+        .await
+        .expect("it starts without it");
     assert!(matches!(hub.ledger_health(), Health::Away(_)));
     let mut client = Client1::connect(&hub, 2, None).await;
     client.bind("q", "far.#").await;

@@ -16,10 +16,13 @@ impl Consumers {
     /// in the log.
     pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> (bool, Lsn) {
         let mut written = 0;
-        let mut settle = |queue: &Arc<Queue>, consumer, first, count| {
-            let (tally, lsn) = queue.settle(consumer, first, count, &run.outcome, now, touched);
+        let mut settle_as = |queue: &Arc<Queue>, consumer, first, count, outcome: &Settlement| {
+            let (tally, lsn) = queue.settle(consumer, first, count, outcome, now, touched);
             written = written.max(lsn);
             tally.known
+        };
+        let mut settle = |queue: &Arc<Queue>, consumer, first, count| {
+            settle_as(queue, consumer, first, count, &run.outcome)
         };
         let known = match self.by_key.get_mut(&run.key) {
             Some(Consuming::Filter { .. }) => match (self.session.inbox(), self.at_inbox) {
@@ -39,7 +42,14 @@ impl Consumers {
             }
             // The subscription may be over, what it brought is still the client's.
             None => match (self.session.inbox(), self.at_inbox) {
-                (Some(inbox), Some(consumer)) => settle(inbox, consumer, run.first, run.count) > 0,
+                (Some(inbox), Some(consumer)) => {
+                    // Given back it would come again at once, and for ever: nobody else has this queue.
+                    let outcome = match &run.outcome {
+                        Settlement::Release { .. } => &Settlement::Accept,
+                        outcome => outcome,
+                    };
+                    settle_as(inbox, consumer, run.first, run.count, outcome) > 0
+                }
                 _ => self.settle_fetched(run, settle),
             },
         };

@@ -17,6 +17,11 @@ const MESSAGES: usize = 2048;
 /// and their bytes.
 const BYTES: u64 = 1 << 20;
 
+/// The same for a queue that nobody consumes.
+const FEW: usize = 32;
+
+const BYTES_OF_FEW: u64 = 32 << 10;
+
 thread_local! {
     static WINDOW: Cell<Option<Box<Window>>> = const { Cell::new(None) };
 }
@@ -44,7 +49,9 @@ impl State {
         let Some(desk) = self.engine.journal_mut().desk() else { return false };
         let (archive, found_below) = (Arc::clone(&desk.archive), desk.found_below);
         let number = desk.diary.number().saturating_add(priority.into());
-        archive.read(number, from, MESSAGES, BYTES, window);
+        // Who has no consumer needs no more than what may expire next.
+        let (messages, bytes) = if self.seats.is_empty() { (FEW, BYTES_OF_FEW) } else { (MESSAGES, BYTES) };
+        archive.read(number, from, messages, bytes, window);
         let (mut brought, mut passed) = (false, false);
         written::read(window, &archive, |found| {
             passed = true;

@@ -44,6 +44,13 @@ impl Desk {
     }
 }
 
+impl Desk {
+    /// One that was noted has not ended.
+    pub(crate) fn note_begun(&mut self, number: u32) {
+        let _ = self.diary.commit.delete(self.diary.number(), &number.to_le_bytes());
+    }
+}
+
 impl Record {
     /// For the queue that the register knows by this number; without one it ends with the process.
     pub(crate) fn new(archive: &Arc<Archive>, number: Option<u64>) -> Self {

@@ -14,7 +14,7 @@ use redb::backends::FileBackend;
 
 use crate::register::{RegisterError, tables};
 
-const FILE: &str = "topology.redb";
+pub(super) const FILE: &str = "topology.redb";
 /// A file that is to take its place.
 const NEXT: &str = "topology.redb.next";
 

@@ -15,7 +15,9 @@ use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey};
+use linkspan_contract::{
+    Batch, Ended, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey,
+};
 use linkspan_queues::log::Lsn;
 use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine, Window};
 use parking_lot::{Mutex, MutexGuard};
@@ -78,6 +80,8 @@ struct State {
     scheduled: Option<Place>,
     /// What is published to it is lost for it without a word to the publisher: others may get it.
     is_group: bool,
+    /// It is a session's: one for which more comes than it may have is over.
+    is_inbox: bool,
     /// It was declared with a length in bytes: those of bodies count, as in RabbitMQ.
     counts_bodies: bool,
     /// Of a session's queue: what came by these is nobody's any more.
@@ -115,9 +119,11 @@ impl Queue {
     ) -> Arc<Self> {
         let options = &vhost.house.options;
         let archive = vhost.house.archive.as_ref();
+        let is_inbox = name.starts_with(INBOX);
         let limits = Limits {
             max_length: arguments.max_length,
             max_bytes: match (arguments.max_bytes, archive) {
+                (None, Some(_)) if is_inbox => Some(options.session_limit),
                 (own, Some(_)) => own,
                 (own, None) => Some(own.map_or(options.queue_limit, |own| own.min(options.queue_limit))),
             },
@@ -135,7 +141,7 @@ impl Queue {
             expires: arguments.expires,
             ack_timeout: None,
             // A session that is away, and there may be many, holds little.
-            window: archive.map(|_| if name.starts_with(INBOX) { INBOX_WINDOW } else { WINDOW }),
+            window: archive.map(|_| if is_inbox { INBOX_WINDOW } else { WINDOW }),
         };
         let mut engine = Engine::with_journal(
             now,
@@ -168,6 +174,7 @@ impl Queue {
                 moved: false,
                 scheduled: None,
                 is_group,
+                is_inbox,
                 counts_bodies: arguments.max_bytes.is_some(),
                 ended_subscriptions,
                 ended: false,
@@ -416,6 +423,11 @@ impl State {
                     &mut scratch.assignments,
                 ) {
                     Pushed::Queued => continue,
+                    Pushed::Refused if self.is_inbox => {
+                        dropped("session-full", 1);
+                        self.overrun(via);
+                        continue;
+                    }
                     Pushed::Refused if self.is_group => {
                         dropped("group-full", 1);
                         continue;
@@ -454,6 +466,19 @@ impl State {
             Err(NotTaken) => return false,
         }
         true
+    }
+
+    /// A session for which more came than there is room for would not know what it has missed: it is told once that it is
+    /// over.
+    fn overrun(&mut self, subscription: u32) {
+        if !self.ended_subscriptions.insert(subscription) {
+            return;
+        }
+        let bytes = self.engine.limits().max_bytes.unwrap_or_default();
+        for seat in self.seats.values_mut() {
+            let key = SubscriptionKey { subscription, ..seat.key };
+            seat.outlet.sink().ended(key, Ended::LimitExceeded { bytes });
+        }
     }
 
     /// Why a message that has to be written down is not taken.

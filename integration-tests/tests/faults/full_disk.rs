@@ -14,7 +14,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation};
 use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::mqtt5::Mqtt5;
-use linkspan_integration_tests::process::{Folder, Process};
+use linkspan_integration_tests::process::{Folder, Process, command};
 use linkspan_integration_tests::{http, soon};
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use tokio::time::sleep;
@@ -68,7 +68,10 @@ impl Drop for Disk {
 }
 
 fn start(folder: &Path) -> Process {
-    Process::start(folder, &[])
+    let mut linkspan = command(folder);
+    // The disk itself is to say no, not the alarm before.
+    linkspan.env("LINKSPAN_DISK__FREE_LIMIT", "0");
+    Process::spawn(linkspan)
 }
 
 fn persistent() -> BasicProperties {

@@ -7,7 +7,9 @@ fn the_second_process_on_a_directory_refuses_and_names_the_first() {
     let folder = Folder::new();
     let mut first = Process::start(folder.path(), &[]);
     first.door("amqp");
-    let (status, said) = Process::spawn(command(folder.path())).exit();
+    let mut second = command(folder.path());
+    second.env("LINKSPAN_LEDGER", "another.redb");
+    let (status, said) = Process::spawn(second).exit();
     assert!(!status.success(), "{status}: {said}");
     assert!(said.contains("backends.local.path"), "which key it is: {said}");
     assert!(said.contains(&format!("process {}", first.id())), "who has it ({}): {said}", first.id());

@@ -45,8 +45,8 @@ impl<'q> Locked<'q> {
             return Err(self.state.unwritable());
         }
         let bytes = if self.state.counts_bodies { bodies } else { bytes };
-        let State { engine, is_group, .. } = &mut *self.state;
-        if *is_group || engine.has_room(messages, bytes) {
+        let State { engine, is_group, is_inbox, .. } = &mut *self.state;
+        if *is_group || *is_inbox || engine.has_room(messages, bytes) {
             return Ok(());
         }
         engine.dispatch(now, &mut self.assignments);
@@ -79,9 +79,14 @@ impl<'q> Locked<'q> {
             dropped("queue-deleted", 1);
             return;
         }
+        let via = message.via;
         let offer = message.offer(self.state.counts_bodies);
         match self.state.engine.push(now, offer, &mut self.assignments) {
             Pushed::Queued => {}
+            Pushed::Refused if self.state.is_inbox => {
+                dropped("session-full", 1);
+                self.state.overrun(via);
+            }
             Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
             // It could when the transaction began.
             Pushed::Unwritable => self.unwritable = true,

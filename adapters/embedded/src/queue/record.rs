@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use linkspan_contract::Millis;
-use linkspan_queues::log::{Commit, Lsn};
-use linkspan_queues::{Diary, Gone, Journal, Position, Queue as Engine, Queued};
+use linkspan_queues::log::{Commit, Lsn, QueueState, Window};
+use linkspan_queues::{Diary, Gone, Journal, Position, Queue as Engine, Queued, remembered};
 
 use super::Queue;
 use crate::archive::{Archive, LEVELS, NotTaken};
@@ -105,18 +105,45 @@ impl Record {
 /// Counts in a new queue what the log has of it; [`State::fill`](super::State) brings it in.
 pub(super) fn remember(engine: &mut Engine<Parcel, Record>) {
     let levels = engine.limits().max_priority;
+    let is_bounded = engine.limits().max_length.is_some() || engine.limits().max_bytes.is_some();
     let Some(desk) = engine.journal_mut().desk() else { return };
     let (archive, number) = (Arc::clone(&desk.archive), desk.diary.number());
     let mut next = 0;
     for priority in 0..=levels {
         let Some(found) = archive.found(number.saturating_add(priority.into())) else { continue };
         next = next.max(found.next);
-        let beside = found.len.saturating_mul(Written::BESIDE);
-        engine.leave_outside(priority, 0, found.len, found.bytes.saturating_sub(beside), found.next);
+        let (len, bytes) = if is_bounded {
+            counted(&archive, &found)
+        } else {
+            (found.len, found.bytes.saturating_sub(found.len.saturating_mul(Written::BESIDE)))
+        };
+        engine.leave_outside(priority, 0, len, bytes, found.next);
     }
     if let Some(desk) = engine.journal_mut().desk() {
         desk.found_below = next;
     }
+}
+
+/// What a queue of the log has that outlives a process, and what that counts: to the message and byte, for what is beyond a
+/// limit is let go. What does not is taken out.
+fn counted(archive: &Archive, found: &QueueState) -> (u64, u64) {
+    let (mut len, mut bytes, mut from) = (0, 0_u64, 0);
+    let (mut window, mut passing) = (Window::new(), Commit::new());
+    loop {
+        archive.read(found.queue, from, 4096, 1 << 20, &mut window);
+        let Some(last) = window.messages().map(|read| read.sequence).last() else { break };
+        for (message, _) in window.messages().filter_map(|read| remembered(&read)) {
+            if message.durable {
+                len += 1;
+                bytes = bytes.saturating_add(message.size);
+            } else {
+                passing.gone(found.queue, message.position..message.position.saturating_add(1));
+            }
+        }
+        from = last.saturating_add(1);
+    }
+    archive.write_behind(&mut passing);
+    (len, bytes)
 }
 
 impl Journal<Parcel> for Record {

@@ -7,6 +7,8 @@ mod membership;
 mod record;
 mod remains;
 mod said;
+mod subscriptions;
+mod writing;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,14 +17,11 @@ use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{
-    Batch, Ended, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey,
-};
+use linkspan_contract::{Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey};
 use linkspan_queues::log::Lsn;
 use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine, Window};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::archive::NotTaken;
 use crate::arguments::{Overflow, Owned, QueueArguments};
 use crate::coordinator::Place;
 use crate::dead_letter::{DeadLetters, Grave};
@@ -347,44 +346,6 @@ impl Queue {
         if state.engine.has_effects() { Said::of(&mut state.engine) } else { Said::default() }
     }
 
-    /// The disk takes writes again.
-    pub(crate) fn write_again(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        state.write(self);
-        drop(state);
-        // What was to be brought in may have waited for that.
-        self.let_go();
-    }
-
-    /// What came by a session's subscription is nobody's any more: it has ended, and its number is not used again.
-    pub(crate) fn end_subscription(self: &Arc<Self>, number: u32) {
-        let mut state = self.state.lock();
-        if !state.engine.is_empty() && state.ended_subscriptions.insert(number) {
-            if let Some(desk) = state.engine.journal_mut().desk() {
-                desk.note_ended(number);
-            }
-            state.write(self);
-        }
-    }
-
-    /// What a transaction has published here may be given out.
-    pub(crate) fn let_go(self: &Arc<Self>) {
-        if let Some(vhost) = self.vhost() {
-            vhost.house.coordinator.look_at(self, vhost.house.now(), None);
-        }
-    }
-
-    /// A session has this subscription: what the log says of its end was never confirmed to the client.
-    pub(crate) fn begin_subscription(self: &Arc<Self>, number: u32) {
-        let mut state = self.state.lock();
-        if state.ended_subscriptions.remove(&number) {
-            if let Some(desk) = state.engine.journal_mut().desk() {
-                desk.note_begun(number);
-            }
-            state.write(self);
-        }
-    }
-
     /// Begins with what was found of it in the log.
     pub(crate) fn begin(self: &Arc<Self>, now: Millis) {
         self.act(now, &mut Touched::default(), |_| ());
@@ -439,52 +400,6 @@ impl State {
             }
             self.hand_out(inward.now, scratch, inward.touched);
         }
-    }
-
-    /// True while what was published here last is not to be given out.
-    #[inline]
-    fn is_held(&mut self) -> bool {
-        if self.held > 0
-            && let Some(desk) = self.engine.journal_mut().desk()
-            && desk.archive.is_settled(self.held)
-        {
-            self.held = 0;
-        }
-        self.held > 0
-    }
-
-    /// Hands what has changed to the log; false when that does not take it.
-    #[inline]
-    fn write(&mut self, queue: &Arc<Queue>) -> bool {
-        let journal = self.engine.journal_mut();
-        match journal.write() {
-            Ok(lsn) => self.written = lsn.unwrap_or(self.written),
-            Err(NotTaken) if journal.is_stuck() => {
-                journal.ask_again(queue);
-                return false;
-            }
-            Err(NotTaken) => return false,
-        }
-        true
-    }
-
-    /// A session for which more came than there is room for would not know what it has missed: it is told once that it is
-    /// over.
-    fn overrun(&mut self, subscription: u32) {
-        if !self.ended_subscriptions.insert(subscription) {
-            return;
-        }
-        let bytes = self.engine.limits().max_bytes.unwrap_or_default();
-        for seat in self.seats.values_mut() {
-            let key = SubscriptionKey { subscription, ..seat.key };
-            seat.outlet.sink().ended(key, Ended::LimitExceeded { bytes });
-        }
-    }
-
-    /// Why a message that has to be written down is not taken.
-    fn unwritable(&mut self) -> Refused {
-        let desk = self.engine.journal_mut().desk();
-        Refused::Full(desk.map_or_else(String::new, |desk| desk.archive.why()))
     }
 
     /// A consumer leaves its seat.

@@ -1,0 +1,61 @@
+//! From a queue to the log, and what waits for it.
+
+use std::sync::Arc;
+
+use linkspan_contract::Refused;
+
+use super::{Queue, State};
+use crate::archive::NotTaken;
+
+impl Queue {
+    /// The disk takes writes again.
+    pub(crate) fn write_again(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.write(self);
+        drop(state);
+        // What was to be brought in may have waited for that.
+        self.let_go();
+    }
+
+    /// What a transaction has published here may be given out.
+    pub(crate) fn let_go(self: &Arc<Self>) {
+        if let Some(vhost) = self.vhost() {
+            vhost.house.coordinator.look_at(self, vhost.house.now(), None);
+        }
+    }
+}
+
+impl State {
+    /// True while what was published here last is not to be given out.
+    #[inline]
+    pub(super) fn is_held(&mut self) -> bool {
+        if self.held > 0
+            && let Some(desk) = self.engine.journal_mut().desk()
+            && desk.archive.is_settled(self.held)
+        {
+            self.held = 0;
+        }
+        self.held > 0
+    }
+
+    /// Hands what has changed to the log; false when that does not take it.
+    #[inline]
+    pub(super) fn write(&mut self, queue: &Arc<Queue>) -> bool {
+        let journal = self.engine.journal_mut();
+        match journal.write() {
+            Ok(lsn) => self.written = lsn.unwrap_or(self.written),
+            Err(NotTaken) if journal.is_stuck() => {
+                journal.ask_again(queue);
+                return false;
+            }
+            Err(NotTaken) => return false,
+        }
+        true
+    }
+
+    /// Why a message that has to be written down is not taken.
+    pub(super) fn unwritable(&mut self) -> Refused {
+        let desk = self.engine.journal_mut().desk();
+        Refused::Full(desk.map_or_else(String::new, |desk| desk.archive.why()))
+    }
+}

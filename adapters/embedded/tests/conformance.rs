@@ -1,5 +1,7 @@
 //! The embedded back end does what every back end has to.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,14 +92,15 @@ mod on_disk {
     #[async_trait]
     impl Fixture for OnDisk {
         async fn backend(&self) -> Arc<dyn Backend> {
-            let directory = tempfile::tempdir().unwrap();
+            let directory = tempfile::tempdir().expect("a directory for the test");
             let on_disk = linkspan_embedded::OnDisk {
                 directory: directory.path().to_owned(),
                 sync: SyncMode::Group,
                 forms: vec![&NEUTRAL],
             };
             let options = EmbeddedOptions::default();
-            let inner = Embedded::durable("local", options, Arc::new(SystemClock), &on_disk).unwrap();
+            let inner =
+                Embedded::durable("local", options, Arc::new(SystemClock), &on_disk).expect("it opens");
             Arc::new(Housed { inner, _directory: directory })
         }
 

@@ -1,5 +1,7 @@
 //! What an embedded back end with a directory has after it was closed and opened again.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,7 @@ struct Kept(TempDir);
 
 impl Kept {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir().expect("a directory for the test"))
     }
 
     fn directory(&self) -> PathBuf {
@@ -36,7 +38,7 @@ impl Kept {
 #[async_trait]
 impl Fixture for Kept {
     async fn backend(&self) -> Arc<dyn Backend> {
-        self.open().unwrap()
+        self.open().expect("it opens")
     }
 
     async fn pass(&self, millis: u64) {

@@ -205,8 +205,7 @@ impl BackendTable {
         report: &mut Report<'_>,
     ) -> Option<Upstream> {
         if self.sync.is_some() {
-            let text =
-                format!("a back end of kind `{kind}` writes nothing down here: only `embedded` has a sync");
+            let text = "only a back end of kind `embedded` has a sync";
             report.bad_value(&key.key("sync"), text);
         }
         let Some(url) = &self.url else {

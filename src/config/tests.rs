@@ -394,11 +394,11 @@ mod upstreams {
     #[test]
     fn keys_of_another_kind_are_refused() {
         told(
-            "[backends.m]\nkind = \"mqtt\"\nurl = \"http://127.0.0.1\"\npath = \"x\"\nkey = \"k\"\n",
+            "[backends.m]\nkind = \"mqtt\"\nurl = \"http://127.0.0.1\"\nsync = \"group\"\nkey = \"k\"\n",
             &[
                 "linkspan.toml:1: backends.m.certificate: is missing; the file that `key` belongs to",
                 "linkspan.toml:3: backends.m.url: has the scheme `http`; expected `mqtt` or `mqtts`",
-                "linkspan.toml:4: backends.m.path: a back end of kind `mqtt` has no path; it has a `url`",
+                "linkspan.toml:4: backends.m.sync: only a back end of kind `embedded` has a sync",
                 "linkspan.toml:5: backends.m.key: is for TLS; write the url with the scheme `mqtts`, or remove this key",
             ],
         );

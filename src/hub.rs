@@ -256,7 +256,9 @@ impl Backend for Hub {
             Some(_) => None,
             None => client.session.as_ref().map(kept_here),
         };
-        let connection = HubConnection::new(me, Client { session: here.clone(), ..client.clone() }, sink);
+        // Most end with their connection: of these nothing is held on to.
+        let session = here.clone().filter(|terms| terms.keep > 0);
+        let connection = HubConnection::new(me, Client { session, ..client.clone() }, sink);
         connection.enter(&home, &Client { session: at_home.or(here), ..client.clone() }).await?;
         Ok(Box::new(connection))
     }

@@ -38,14 +38,16 @@ pub struct HubLane {
     pub(super) straight: bool,
     pub(super) next: Seq,
     /// Receipts known already, for messages behind others whose are not.
-    pub(super) late: Vec<Receipt>,
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
+    pub(super) late: Option<Box<Vec<Receipt>>>,
     /// Boxed: most lanes have one, and a table has room for several.
     pub(super) subscriptions: HashMap<u32, Box<Subscription>, foldhash::fast::RandomState>,
     pub(super) windows: u32,
     /// Whether a transaction is open, which only the home back end can carry out.
     pub(super) transacts: bool,
     /// The spools of routes that it has published to.
-    pub(super) spoolings: Vec<Spooling>,
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
+    pub(super) spoolings: Option<Box<Vec<Spooling>>>,
     turn: usize,
 }
 
@@ -70,11 +72,11 @@ impl HubLane {
             epoch,
             straight: true,
             next: 0,
-            late: Vec::new(),
+            late: None,
             subscriptions: HashMap::default(),
             windows: 0,
             transacts: false,
-            spoolings: Vec::new(),
+            spoolings: None,
             turn: 0,
         }
     }
@@ -97,7 +99,7 @@ impl HubLane {
                 Poll::Pending => ready = Poll::Pending,
             }
         }
-        if self.spoolings.iter().any(Spooling::holds) {
+        if self.spoolings().iter().any(Spooling::holds) {
             return Poll::Pending;
         }
         ready
@@ -157,19 +159,19 @@ impl Lane for HubLane {
     }
 
     fn flush(&mut self) {
-        if !self.late.is_empty() {
-            self.receipts.receipts(&std::mem::take(&mut self.late));
+        if let Some(late) = self.late.take() {
+            self.receipts.receipts(&late);
         }
         self.parts.iter_mut().for_each(|part| part.lane.flush());
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         let ready = self.poll_parts(cx);
-        if ready.is_ready() || self.spoolings.is_empty() {
+        if ready.is_ready() || self.spoolings.is_none() {
             return ready;
         }
         // What holds may be over as soon as a spool begins or ends to divert.
-        self.spoolings.iter().for_each(|it| it.spool.listen(cx.waker()));
+        self.spoolings().iter().for_each(|it| it.spool.listen(cx.waker()));
         self.poll_parts(cx)
     }
 

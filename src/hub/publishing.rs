@@ -219,7 +219,11 @@ impl HubLane {
             if all.done == all.wanting {
                 all.done += 1;
             } else {
-                self.late.push(Receipt { first: self.next, count: 1, outcome: outcome.clone() });
+                self.late.get_or_insert_default().push(Receipt {
+                    first: self.next,
+                    count: 1,
+                    outcome: outcome.clone(),
+                });
             }
             all.wanting += 1;
             self.next += 1;
@@ -238,7 +242,7 @@ impl HubLane {
             for (first, (at, _)) in (self.next..).zip(wanting.take(one.done as usize)) {
                 let exception = one.exceptions.iter().find(|(exception, _)| *exception == at);
                 let outcome = exception.map_or(Outcome::Accepted, |(_, outcome)| outcome.clone());
-                self.late.push(Receipt { first, count: 1, outcome });
+                self.late.get_or_insert_default().push(Receipt { first, count: 1, outcome });
             }
         }
         all.wanting += one.wanting;

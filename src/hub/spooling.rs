@@ -52,28 +52,34 @@ const DROPPED: Flags = Flags(Flags::MANDATORY.0 | Flags::EXACTLY_ONCE.0);
 const COUNTED_ON: Flags = Flags(Flags::RECEIPT.0 | Flags::DURABLE.0);
 
 impl HubLane {
+    /// The spools of routes that it has published to.
+    pub(super) fn spoolings(&self) -> &[Spooling] {
+        self.spoolings.as_deref().map_or(&[], Vec::as_slice)
+    }
+
     /// The spool of a destination, as a place among those that this lane uses.
     pub(super) fn spool_of(&mut self, wanted: &Wanted, course: &Course) -> Option<usize> {
         let route = course.route.as_ref().filter(|_| wanted.is_told_by_message())?;
         let spool = self.scope.hub.spool_of(route)?;
-        let known = self.spoolings.iter().position(|it| Arc::ptr_eq(&it.spool, &spool));
+        let known = self.spoolings().iter().position(|it| Arc::ptr_eq(&it.spool, &spool));
         Some(known.unwrap_or_else(|| {
-            self.spoolings.push(Spooling { spool, into: None, straight: None, followed: 0 });
-            self.spoolings.len().saturating_sub(1)
+            let spoolings = self.spoolings.get_or_insert_default();
+            spoolings.push(Spooling { spool, into: None, straight: None, followed: 0 });
+            spoolings.len().saturating_sub(1)
         }))
     }
 
     /// Whether a spool diverts what this lane publishes.
     #[inline]
     pub(super) fn is_diverted(&self, spool: Option<usize>) -> bool {
-        let diverts = |at| self.spoolings.get(at).is_some_and(|it: &Spooling| it.spool.diverts());
+        let diverts = |at| self.spoolings().get(at).is_some_and(|it: &Spooling| it.spool.diverts());
         !self.transacts && spool.is_some_and(diverts)
     }
 
     /// Whether nothing that this lane publishes goes by that part now.
     pub(super) fn is_bypassed(&self, at: usize) -> bool {
         let uses = |it: &&Spooling| it.straight.is_some_and(|(part, _)| usize::from(part) == at);
-        let mut spoolings = self.spoolings.iter().filter(uses).peekable();
+        let mut spoolings = self.spoolings().iter().filter(uses).peekable();
         spoolings.peek().is_some()
             && self.parts.get(at).is_some_and(|part| !part.plain)
             && spoolings.all(|it| it.spool.diverts())
@@ -86,7 +92,7 @@ impl HubLane {
         message: &Message,
         (spool, course): Led,
     ) -> Result<(Lead, TargetId), Refused> {
-        let Some((at, it)) = spool.and_then(|at| Some((at, self.spoolings.get(at)?))) else {
+        let Some((at, it)) = spool.and_then(|at| Some((at, self.spoolings().get(at)?))) else {
             return course.map(|(part, target)| (Lead::Straight(part, None), target));
         };
         // A body that is kept by the back end waits with it.
@@ -104,7 +110,7 @@ impl HubLane {
     /// Messages went straight by a part.
     pub(super) fn went_straight(&mut self, part: u16, spool: Option<usize>) {
         let Some(by) = self.parts.get_mut(usize::from(part)) else { return };
-        match spool.and_then(|at| self.spoolings.get_mut(at)) {
+        match spool.and_then(|at| self.spoolings.as_mut().and_then(|them| them.get_mut(at))) {
             Some(it) => it.straight = Some((part, by.next)),
             None => by.plain = true,
         }
@@ -122,7 +128,7 @@ impl HubLane {
         begin: u32,
         all: &mut Published,
     ) -> Result<Option<u32>, Refused> {
-        let Some(spool) = self.spoolings.get(at).map(|it| Arc::clone(&it.spool)) else { return Ok(None) };
+        let Some(spool) = self.spoolings().get(at).map(|it| Arc::clone(&it.spool)) else { return Ok(None) };
         let Some(_turn) = spool.enter() else { return Ok(None) };
         self.follow(at);
         let (part, target) = self.way_into(at)?;
@@ -146,7 +152,7 @@ impl HubLane {
 
     /// What went straight and is on its way comes before what is put into a spool now.
     fn follow(&mut self, at: usize) {
-        let Some(it) = self.spoolings.get_mut(at) else { return };
+        let Some(it) = self.spoolings.as_mut().and_then(|them| them.get_mut(at)) else { return };
         let Some((part, behind)) = it.straight.filter(|(_, behind)| *behind > it.followed) else { return };
         it.followed = behind;
         if let Some(part) = self.parts.get(usize::from(part))
@@ -157,7 +163,7 @@ impl HubLane {
     }
 
     fn way_into(&mut self, at: usize) -> Result<(u16, TargetId), Refused> {
-        let Some(it) = self.spoolings.get(at) else { return Err(Refused::Away("unknown".into())) };
+        let Some(it) = self.spoolings().get(at) else { return Err(Refused::Away("unknown".into())) };
         if let Some(into) = it.into {
             return Ok(into);
         }
@@ -176,7 +182,7 @@ impl HubLane {
             }
         };
         let target = self.part(part)?.target(&Destination::Queue { name: &spool.queue, more: &[] });
-        if let Some(it) = self.spoolings.get_mut(at) {
+        if let Some(it) = self.spoolings.as_mut().and_then(|them| them.get_mut(at)) {
             it.into = Some((part, target));
         }
         Ok((part, target))

@@ -14,9 +14,11 @@ use crate::vhost::Vhost;
 /// One client of the back end.
 pub(crate) struct EmbeddedConnection {
     vhost: Arc<Vhost>,
-    client: Client,
-    /// The queue of the client's session, when that outlives the process.
-    inbox: Option<Arc<Queue>>,
+    /// The client's number.
+    client: u64,
+    keeps: bool,
+    /// The client's identifier and the queue of its session, when that outlives the process; most do not.
+    inbox: Option<Box<(Arc<str>, Arc<Queue>)>>,
     sink: Arc<dyn DeliverySink>,
     sessions: Vec<Weak<Session>>,
     own: Arc<Own>,
@@ -45,7 +47,9 @@ impl EmbeddedConnection {
         inbox: Option<Arc<Queue>>,
         sink: Arc<dyn DeliverySink>,
     ) -> Self {
-        Self { vhost, client: client.clone(), inbox, sink, sessions: Vec::new(), own: Arc::default() }
+        let inbox = inbox.map(|inbox| Box::new((Arc::clone(&client.identifier), inbox)));
+        let (client, keeps) = (client.number, client.keeps_session());
+        Self { vhost, client, keeps, inbox, sink, sessions: Vec::new(), own: Arc::default() }
     }
 }
 
@@ -65,9 +69,9 @@ impl Connection for EmbeddedConnection {
         events: Arc<dyn LaneEvents>,
     ) -> Result<Box<dyn Lane>, BackendError> {
         let session = Arc::new(Session::new(
-            self.client.number,
-            self.client.keeps_session(),
-            self.inbox.clone(),
+            self.client,
+            self.keeps,
+            self.inbox.as_ref().map(|inbox| Arc::clone(&inbox.1)),
             Arc::clone(&self.sink),
             &self.vhost.house.options,
         ));
@@ -78,14 +82,14 @@ impl Connection for EmbeddedConnection {
         self.sessions.push(Arc::downgrade(&session));
         let vhost = Arc::clone(&self.vhost);
         let own = Arc::clone(&self.own);
-        Ok(Box::new(EmbeddedLane::new(vhost, self.client.number, session, own, receipts, events)))
+        Ok(Box::new(EmbeddedLane::new(vhost, self.client, session, own, receipts, events)))
     }
 
     async fn close(self: Box<Self>) {
-        if self.inbox.is_some()
-            && let Err(why) = self.vhost.end_inbox(&self.client.identifier).await
+        if let Some((identifier, _)) = self.inbox.as_deref()
+            && let Err(why) = self.vhost.end_inbox(identifier).await
         {
-            tracing::warn!(client = %self.client.identifier, %why, "a session that is over was not forgotten");
+            tracing::warn!(client = %identifier, %why, "a session that is over was not forgotten");
         }
     }
 }

@@ -33,8 +33,6 @@ pub(crate) struct Consumers {
     /// Which of them is given to first.
     turn: usize,
     fetches: Option<Fetches>,
-    /// Who consumes from the session's queue.
-    at_inbox: Option<ConsumerId>,
 }
 
 enum Consuming {
@@ -59,16 +57,7 @@ impl Used {
 
 impl Consumers {
     pub(crate) fn new(vhost: Arc<Vhost>, lane: LaneId, session: Arc<Session>) -> Self {
-        Self {
-            vhost,
-            lane,
-            session,
-            by_key: HashMap::default(),
-            queues: Vec::new(),
-            turn: 0,
-            fetches: None,
-            at_inbox: None,
-        }
+        Self { vhost, lane, session, by_key: HashMap::default(), queues: Vec::new(), turn: 0, fetches: None }
     }
 
     pub(crate) fn subscribe(
@@ -129,6 +118,13 @@ impl Consumers {
         }
     }
 
+    /// The session's queue, and who consumes from it here.
+    fn at_inbox(&self) -> Option<(Arc<Queue>, ConsumerId)> {
+        let inbox = self.session.inbox()?;
+        let used = self.queues.iter().find(|used| Arc::ptr_eq(&used.queue, inbox))?;
+        Some((Arc::clone(inbox), *used.consumers.first()?))
+    }
+
     /// The first subscription with something to settle has the session's queue consumed.
     fn visit_inbox(
         &mut self,
@@ -137,7 +133,7 @@ impl Consumers {
         credit: Option<&Arc<Credit>>,
     ) -> Result<(), Refused> {
         let Some(inbox) = self.session.inbox().cloned() else { return Ok(()) };
-        if self.at_inbox.is_some() || how.settle == Settle::OnDelivery {
+        if self.at_inbox().is_some() || how.settle == Settle::OnDelivery {
             return Ok(());
         }
         let id = self.vhost.house.number();
@@ -148,7 +144,6 @@ impl Consumers {
         };
         inbox.join(consumer, &self.session, key)?;
         self.uses(&inbox, Some(id));
-        self.at_inbox = Some(id);
         Ok(())
     }
 
@@ -238,7 +233,7 @@ impl Consumers {
                     }
                     topology.subscribe(&next);
                 });
-                if let (Some(inbox), Some(consumer)) = (self.session.inbox(), self.at_inbox)
+                if let Some((inbox, consumer)) = self.at_inbox()
                     && next.settle != Settle::OnDelivery
                 {
                     inbox.begin_subscription(key.subscription);

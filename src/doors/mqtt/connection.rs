@@ -347,6 +347,7 @@ impl Live {
         }
         sink.detach(&ending.farewell(agreement.version, agreement.maximum));
         sink.outbound.flush();
+        let successors = successors.map_or_else(Vec::new, |them| *them);
         coordinator::part(&door, session, claim, &ending, successors).await;
         sink.outbound.finish(door.limits.farewell).await;
         if !matches!(ending, Ending::Gone(_)) {

@@ -16,6 +16,7 @@ impl Consumers {
     /// in the log.
     pub(crate) fn settle(&mut self, run: &Settled, now: Millis, touched: &mut Touched) -> (bool, Lsn) {
         let mut written = 0;
+        let at_inbox = self.at_inbox();
         let mut settle_as = |queue: &Arc<Queue>, consumer, first, count, outcome: &Settlement| {
             let (tally, lsn) = queue.settle(consumer, first, count, outcome, now, touched);
             written = written.max(lsn);
@@ -25,9 +26,9 @@ impl Consumers {
             settle_as(queue, consumer, first, count, &run.outcome)
         };
         let known = match self.by_key.get_mut(&run.key) {
-            Some(Consuming::Filter { .. }) => match (self.session.inbox(), self.at_inbox) {
-                (Some(inbox), Some(consumer)) => settle(inbox, consumer, run.first, run.count) > 0,
-                _ => {
+            Some(Consuming::Filter { .. }) => match at_inbox {
+                Some((inbox, consumer)) => settle(&inbox, consumer, run.first, run.count) > 0,
+                None => {
                     self.session.settle(run.key, run.first, run.count);
                     true
                 }
@@ -41,16 +42,16 @@ impl Consumers {
                 known > 0
             }
             // The subscription may be over, what it brought is still the client's.
-            None => match (self.session.inbox(), self.at_inbox) {
-                (Some(inbox), Some(consumer)) => {
+            None => match at_inbox {
+                Some((inbox, consumer)) => {
                     // Given back it would come again at once, and for ever: nobody else has this queue.
                     let outcome = match &run.outcome {
                         Settlement::Release { .. } => &Settlement::Accept,
                         outcome => outcome,
                     };
-                    settle_as(inbox, consumer, run.first, run.count, outcome) > 0
+                    settle_as(&inbox, consumer, run.first, run.count, outcome) > 0
                 }
-                _ => self.settle_fetched(run, settle),
+                None => self.settle_fetched(run, settle),
             },
         };
         (known, written)
@@ -68,9 +69,9 @@ impl Consumers {
         };
         match self.by_key.get(&run.key) {
             Some(Consuming::Queue(working)) => working.share_out(run.first, run.count, to),
-            Some(Consuming::Filter { .. }) => match (self.session.inbox(), self.at_inbox) {
-                (Some(inbox), Some(consumer)) => to(inbox, consumer, run.first, run.count),
-                _ => 0,
+            Some(Consuming::Filter { .. }) => match self.at_inbox() {
+                Some((inbox, consumer)) => to(&inbox, consumer, run.first, run.count),
+                None => 0,
             },
             None => match self.fetches.as_ref().filter(|fetches| fetches.key == run.key) {
                 Some(fetches) => fetches.share_out(tags(run), to),

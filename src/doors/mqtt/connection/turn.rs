@@ -44,7 +44,8 @@ pub(super) struct Live {
     /// An alarm keeps back what is unread.
     pub(super) held: Option<Box<Held>>,
     permit: Option<Waiting<Result<OwnedSemaphorePermit, AcquireError>>>,
-    pub(super) successors: Vec<Successor>,
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
+    pub(super) successors: Option<Box<Vec<Successor>>>,
     changed: bool,
     drained: bool,
 }
@@ -79,7 +80,7 @@ impl Live {
             session,
             claim,
             permit: None,
-            successors: Vec::new(),
+            successors: None,
             changed: false,
             drained: false,
         }
@@ -190,7 +191,9 @@ impl Live {
     /// Deals with what other tasks have said.
     fn heed(&mut self, letters: Letters) -> Result<(), Ending> {
         let Letters { receipts, discards, ended, successors, closed, taken_over, changed, stop } = letters;
-        self.successors.extend(successors);
+        if !successors.is_empty() {
+            self.successors.get_or_insert_default().extend(successors);
+        }
         if !receipts.is_empty() {
             Work::with(|work| self.session.receipts(&receipts, work))?;
         }
@@ -210,7 +213,7 @@ impl Live {
         if stop {
             return Err(Ending::ShuttingDown);
         }
-        if !self.successors.is_empty() {
+        if self.successors.is_some() {
             return Err(Ending::TakenOver);
         }
         Ok(())

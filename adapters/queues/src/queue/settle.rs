@@ -85,8 +85,16 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.admit(message, false);
             return;
         }
-        let Some(at) = self.holders.find(consumer) else { return };
-        let Some(holder) = self.holders.get_mut(at) else { return };
+        if let Some(message) = self.take_one(consumer, tag) {
+            self.note_return(&message, 0);
+            self.make_ready(message);
+        }
+    }
+
+    /// A delivery that is not to be settled by its consumer, whose window has room for another one.
+    fn take_one(&mut self, consumer: ConsumerId, tag: DeliveryTag) -> Option<Queued<B>> {
+        let at = self.holders.find(consumer)?;
+        let holder = self.holders.get_mut(at)?;
         let mut own = None;
         holder.unsettled.take(tag, 1, |message| own = Some(message));
         if let Some(credit) = holder.wants.as_ref().and_then(|wants| wants.credit.as_ref())
@@ -95,11 +103,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             credit.give_back(1);
         }
         self.holders.tidy(at);
-        if let Some(message) = own {
-            self.unsettled = self.unsettled.saturating_sub(1);
-            self.note_return(&message, 0);
-            self.make_ready(message);
-        }
+        self.unsettled = self.unsettled.saturating_sub(u64::from(own.is_some()));
+        own
     }
 
     /// An assignment that nobody is to have any more counts as accepted, and takes none of the consumer's window.
@@ -108,22 +113,12 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         if settled {
             return;
         }
-        let Some(at) = self.holders.find(consumer) else { return };
-        let Some(holder) = self.holders.get_mut(at) else { return };
-        let mut own = None;
-        holder.unsettled.take(tag, 1, |message| own = Some(message));
-        if let Some(credit) = holder.wants.as_ref().and_then(|wants| wants.credit.as_ref())
-            && own.is_some()
+        if let Some(message) = self.take_one(consumer, tag)
+            && J::RECORDS
+            && message.logged
         {
-            credit.give_back(1);
-        }
-        self.holders.tidy(at);
-        if let Some(message) = own {
-            self.unsettled = self.unsettled.saturating_sub(1);
-            if J::RECORDS && message.logged {
-                let positions = message.position..message.position.saturating_add(1);
-                self.journal.gone(message.priority, positions, Gone::Accepted);
-            }
+            let positions = message.position..message.position.saturating_add(1);
+            self.journal.gone(message.priority, positions, Gone::Accepted);
         }
     }
 

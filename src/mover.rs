@@ -248,7 +248,7 @@ impl Mover {
             poll_fn(|cx| away.lane.poll_ready(cx)).await?;
             if let Some(delivery) = away.first_again() {
                 // One by one: what comes behind it must not overtake it.
-                away.take(delivery)?;
+                away.take(delivery).await?;
                 while !away.pending.is_empty() {
                     let _ = timeout(QUIET, away.ears.said()).await;
                     away.heed()?;
@@ -268,7 +268,7 @@ impl Mover {
                     Some(Ok(Next::Delivery(delivery))) => {
                         looks = Looks::default();
                         self.pass_sluice(away).await?;
-                        away.take(delivery)?;
+                        away.take(delivery).await?;
                     }
                     Some(Ok(Next::Ended(_, Ended::QueueDeleted))) if self.ends_with_its_queue() => {
                         return Ok(());

@@ -166,7 +166,7 @@ fn embedded(limits: &Limits) -> EmbeddedOptions {
         session_high: limits.session_high,
         session_limit: limits.session_limit,
         slow_after: u64::try_from(limits.slow_after.as_millis()).unwrap_or(u64::MAX),
-        ..EmbeddedOptions::default()
+        large_body: limits.large_body,
     }
 }
 

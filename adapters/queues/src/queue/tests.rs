@@ -13,7 +13,7 @@ fn queue(limits: Limits) -> Texts {
 }
 
 fn offer(body: &'static str) -> Offer<&'static str> {
-    Offer { body, size: 10, priority: 0, expiry: None, durable: true }
+    Offer { body, size: 10, priority: 0, expiry: None, durable: true, apart: false }
 }
 
 fn push(queue: &mut Texts, bodies: &[&'static str]) {
@@ -546,6 +546,7 @@ fn what_was_restored_goes_on_where_it_was() {
         priority: 0,
         durable: true,
         logged: false,
+        apart: false,
     };
     queue.restore(100, kept("c", 9, 0), 0);
     queue.restore(100, kept("a", 2, 1), 0);

@@ -4,12 +4,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lapin::options::BasicConsumeOptions;
+use futures_lite::StreamExt;
+use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use linkspan_integration_tests::amqp::Amqp;
+use lapin::{Connection, ConnectionProperties, Consumer};
 use linkspan_integration_tests::mqtt5::Mqtt5;
 use linkspan_integration_tests::upstreams::unique;
 use linkspan_integration_tests::{Cable, Mosquitto, RabbitMq};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{AsyncClient, Event};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -53,26 +57,30 @@ impl Brokers {
         let mut watchers = JoinSet::new();
         LINES.iter().for_each(|line| notes.lock().unwrap().leads_away(line));
         let [of_rabbit, of_mosquitto] = LINES;
-        let amqp = Amqp::connect(rabbitmq.address()).await;
-        let queue = amqp.bound("amq.topic", topics[0]).await;
-        let mut mqtt = Mqtt5::connect(mosquitto.address(), &unique("watcher")).await;
-        mqtt.subscribe(topics[1]).await;
+        // A machine that is very busy must not cost the watchers their connections.
+        let uri = format!("{}?heartbeat=0", rabbitmq.url());
+        let amqp = Connection::connect(&uri, ConnectionProperties::default()).await.expect("RabbitMQ lives");
+        let mut deliveries = consume(&amqp, topics[0]).await.expect("a queue of RabbitMQ");
         let noted = Arc::clone(notes);
         watchers.spawn(async move {
-            use futures_lite::StreamExt;
-            let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-            let consume =
-                amqp.channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default());
-            let mut deliveries = consume.await.expect("consume-ok");
+            let _connection = amqp;
             while let Some(delivery) = deliveries.next().await {
                 let delivery = delivery.expect("RabbitMQ lives");
                 noted.lock().unwrap().arrived(of_rabbit, &delivery.data);
             }
         });
+        let mut options = Mqtt5::options(mosquitto.address(), &unique("watcher"));
+        options.set_keep_alive(Duration::from_secs(3600));
+        let (client, mut events) = AsyncClient::new(options, 10);
+        client.subscribe(topics[1], QoS::AtLeastOnce).await.expect("room for a packet");
+        while !matches!(events.poll().await.expect("Mosquitto lives"), Event::Incoming(Packet::SubAck(_))) {}
         let noted = Arc::clone(notes);
         watchers.spawn(async move {
+            let _client = client;
             loop {
-                if let Some(message) = mqtt.next_within(Duration::from_secs(1)).await {
+                if let Event::Incoming(Packet::Publish(message)) =
+                    events.poll().await.expect("Mosquitto lives")
+                {
                     noted.lock().unwrap().arrived(of_mosquitto, &message.payload);
                 }
             }
@@ -127,4 +135,16 @@ impl Brokers {
             sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// What comes under a topic of RabbitMQ.
+async fn consume(connection: &Connection, topic: &str) -> lapin::Result<Consumer> {
+    let channel = connection.create_channel().await?;
+    let (own, none) =
+        (QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() }, FieldTable::default());
+    let queue = channel.queue_declare("".into(), own, none.clone()).await?;
+    let (exchange, bound) = ("amq.topic".into(), QueueBindOptions::default());
+    channel.queue_bind(queue.name().clone(), exchange, topic.into(), bound, none.clone()).await?;
+    let taken = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    channel.basic_consume(queue.name().clone(), "".into(), taken, none).await
 }

@@ -240,13 +240,15 @@ impl Notes {
     }
 
     /// What is wrong with a delivery.
-    fn check(&mut self, queue: &'static str, name: Name, redelivered: bool) -> Vec<String> {
-        self.queue(queue);
+    fn check(&mut self, queue_name: &'static str, name: Name, redelivered: bool) -> Vec<String> {
+        self.queue(queue_name);
         let (line, number) = name;
         let Self { life, safe, lines, queues, members, .. } = self;
         let sent = &lines[line][number];
-        let it =
-            format!("{line} {number} in {queue} (sent in life {}, redelivered {redelivered})", sent.life);
+        let it = format!(
+            "{line} {number} in {queue_name} (sent in life {}, redelivered {redelivered})",
+            sent.life
+        );
         let mut wrong = Vec::new();
         if !sent.durable && sent.life != *life {
             wrong.push(format!("{it} is transient and outlived the process"));
@@ -254,10 +256,10 @@ impl Notes {
         if sent.withdrawn {
             wrong.push(format!("{it} was withdrawn"));
         }
-        if let Some(why) = members.get(queue).and_then(|member| member.refuses(line, sent)) {
+        if let Some(why) = members.get(queue_name).and_then(|member| member.refuses(line, sent)) {
             wrong.push(format!("{it} {why}"));
         }
-        let queue = queues.get_mut(queue).expect("it was made above");
+        let queue = queues.get_mut(queue_name).expect("it was made above");
         if queue.letters {
             return wrong;
         }
@@ -285,7 +287,9 @@ impl Notes {
         } else if last.tick > queue.attached && last.settled != Some(Settled::Requeued) {
             wrong.push(format!("{it} is in a consumer's hands in this life"));
         }
-        if !redelivered {
+        // A session that was read from the log does not know any more what it was sent.
+        let says_so = !members.contains_key(queue_name);
+        if !redelivered && says_so {
             // Given out and taken back in one life; or in the life before and known to the log.
             if let Some(sight) =
                 sights.iter().find(|sight| sight.life == *life || was_safe(sight.tick, sight.life))

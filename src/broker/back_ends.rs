@@ -88,7 +88,7 @@ pub fn open(
     for (name, backend) in &config.backends {
         let wrong = |key: Option<&str>, text: String| config.wrong(Culprit::Backend(name, key), text);
         let backend: Arc<dyn Backend> = match backend {
-            config::Backend::Embedded { path, sync } => {
+            config::Backend::Embedded { path, sync, segment_size } => {
                 if *sync == config::Sync::Never {
                     tracing::warn!(
                         backend = %name,
@@ -102,6 +102,7 @@ pub fn open(
                         config::Sync::Always => SyncMode::Always,
                         config::Sync::Never => SyncMode::Never,
                     },
+                    segment_size: *segment_size,
                     forms: doors::forms(),
                 };
                 Embedded::durable(name, embedded(&config.limits), Arc::clone(clock), &on_disk)
@@ -184,6 +185,7 @@ fn mqtt(upstream: &Upstream, version: MqttVersion, config: &Config, instance: &s
     options.on_disk = Some(OnDisk {
         directory: upstream.path.join("queues"),
         sync: SyncMode::Group,
+        segment_size: upstream.segment_size,
         forms: doors::forms(),
     });
     options.max_packet_size = u32::try_from(config.doors.mqtt.max_packet_size).unwrap_or(u32::MAX);

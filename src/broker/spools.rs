@@ -1,7 +1,7 @@
 //! What keeps the spools of routes: an embedded back end beside each back end that has such routes.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use linkspan_contract::{Backend, Clock};
@@ -13,34 +13,35 @@ use crate::hub::{Depth, SpoolStore, SpoolStores};
 
 /// Opens them when they are needed.
 pub struct Stores {
-    directories: HashMap<Arc<str>, PathBuf>,
+    /// Where each back end has its own, and the bytes of a file there.
+    places: HashMap<Arc<str>, (PathBuf, u64)>,
     clock: Arc<dyn Clock>,
 }
 
 impl Stores {
     /// Those of a configuration.
     pub fn of(config: &Config, clock: Arc<dyn Clock>) -> Self {
-        let directory = |(name, backend): (&Arc<str>, &config::Backend)| match backend {
+        let place = |(name, backend): (&Arc<str>, &config::Backend)| match backend {
             config::Backend::Embedded { .. } => None,
-            config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => {
-                Some((Arc::clone(name), backend.directory().join("spool")))
+            config::Backend::Amqp(upstream) | config::Backend::Mqtt { upstream, .. } => {
+                Some((Arc::clone(name), (upstream.path.join("spool"), upstream.segment_size)))
             }
         };
-        Self { directories: config.backends.iter().filter_map(directory).collect(), clock }
-    }
-
-    fn directory(&self, backend: &str) -> Option<&Path> {
-        self.directories.get(backend).map(PathBuf::as_path)
+        Self { places: config.backends.iter().filter_map(place).collect(), clock }
     }
 }
 
 impl SpoolStores for Stores {
     fn open(&self, backend: &str) -> Result<Arc<dyn SpoolStore>, String> {
-        let Some(directory) = self.directory(backend) else {
+        let Some((directory, segment_size)) = self.places.get(backend) else {
             return Err(format!("back end `{backend}` has no place for spools"));
         };
-        let on_disk =
-            OnDisk { directory: directory.to_owned(), sync: SyncMode::Group, forms: doors::forms() };
+        let on_disk = OnDisk {
+            directory: directory.clone(),
+            sync: SyncMode::Group,
+            segment_size: *segment_size,
+            forms: doors::forms(),
+        };
         // How much waits is the route's word, and who waits for it is the hub's.
         let options = EmbeddedOptions { queue_high: u64::MAX, ..EmbeddedOptions::default() };
         let name = format!("spool of {backend}");
@@ -49,7 +50,7 @@ impl SpoolStores for Stores {
     }
 
     fn left(&self) -> Vec<Arc<str>> {
-        let there = self.directories.iter().filter(|(_, directory)| directory.is_dir());
+        let there = self.places.iter().filter(|(_, (directory, _))| directory.is_dir());
         there.map(|(name, _)| Arc::clone(name)).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 use super::key::KeyPath;
 use super::report::Report;
+use super::size;
 use super::upstream::{MqttVersion, Upstream, Url};
 
 /// A back end.
@@ -23,6 +25,9 @@ pub enum Backend {
         path: PathBuf,
         /// When what is acknowledged is made safe.
         sync: Sync,
+        /// Bytes of a file of its log.
+        #[serde(with = "size")]
+        segment_size: u64,
     },
     /// RabbitMQ and other brokers that speak AMQP 0-9-1.
     Amqp(Upstream),
@@ -78,6 +83,9 @@ pub(super) struct BackendTable {
     path: Option<PathBuf>,
     /// Of kind `embedded`; [`Sync::Group`] when not given.
     sync: Option<Sync>,
+    /// Of what is kept here; [`SEGMENT_SIZE`] when not given.
+    #[serde(with = "size::optional")]
+    segment_size: Option<u64>,
     /// Of kinds `amqp` and `mqtt`.
     url: Option<Url>,
     /// Of kinds `amqp` and `mqtt`: certificates to trust beside the machine's own, PEM.
@@ -94,6 +102,12 @@ pub(super) struct BackendTable {
     /// Of kind `mqtt`.
     version: Option<MqttVersion>,
 }
+
+/// Bytes of a file of a log.
+pub(super) const SEGMENT_SIZE: u64 = 64 << 20;
+
+/// Below, files come and go all the time; above, none is ever empty.
+const SEGMENT_SIZES: RangeInclusive<u64> = 1 << 20..=1 << 30;
 
 /// The name of the back end that exists when none is configured.
 pub(super) const DEFAULT_NAME: &str = "local";
@@ -128,7 +142,11 @@ pub(super) fn check(
     if backends.is_empty() {
         return BTreeMap::from([(
             DEFAULT_NAME.into(),
-            Backend::Embedded { path: DEFAULT_PATH.into(), sync: Sync::default() },
+            Backend::Embedded {
+                path: DEFAULT_PATH.into(),
+                sync: Sync::default(),
+                segment_size: SEGMENT_SIZE,
+            },
         )]);
     }
     let mut built: BTreeMap<Arc<str>, Backend> = BTreeMap::new();
@@ -193,7 +211,18 @@ impl BackendTable {
         if path.as_os_str().is_empty() {
             report.bad_value(&key.key("path"), "\"\" is no directory");
         }
-        Some(Backend::Embedded { path, sync: self.sync.unwrap_or_default() })
+        let segment_size = self.check_segment_size(key, report);
+        Some(Backend::Embedded { path, sync: self.sync.unwrap_or_default(), segment_size })
+    }
+
+    fn check_segment_size(&self, key: &KeyPath, report: &mut Report<'_>) -> u64 {
+        let bytes = self.segment_size.unwrap_or(SEGMENT_SIZE);
+        if !SEGMENT_SIZES.contains(&bytes) {
+            let [least, most] = [SEGMENT_SIZES.start(), SEGMENT_SIZES.end()].map(|bytes| size::show(*bytes));
+            let text = format!("{} is not between \"{least}\" and \"{most}\"", size::show(bytes));
+            report.bad_value(&key.key("segment-size"), text);
+        }
+        bytes
     }
 
     fn check_upstream(
@@ -245,6 +274,7 @@ impl BackendTable {
             connections: self.connections.unwrap_or(Upstream::CONNECTIONS),
             connect_timeout: self.connect_timeout.unwrap_or(Upstream::CONNECT_TIMEOUT),
             path,
+            segment_size: self.check_segment_size(key, report),
         })
     }
 }

@@ -38,7 +38,8 @@ mod defaults {
         let config = Config::parse(None, []).unwrap();
         let open: Vec<String> = config.doors.open().map(|(name, at)| format!("{name} {at}")).collect();
         assert_eq!(open, ["mqtt 127.0.0.1:1883", "amqp 127.0.0.1:5672", "http 127.0.0.1:8080"]);
-        let local = Backend::Embedded { path: "linkspan-data".into(), sync: Sync::Group };
+        let local =
+            Backend::Embedded { path: "linkspan-data".into(), sync: Sync::Group, segment_size: 64 << 20 };
         assert_eq!(config.backends, BTreeMap::from([("local".into(), local)]));
         assert_eq!(config.vhosts, BTreeMap::from([("/".into(), Vhost { backend: "local".into() })]));
         assert!(config.users.is_empty() && config.routes.is_empty());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{duration, nearest};
+use super::{duration, nearest, size};
 
 /// How a broker is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,6 +27,9 @@ pub struct Upstream {
     /// The directory of what is kept here for it, the spools of its routes and, for an MQTT broker, queues; relative to where
     /// Linkspan was started.
     pub path: PathBuf,
+    /// Bytes of a file of the logs there.
+    #[serde(with = "size")]
+    pub segment_size: u64,
 }
 
 impl Upstream {

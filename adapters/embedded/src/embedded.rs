@@ -139,7 +139,10 @@ impl Embedded {
         let directory = &on_disk.directory;
         let unmade = |source| OpenError::Directory { directory: directory.clone(), source };
         std::fs::create_dir_all(directory).map_err(unmade)?;
-        let log = Options { sync: on_disk.sync, ..Options::default() };
+        let segment_size = on_disk.segment_size;
+        // As much as is live may be dead beside, and four files more.
+        let slack = segment_size.saturating_mul(4);
+        let log = Options { sync: on_disk.sync, segment_size, slack, ..Options::default() };
         let (archive, recovery) = Archive::open(&directory.join(LOG), log, &on_disk.forms)?;
         report(name, &recovery);
         // Before there is a new one, which the next start would take for that of the log.

@@ -45,6 +45,8 @@ pub struct OnDisk {
     pub directory: PathBuf,
     /// When what is acknowledged is made safe.
     pub sync: SyncMode,
+    /// Bytes of a file of its log.
+    pub segment_size: u64,
     /// The forms of messages: those of all that may ever have been published here.
     pub forms: Vec<&'static dyn WireForm>,
 }
@@ -52,7 +54,9 @@ pub struct OnDisk {
 impl PartialEq for OnDisk {
     fn eq(&self, other: &Self) -> bool {
         let ids = |of: &Self| of.forms.iter().map(|form| form.id()).collect::<Vec<_>>();
-        self.directory == other.directory && self.sync == other.sync && ids(self) == ids(other)
+        self.directory == other.directory
+            && (self.sync, self.segment_size) == (other.sync, other.segment_size)
+            && ids(self) == ids(other)
     }
 }
 
@@ -63,6 +67,7 @@ impl fmt::Debug for OnDisk {
         f.debug_struct("OnDisk")
             .field("directory", &self.directory)
             .field("sync", &self.sync)
+            .field("segment_size", &self.segment_size)
             .finish_non_exhaustive()
     }
 }

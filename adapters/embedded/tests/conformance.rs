@@ -96,6 +96,7 @@ mod on_disk {
             let on_disk = linkspan_embedded::OnDisk {
                 directory: directory.path().to_owned(),
                 sync: SyncMode::Group,
+                segment_size: 1 << 20,
                 forms: vec![&NEUTRAL],
             };
             let options = EmbeddedOptions::default();

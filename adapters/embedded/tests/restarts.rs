@@ -30,7 +30,12 @@ impl Kept {
     }
 
     fn open(&self) -> Result<Arc<Embedded>, OpenError> {
-        let on_disk = OnDisk { directory: self.directory(), sync: SyncMode::Group, forms: vec![&NEUTRAL] };
+        let on_disk = OnDisk {
+            directory: self.directory(),
+            sync: SyncMode::Group,
+            segment_size: 1 << 20,
+            forms: vec![&NEUTRAL],
+        };
         Embedded::durable("local", EmbeddedOptions::default(), Arc::new(SystemClock), &on_disk)
     }
 }

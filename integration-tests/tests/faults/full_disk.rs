@@ -1,4 +1,4 @@
-//! A disk that is full: a small one of the test's own, in memory (tmpfs), which only root may mount.
+//! A disk that is full: a small one of the test's own, in memory (tmpfs).
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -25,29 +25,63 @@ const SIZE: &str = "232m";
 /// What lies on the disk beside.
 const BALLAST: usize = 48 << 20;
 
+/// Where a server keeps what it has, in its folder.
+const DATA: &str = "linkspan-data";
+
 /// Bytes of a message.
 const LARGE: usize = 16 << 10;
 
-/// A file system of `SIZE`, gone with the test.
-struct Disk(PathBuf);
+/// Names its folder to the test that runs with the small disk.
+const WHERE: &str = "LINKSPAN_TEST_SMALL_DISK";
+
+/// How the shell says that there can be no small disk.
+const NO_MOUNT: i32 = 77;
+
+/// Runs a test of this file in a process that has a disk of `SIZE` where its server keeps what it has. The disk is that
+/// process's alone, and goes with it, however it ends.
+fn run_on_a_small_disk(test: &str) {
+    let folder = Folder::new();
+    fs::create_dir(folder.path().join(DATA)).expect("a place for the disk");
+    let script = format!(
+        "mount -t tmpfs -o size={SIZE} linkspan-test \"$1/{DATA}\" || exit {NO_MOUNT}\n\
+         exec \"$2\" --exact full_disk::{test} --ignored --nocapture"
+    );
+    let mut refusals = String::new();
+    // As root; then as somebody who may be root in a namespace of his own.
+    for how in [&["--mount"][..], &["--map-root-user", "--mount"]] {
+        let mut command = Command::new("unshare");
+        command.args(how).args(["sh", "-c", &script, "sh"]).arg(folder.path());
+        command.arg(std::env::current_exe().expect("the test's own path")).env(WHERE, folder.path());
+        let output = command.output().expect("this test needs `unshare` of util-linux");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+        if said.contains("running 1 test") {
+            assert!(said.contains("1 passed") && output.status.success(), "{said}\n{complained}");
+            return;
+        }
+        refusals.push_str(&complained);
+    }
+    panic!(
+        "this test fills a small disk for real: it has to be allowed to mount a tmpfs in a namespace of its own, as root \
+         is (in Docker: `--privileged`, or `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`). What was said: \
+         {refusals}"
+    );
+}
+
+/// The disk of `SIZE`.
+struct Disk {
+    folder: PathBuf,
+}
 
 impl Disk {
-    fn mount(at: PathBuf) -> Self {
-        fs::create_dir(&at).expect("a place for the disk");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={SIZE}"), "tmpfs"]).arg(&at);
-        let mount = mount.output().expect("this test needs `mount`");
-        assert!(
-            mount.status.success(),
-            "this test fills a small disk for real: it has to be allowed to mount a tmpfs, as root is \
-             (in Docker: `--privileged`, or `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`). mount says: {}",
-            String::from_utf8_lossy(&mount.stderr)
-        );
-        Self(at)
+    /// The one that this process was given.
+    fn given() -> Self {
+        let folder = std::env::var_os(WHERE).expect("it is run by another test, on a small disk");
+        Self { folder: folder.into() }
     }
 
     fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
+        self.folder.join(DATA).join("ballast")
     }
 
     fn fill(&self) {
@@ -57,13 +91,6 @@ impl Disk {
 
     fn make_room(&self) {
         fs::remove_file(self.ballast()).expect("the ballast lies there");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: the server that uses it may be ended behind this.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
@@ -156,12 +183,17 @@ async fn check_refusals(amqp: &Amqp, mqtt: &mut Mqtt5, http_door: std::net::Sock
     soon("tx.commit is answered", channel.tx_commit()).await.expect_err("a commit that cannot be written");
 }
 
+#[test]
+fn a_full_disk_loses_nothing_and_is_told_and_service_resumes_with_space() {
+    run_on_a_small_disk("filled_and_served_again");
+}
+
 #[tokio::test]
-async fn a_full_disk_loses_nothing_and_is_told_and_service_resumes_with_space() {
-    let folder = Folder::new();
-    let disk = Disk::mount(folder.path().join("linkspan-data"));
+#[ignore = "a_full_disk_loses_nothing_and_is_told_and_service_resumes_with_space runs it"]
+async fn filled_and_served_again() {
+    let disk = Disk::given();
     disk.fill();
-    let mut process = start(folder.path());
+    let mut process = start(&disk.folder);
     let (door, http_door) = (process.door("amqp"), process.door("http"));
     let mut mqtt = Mqtt5::connect(process.door("mqtt"), "full-disk").await;
     let amqp = Amqp::confirming(door).await;
@@ -202,7 +234,7 @@ async fn a_full_disk_loses_nothing_and_is_told_and_service_resumes_with_space() 
     assert_eq!(answer.status, 204, "HTTP: {}", answer.body);
     // What was settled lies before these confirms in the log.
     process.kill();
-    let mut process = start(folder.path());
+    let mut process = start(&disk.folder);
     let amqp = Amqp::connect(process.door("amqp")).await;
     let rest = Told::take(&amqp, usize::MAX).await;
     let back: Vec<_> = rest.iter().filter(|number| taken.contains(number)).collect();
@@ -216,12 +248,17 @@ async fn a_full_disk_loses_nothing_and_is_told_and_service_resumes_with_space() 
     assert_eq!(amqp.drain("graves").await, ["rejected while it is full"]);
 }
 
+#[test]
+fn a_server_that_is_killed_on_a_full_disk_starts_there_and_serves_what_it_has() {
+    run_on_a_small_disk("filled_and_killed");
+}
+
 #[tokio::test]
-async fn a_server_that_is_killed_on_a_full_disk_starts_there_and_serves_what_it_has() {
-    let folder = Folder::new();
-    let disk = Disk::mount(folder.path().join("linkspan-data"));
+#[ignore = "a_server_that_is_killed_on_a_full_disk_starts_there_and_serves_what_it_has runs it"]
+async fn filled_and_killed() {
+    let disk = Disk::given();
     disk.fill();
-    let mut process = start(folder.path());
+    let mut process = start(&disk.folder);
     let amqp = Amqp::confirming(process.door("amqp")).await;
     declare(&amqp).await;
     let mut told = Told::default();
@@ -229,7 +266,7 @@ async fn a_server_that_is_killed_on_a_full_disk_starts_there_and_serves_what_it_
         told.publish(&amqp).await;
     }
     process.kill();
-    let mut process = start(folder.path());
+    let mut process = start(&disk.folder);
     let amqp = Amqp::confirming(process.door("amqp")).await;
     let mut taken = Told::take(&amqp, 200).await;
     disk.make_room();

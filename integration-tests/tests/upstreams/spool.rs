@@ -282,15 +282,13 @@ async fn work_that_waits_in_a_spool_outlives_linkspan_killed_again_and_again() {
         process.signal("KILL");
         drop(process);
 
-        // and once more while it carries; the queue of work on an MQTT broker is in Linkspan's memory, and would go with it
-        if backend == "rabbit" {
-            let (process, _) = start();
-            plant.cable.heal().await;
-            plant.cable.throttle(Way::ToServer, 5_000);
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            process.signal("KILL");
-            drop(process);
-        }
+        // and once more while it carries
+        let (process, _) = start();
+        plant.cable.heal().await;
+        plant.cable.throttle(Way::ToServer, 5_000);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        process.signal("KILL");
+        drop(process);
 
         let (_process, [_, amqp, http]) = start();
         plant.heal(http).await;

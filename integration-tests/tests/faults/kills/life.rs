@@ -1,7 +1,6 @@
 //! One life of a server, seen by the clients of that time.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::dice::Dice;
 use super::notes::Notes;
 
 /// What a client does until its connection ends.
@@ -29,7 +29,7 @@ pub struct Life {
     killed: Arc<watch::Sender<bool>>,
     /// Nothing is published, everything is accepted.
     pub is_last: bool,
-    random: Arc<AtomicU64>,
+    dice: Arc<Dice>,
 }
 
 impl Life {
@@ -38,10 +38,10 @@ impl Life {
         [amqp, mqtt, http]: [SocketAddr; 3],
         notes: &Arc<Mutex<Notes>>,
         is_last: bool,
-        seed: u64,
+        dice: &Arc<Dice>,
     ) -> Self {
-        let (killed, random) = (Arc::new(watch::Sender::new(false)), Arc::new(AtomicU64::new(seed)));
-        Self { amqp, mqtt, http, notes: Arc::clone(notes), killed, is_last, random }
+        let (killed, dice) = (Arc::new(watch::Sender::new(false)), Arc::clone(dice));
+        Self { amqp, mqtt, http, notes: Arc::clone(notes), killed, is_last, dice }
     }
 
     /// What everybody notes.
@@ -54,12 +54,14 @@ impl Life {
         self.killed.send_replace(true);
     }
 
-    /// A number below `limit` (SplitMix64).
+    /// True when the server may be gone.
+    pub fn is_over(&self) -> bool {
+        *self.killed.borrow()
+    }
+
+    /// A number below `limit`.
     pub fn below(&self, limit: u64) -> u64 {
-        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
+        self.dice.below(limit)
     }
 
     /// Has a client work; nothing may fail before the server is killed. Behind that it has a moment to read what still

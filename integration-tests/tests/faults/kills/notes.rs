@@ -5,7 +5,14 @@
 //! given out, or that it was settled, once the server has answered something behind the settlement. What was seen later may
 //! be forgotten by a kill: a settled message comes back, or one that was given out does not say so.
 
-use std::collections::{BTreeMap, HashMap};
+mod arrivals;
+mod membership;
+mod verdict;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use membership::Membership;
+pub use membership::Standing;
 
 /// A message: the line that it was published in, and its number there.
 pub type Name = (&'static str, usize);
@@ -27,9 +34,12 @@ pub enum Settled {
 #[derive(Debug)]
 struct Sent {
     life: usize,
+    tick: u64,
     durable: bool,
     priority: u8,
-    acknowledged: bool,
+    acknowledged: Option<u64>,
+    /// It must not come any more.
+    withdrawn: bool,
     /// Its transaction.
     group: Option<usize>,
 }
@@ -51,19 +61,12 @@ enum End {
     RolledBack,
 }
 
-/// What became of the messages of a transaction.
-#[derive(Debug, Default)]
-struct Group {
-    all: usize,
-    seen: usize,
-    there: usize,
-    absent: usize,
-}
-
 #[derive(Debug, Default)]
 struct Queue {
     /// Dead letters: the same message may come more than once, and in any order.
     letters: bool,
+    /// When its consumer of today came: it has been given nothing that was sent later.
+    attached: u64,
     sights: HashMap<Name, Vec<Sight>>,
     /// The newest of each line and priority.
     newest: HashMap<(&'static str, u8), usize>,
@@ -75,9 +78,17 @@ struct Queue {
 pub struct Notes {
     life: usize,
     tick: u64,
+    /// When this life began.
+    begun: u64,
     /// By life: what was seen before is safe.
     safe: Vec<u64>,
     lines: BTreeMap<&'static str, Vec<Sent>>,
+    /// Lines whose acknowledgements say nothing of the log that queues are in: they wait elsewhere.
+    elsewhere: HashSet<&'static str>,
+    /// Kept sessions, by the inbox that each has here.
+    members: BTreeMap<&'static str, Membership>,
+    /// What came at the brokers behind, and how often the ways there broke.
+    arrivals: BTreeMap<&'static str, arrivals::Arrivals>,
     queues: BTreeMap<&'static str, Queue>,
     groups: Vec<End>,
     /// Messages that were made of others, in a transaction that also accepted these.
@@ -95,7 +106,23 @@ impl Notes {
     pub fn begin(&mut self, life: usize) {
         self.life = life;
         self.safe.push(0);
-        self.queues.values_mut().for_each(|queue| queue.unanswered.clear());
+        self.begun = self.next_tick();
+        for queue in self.queues.values_mut() {
+            queue.unanswered.clear();
+            queue.attached = self.begun;
+        }
+        self.members.values_mut().for_each(Membership::is_on_its_own);
+    }
+
+    /// A queue; its consumer came when this life began, unless more is said.
+    fn queue(&mut self, name: &'static str) -> &mut Queue {
+        let attached = self.begun;
+        self.queues.entry(name).or_insert_with(|| Queue { attached, ..Queue::default() })
+    }
+
+    /// Acknowledgements of a line say nothing of the log that queues are in.
+    pub fn elsewhere(&mut self, line: &'static str) {
+        self.elsewhere.insert(line);
     }
 
     /// Something is wrong.
@@ -106,7 +133,8 @@ impl Notes {
         }
     }
 
-    fn next_tick(&mut self) -> u64 {
+    /// Something happens now.
+    pub fn next_tick(&mut self) -> u64 {
         self.tick += 1;
         self.tick
     }
@@ -114,17 +142,32 @@ impl Notes {
     /// A message is about to be sent; also tells when.
     pub fn send(&mut self, line: &'static str, durable: bool, priority: u8) -> (Name, u64) {
         let life = self.life;
+        let tick = self.next_tick();
         let sent = self.lines.entry(line).or_default();
-        sent.push(Sent { life, durable, priority, acknowledged: false, group: None });
-        let number = sent.len() - 1;
-        ((line, number), self.next_tick())
+        sent.push(Sent { life, tick, durable, priority, acknowledged: None, withdrawn: false, group: None });
+        ((line, sent.len() - 1), tick)
+    }
+
+    fn sent(&self, (line, number): Name) -> &Sent {
+        &self.lines[line][number]
+    }
+
+    /// A message may or may not come: its publisher wants it back.
+    pub fn withdrawing(&mut self, (line, number): Name) {
+        self.lines.get_mut(line).expect("it was sent")[number].acknowledged = None;
+    }
+
+    /// A message that its publisher wanted back must not come.
+    pub fn withdrawn(&mut self, (line, number): Name) {
+        self.lines.get_mut(line).expect("it was sent")[number].withdrawn = true;
     }
 
     /// It was acknowledged.
     pub fn acknowledged(&mut self, (line, number): Name, sent: u64) {
+        let tick = self.next_tick();
         let message = &mut self.lines.get_mut(line).expect("it was sent")[number];
-        message.acknowledged = true;
-        if message.durable {
+        message.acknowledged = Some(tick);
+        if message.durable && !self.elsewhere.contains(line) {
             let safe = &mut self.safe[self.life];
             *safe = sent.max(*safe);
         }
@@ -159,11 +202,11 @@ impl Notes {
 
     /// A queue gets dead letters.
     pub fn letters(&mut self, queue: &'static str) {
-        self.queues.entry(queue).or_default().letters = true;
+        self.queue(queue).letters = true;
     }
 
-    /// A delivery; tells which message it is.
-    pub fn seen(&mut self, queue: &'static str, payload: &[u8], redelivered: bool) -> Option<Name> {
+    /// Which message a payload is.
+    fn named(&mut self, place: &str, payload: &[u8]) -> Option<Name> {
         let text = String::from_utf8_lossy(payload);
         let mut words = text.split(' ');
         let line = words.next().and_then(|line| self.lines.get_key_value(line)).map(|(line, _)| *line);
@@ -171,35 +214,58 @@ impl Notes {
         let found = line.zip(number).filter(|(line, number)| *number < self.lines[line].len());
         let Some(name) = found else {
             let text: String = text.chars().take(40).collect();
-            self.wrong(format!("{queue} gives out what nobody sent: {text}"));
+            self.wrong(format!("{place} gives out what nobody sent: {text}"));
             return None;
         };
+        Some(name)
+    }
+
+    /// A delivery; tells which message it is.
+    pub fn seen(&mut self, queue: &'static str, payload: &[u8], redelivered: bool) -> Option<Name> {
+        let name = self.named(queue, payload)?;
         let tick = self.next_tick();
         let mistakes = self.check(queue, name, redelivered);
         mistakes.into_iter().for_each(|mistake| self.wrong(mistake));
         let sight = Sight { life: self.life, tick, settled: None, answered: None };
-        self.queues.entry(queue).or_default().sights.entry(name).or_default().push(sight);
+        self.queue(queue).sights.entry(name).or_default().push(sight);
         Some(name)
     }
 
+    /// A queue's consumer has come once more: what another one had before may come again, and says so.
+    pub fn attached(&mut self, queue: &'static str) {
+        let tick = self.next_tick();
+        let queue = self.queue(queue);
+        queue.attached = tick;
+        queue.unanswered.clear();
+    }
+
     /// What is wrong with a delivery.
-    fn check(&mut self, queue: &'static str, name: Name, redelivered: bool) -> Vec<String> {
-        let Self { life, safe, lines, queues, .. } = self;
+    fn check(&mut self, queue_name: &'static str, name: Name, redelivered: bool) -> Vec<String> {
+        self.queue(queue_name);
         let (line, number) = name;
+        let Self { life, safe, lines, queues, members, .. } = self;
         let sent = &lines[line][number];
-        let it =
-            format!("{line} {number} in {queue} (sent in life {}, redelivered {redelivered})", sent.life);
+        let it = format!(
+            "{line} {number} in {queue_name} (sent in life {}, redelivered {redelivered})",
+            sent.life
+        );
         let mut wrong = Vec::new();
         if !sent.durable && sent.life != *life {
             wrong.push(format!("{it} is transient and outlived the process"));
         }
-        let queue = queues.entry(queue).or_default();
+        if sent.withdrawn {
+            wrong.push(format!("{it} was withdrawn"));
+        }
+        if let Some(why) = members.get(queue_name).and_then(|member| member.refuses(line, sent)) {
+            wrong.push(format!("{it} {why}"));
+        }
+        let queue = queues.get_mut(queue_name).expect("it was made above");
         if queue.letters {
             return wrong;
         }
         let sights = queue.sights.get(&name).map_or(&[][..], Vec::as_slice);
         let Some(last) = sights.last() else {
-            if redelivered && sent.life == *life {
+            if redelivered && sent.tick > queue.attached {
                 wrong.push(format!("{it} was never delivered before"));
             }
             let newest = queue.newest.entry((line, sent.priority)).or_insert(number);
@@ -213,15 +279,17 @@ impl Notes {
         let was_safe = |tick: u64, life: usize| tick < safe[life];
         if let Some(how @ (Settled::Accepted | Settled::Rejected)) = last.settled {
             self.undone += 1;
-            if last.life == *life {
+            if last.tick > queue.attached || last.life == *life && last.answered.is_some() {
                 wrong.push(format!("{it} was {how:?} in this life"));
             } else if last.answered.is_some_and(|tick| was_safe(tick, last.life)) {
                 wrong.push(format!("{it} was {how:?} for good in life {}", last.life));
             }
-        } else if last.life == *life && last.settled != Some(Settled::Requeued) {
+        } else if last.tick > queue.attached && last.settled != Some(Settled::Requeued) {
             wrong.push(format!("{it} is in a consumer's hands in this life"));
         }
-        if !redelivered {
+        // A session that was read from the log does not know any more what it was sent.
+        let says_so = !members.contains_key(queue_name);
+        if !redelivered && says_so {
             // Given out and taken back in one life; or in the life before and known to the log.
             if let Some(sight) =
                 sights.iter().find(|sight| sight.life == *life || was_safe(sight.tick, sight.life))
@@ -252,95 +320,21 @@ impl Notes {
         }
     }
 
-    /// Whether a message of a transaction was in the log when its life ended; none when that cannot be known. It may have
-    /// been given out before it was, and that is undone with it.
-    fn survived(&self, (line, number): Name) -> Option<bool> {
-        let sent = &self.lines[line][number];
-        if sent.acknowledged {
-            return Some(true);
-        }
-        let sights = self.queues.values().filter_map(|queue| queue.sights.get(&(line, number))).flatten();
-        let mut found = Some(false);
-        for sight in sights {
-            let safe = |tick: u64| tick < self.safe[sight.life];
-            if sight.life > sent.life || sight.answered.is_some_and(safe) {
-                return Some(true);
-            }
-            if matches!(sight.settled, Some(Settled::Accepted | Settled::Rejected)) {
-                found = None;
+    /// The server has answered a commit in which all unanswered settlements of this queue were: they are safe with it.
+    pub fn committed(&mut self, queue: &'static str) {
+        for name in std::mem::take(&mut self.queue(queue).unanswered) {
+            if let Some(sight) = self.queue(queue).sights.get_mut(&name).and_then(|sights| sights.last_mut())
+            {
+                sight.answered = Some(0);
             }
         }
-        found
-    }
-
-    fn was(&self, name: Name, at_end: bool) -> bool {
-        self.queues.values().any(|queue| {
-            let sights = queue.sights.get(&name).map_or(&[][..], Vec::as_slice);
-            let done = |sight: &Sight| queue.letters || sight.settled == Some(Settled::Accepted);
-            if at_end { sights.iter().any(done) } else { !sights.is_empty() }
-        })
-    }
-
-    /// Everything was consumed: what is missing, and what should not have been there.
-    pub fn verdict(&mut self) -> Result<(), String> {
-        let mut wrong = Vec::new();
-        let mut groups: Vec<Group> = self.groups.iter().map(|_| Group::default()).collect();
-        for (line, sent) in &self.lines {
-            for (number, message) in sent.iter().enumerate() {
-                let name = (*line, number);
-                let it = || format!("{line} {number} (life {})", message.life);
-                if message.durable && message.acknowledged && !self.was(name, true) {
-                    let seen = self.was(name, false);
-                    wrong.push(format!("{} was acknowledged and is lost (was delivered: {seen})", it()));
-                }
-                if let Some(group) = message.group {
-                    let group = &mut groups[group];
-                    group.all += 1;
-                    group.seen += usize::from(self.was(name, false));
-                    match self.survived(name) {
-                        Some(true) => group.there += 1,
-                        Some(false) => group.absent += 1,
-                        None => {}
-                    }
-                }
-            }
-        }
-        for (at, (group, end)) in groups.into_iter().zip(&self.groups).enumerate() {
-            let right = match end {
-                End::Unknown => group.there == 0 || group.absent == 0,
-                End::Committed => group.seen == group.all,
-                End::RolledBack => group.seen == 0,
-            };
-            if !right {
-                wrong.push(format!("transaction {at} ({end:?}): {group:?}"));
-            }
-        }
-        let mut made: HashMap<Name, (usize, usize)> = HashMap::new();
-        for (name, of) in &self.made_of {
-            let (there, perhaps) = made.entry(*of).or_default();
-            match self.survived(*name) {
-                Some(true) => *there += 1,
-                Some(false) => {}
-                None => *perhaps += 1,
-            }
-        }
-        for ((line, number), (there, perhaps)) in made {
-            if there > 1 {
-                wrong.push(format!("{line} {number} was moved {there} times"));
-            } else if there + perhaps == 0 && self.lines[line][number].acknowledged {
-                wrong.push(format!("{line} {number} was taken, and what is made of it is lost"));
-            }
-        }
-        wrong.into_iter().for_each(|what| self.wrong(what));
-        if self.mistakes == 0 {
-            return Ok(());
-        }
-        Err(format!("{} mistakes, of which:\n{}", self.mistakes, self.wrong.join("\n")))
     }
 
     /// How much of a line was acknowledged.
     pub fn acknowledgements(&self, line: &str) -> usize {
-        self.lines.get(line).map_or(0, |sent| sent.iter().filter(|message| message.acknowledged).count())
+        self.lines
+            .get(line)
+            .map_or(0, |sent| sent.iter().filter(|message| message.acknowledged.is_some()).count())
     }
 
     /// In figures.

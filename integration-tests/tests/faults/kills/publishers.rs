@@ -73,10 +73,14 @@ pub async fn by_amqp(life: Life, publishing: Publishing) -> Work {
     }
 }
 
-/// Publishes by MQTT at QoS 1 until the connection ends.
-pub async fn by_mqtt(life: Life, line: &'static str, topic: &'static str) -> Work {
-    const WINDOW: usize = 20;
-    let (client, mut events) = AsyncClient::new(Mqtt5::options(life.mqtt, line), 2 * WINDOW);
+/// Publishes by MQTT at QoS 1 until the connection ends: so many at once, and milliseconds between two turns.
+pub async fn by_mqtt(
+    life: Life,
+    line: &'static str,
+    topic: &'static str,
+    (window, pause): (usize, u64),
+) -> Work {
+    let (client, mut events) = AsyncClient::new(Mqtt5::options(life.mqtt, line), 2 * window);
     // PUBACKs come in the order of the PUBLISHes [MQTT-4.6.0-2].
     let mut waiting: VecDeque<(Name, u64)> = VecDeque::new();
     loop {
@@ -89,7 +93,13 @@ pub async fn by_mqtt(life: Life, line: &'static str, topic: &'static str) -> Wor
             Event::Incoming(Packet::ConnAck(_)) | Event::Outgoing(_) => {}
             Event::Incoming(other) => bail!("unexpected: {other:?}"),
         }
-        while waiting.len() < WINDOW {
+        if pause > 0 && !waiting.is_empty() {
+            continue;
+        }
+        if pause > 0 {
+            sleep(Duration::from_millis(pause)).await;
+        }
+        while waiting.len() < window {
             let (name, sent) = life.notes().send(line, true, 0);
             client.try_publish(topic, QoS::AtLeastOnce, false, Notes::payload(name, 0))?;
             waiting.push_back((name, sent));

@@ -75,7 +75,7 @@ pub async fn mover(life: Life, from: &'static str, line: &'static str, to: &'sta
         channel.tx_commit().await?;
         let mut notes = life.notes();
         notes.ended(group, true);
-        notes.answered(from);
         moved.into_iter().for_each(|(name, sent)| notes.acknowledged(name, sent));
+        notes.committed(from);
     }
 }

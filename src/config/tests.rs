@@ -420,6 +420,27 @@ mod upstreams {
         );
     }
 
+    #[test]
+    fn the_files_of_a_log_have_a_size() {
+        let sizes = |text: &str| -> Vec<u64> {
+            let of = |backend: &Backend| match backend {
+                Backend::Embedded { segment_size, .. } => *segment_size,
+                Backend::Amqp(upstream) | Backend::Mqtt { upstream, .. } => upstream.segment_size,
+            };
+            parse(text).unwrap().backends.values().map(of).collect()
+        };
+        assert_eq!(sizes("[backends.e]\nkind = \"embedded\"\n"), [64 << 20]);
+        assert_eq!(sizes("[backends.e]\nkind = \"embedded\"\nsegment-size = \"4 MiB\"\n"), [4 << 20]);
+        assert_eq!(
+            sizes("[backends.m]\nkind = \"mqtt\"\nurl = \"mqtt://h\"\nsegment-size = \"1 MiB\"\n"),
+            [1 << 20]
+        );
+        told(
+            "[backends.e]\nkind = \"embedded\"\nsegment-size = \"64 KiB\"\n",
+            &["linkspan.toml:3: backends.e.segment-size: 64 KiB is not between \"1 MiB\" and \"1 GiB\""],
+        );
+    }
+
     const RABBIT: &str = "[backends.r]\nkind = \"amqp\"\nurl = \"amqp://h\"\n[[route]]\nmatch = \"a\"\n\
                           pattern = \"competing-consumers\"\nqueue = \"q\"\n";
 

@@ -174,6 +174,11 @@ enum End {
     Vanished,
 }
 
+/// The server has made away with the file. It does so before it writes anything else into it.
+fn is_gone(store: &dyn Store, name: Name) -> bool {
+    store.open(&name.file()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Goes through a file, from where it was left before, to where its successor begins.
 fn one(
     store: &dyn Store,
@@ -193,6 +198,10 @@ fn one(
             (last.end, last.torn.map(|torn| damage(name, last.end, torn, None)))
         }
     };
+    // What was read may be another segment's by now, header and all.
+    if is_gone(store, name) {
+        return Ok(End::Vanished);
+    }
     if bound <= name.base {
         return Ok(End::Read(name.base, torn));
     }
@@ -217,7 +226,7 @@ fn one(
             }
             Found::Damaged { from, to, header, .. } => {
                 // Perhaps it is another segment's by now.
-                if store.open(&name.file()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                if is_gone(store, name) {
                     each(Step::Vanished);
                     return Ok(End::Vanished);
                 }

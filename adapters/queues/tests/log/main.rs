@@ -15,5 +15,6 @@ mod faulty;
 mod full;
 mod heard;
 mod plain;
+mod recycled;
 mod room;
 mod survey;

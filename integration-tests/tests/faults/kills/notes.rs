@@ -38,8 +38,8 @@ struct Sent {
     durable: bool,
     priority: u8,
     acknowledged: Option<u64>,
-    /// It must not come any more.
-    withdrawn: bool,
+    /// The life in which its publisher took it back: it must not come there any more.
+    withdrawn: Option<usize>,
     /// Its transaction.
     group: Option<usize>,
 }
@@ -144,7 +144,7 @@ impl Notes {
         let life = self.life;
         let tick = self.next_tick();
         let sent = self.lines.entry(line).or_default();
-        sent.push(Sent { life, tick, durable, priority, acknowledged: None, withdrawn: false, group: None });
+        sent.push(Sent { life, tick, durable, priority, acknowledged: None, withdrawn: None, group: None });
         ((line, sent.len() - 1), tick)
     }
 
@@ -157,9 +157,10 @@ impl Notes {
         self.lines.get_mut(line).expect("it was sent")[number].acknowledged = None;
     }
 
-    /// A message that its publisher wanted back must not come.
+    /// A message that its publisher wanted back must not come in this life.
     pub fn withdrawn(&mut self, (line, number): Name) {
-        self.lines.get_mut(line).expect("it was sent")[number].withdrawn = true;
+        let life = self.life;
+        self.lines.get_mut(line).expect("it was sent")[number].withdrawn = Some(life);
     }
 
     /// It was acknowledged.
@@ -253,7 +254,7 @@ impl Notes {
         if !sent.durable && sent.life != *life {
             wrong.push(format!("{it} is transient and outlived the process"));
         }
-        if sent.withdrawn {
+        if sent.withdrawn == Some(*life) {
             wrong.push(format!("{it} was withdrawn"));
         }
         if let Some(why) = members.get(queue_name).and_then(|member| member.refuses(line, sent)) {

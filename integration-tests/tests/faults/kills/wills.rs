@@ -49,10 +49,10 @@ pub async fn leave(life: Life) -> Work {
             life.notes().withdrawing(name);
             client.try_disconnect()?;
             while events.poll().await.is_ok() {}
-            if life.is_over() {
-                return Ok(());
+            // Nothing answers DISCONNECT: a kill right behind it may bring the will back.
+            if !life.is_over() {
+                life.notes().withdrawn(name);
             }
-            life.notes().withdrawn(name);
         }
         drop(events);
         sleep(Duration::from_millis(life.below(50))).await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use linkspan_contract::{Backend, Clock};
-use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
+use linkspan_embedded::{Budget, Embedded, EmbeddedOptions, OnDisk, SyncMode};
 
 use crate::config::{self, Config};
 use crate::doors;
@@ -15,18 +15,21 @@ use crate::hub::{Depth, SpoolStore, SpoolStores};
 pub struct Stores {
     directories: HashMap<Arc<str>, PathBuf>,
     clock: Arc<dyn Clock>,
+    /// What their queues may have in memory.
+    budget: Arc<Budget>,
 }
 
 impl Stores {
-    /// Those of a configuration.
-    pub fn of(config: &Config, clock: Arc<dyn Clock>) -> Self {
+    /// Those of a configuration; `budget` is for the queues of all.
+    pub fn of(config: &Config, clock: Arc<dyn Clock>, budget: &Arc<Budget>) -> Self {
         let directory = |(name, backend): (&Arc<str>, &config::Backend)| match backend {
             config::Backend::Embedded { .. } => None,
             config::Backend::Amqp(_) | config::Backend::Mqtt { .. } => {
                 Some((Arc::clone(name), backend.directory().join("spool")))
             }
         };
-        Self { directories: config.backends.iter().filter_map(directory).collect(), clock }
+        let directories = config.backends.iter().filter_map(directory).collect();
+        Self { directories, clock, budget: Arc::clone(budget) }
     }
 
     fn directory(&self, backend: &str) -> Option<&Path> {
@@ -39,8 +42,9 @@ impl SpoolStores for Stores {
         let Some(directory) = self.directory(backend) else {
             return Err(format!("back end `{backend}` has no place for spools"));
         };
+        let budget = Arc::clone(&self.budget);
         let on_disk =
-            OnDisk { directory: directory.to_owned(), sync: SyncMode::Group, forms: doors::forms() };
+            OnDisk { directory: directory.to_owned(), sync: SyncMode::Group, forms: doors::forms(), budget };
         // How much waits is the route's word, and who waits for it is the hub's.
         let options = EmbeddedOptions { queue_high: u64::MAX, ..EmbeddedOptions::default() };
         let name = format!("spool of {backend}");

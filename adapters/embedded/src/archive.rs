@@ -13,8 +13,9 @@ use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Reco
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::dead_letter::DeadLetters;
+use crate::budget::Budget;
 use crate::pending::{Pending, Waits};
+use crate::postponed::Postponed;
 use crate::queue::Queue;
 use crate::vhost::Vhost;
 
@@ -27,10 +28,18 @@ pub(crate) struct Archive {
     found: Mutex<HashMap<u64, QueueState, RandomState>>,
     /// Numbers of queues that end with the process.
     passing: AtomicU64,
+    /// Numbers of shared subscriptions.
+    groups: AtomicU64,
+    /// What its queues may have in memory.
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// Queues of the log from this number on end with the process.
 pub(crate) const PASSING: u64 = 1 << 62;
+
+/// Numbers from this one on are those of shared subscriptions. They have one from the beginning, and are in the register,
+/// which gives its own below, as long as a session that outlives the process shares them.
+pub(crate) const GROUPS: u64 = 1 << 52;
 
 /// Numbers of the log that a queue has: one for each priority. The first is that of the register, times these.
 pub(crate) const LEVELS: u64 = 256;
@@ -53,17 +62,24 @@ impl Archive {
         directory: &Path,
         options: Options,
         forms: &[&'static dyn WireForm],
+        budget: &Arc<Budget>,
     ) -> Result<(Arc<Self>, Recovery), LogError> {
         let pending = Arc::new(Pending::default());
         let (log, recovery) = Log::open(directory, options, Arc::clone(&pending) as _)?;
         pending.begin(log.synced());
-        let found = log.queues().into_iter().map(|state| (state.queue, state)).collect();
+        let found: HashMap<_, _, RandomState> =
+            log.queues().into_iter().map(|state| (state.queue, state)).collect();
+        let numbers = found.keys().copied().chain(log.owners()).map(|number| number / LEVELS);
+        // What is left of one must not be found by another.
+        let last = numbers.filter(|number| (GROUPS..2 * GROUPS).contains(number)).max();
         let archive = Self {
             log,
             pending,
             forms: forms.into(),
             found: Mutex::new(found),
             passing: AtomicU64::new(PASSING),
+            budget: Arc::clone(budget),
+            groups: AtomicU64::new(last.map_or(GROUPS, |last| last + 1)),
         };
         Ok((Arc::new(archive), recovery))
     }
@@ -71,6 +87,16 @@ impl Archive {
     /// A number for a queue that ends with the process.
     pub(crate) fn passing_number(&self) -> u64 {
         self.passing.fetch_add(LEVELS, Ordering::Relaxed)
+    }
+
+    /// A number for a shared subscription.
+    pub(crate) fn group_number(&self) -> u64 {
+        self.groups.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A shared subscription has this one.
+    pub(crate) fn note_group_number(&self, number: u64) {
+        self.groups.fetch_max(number.saturating_add(1), Ordering::Relaxed);
     }
 
     /// What the log had of a queue when it was opened; asked for once.
@@ -136,9 +162,9 @@ impl Archive {
         self.pending.ask_again(queue);
     }
 
-    /// Keeps dead letters until the disk takes writes; gives them back when it does by now.
-    pub(crate) fn hold(&self, vhost: &Arc<Vhost>, letters: DeadLetters) -> Option<DeadLetters> {
-        self.pending.hold(vhost, letters)
+    /// Keeps in mind which dead letters wait until the disk takes writes; gives them back when it does by now.
+    pub(crate) fn postpone(&self, vhost: &Arc<Vhost>, letters: Postponed) -> Option<Postponed> {
+        self.pending.postpone(vhost, letters)
     }
 
     /// True while the log takes nothing that needs room.

@@ -140,7 +140,7 @@ impl Embedded {
         let unmade = |source| OpenError::Directory { directory: directory.clone(), source };
         std::fs::create_dir_all(directory).map_err(unmade)?;
         let log = Options { sync: on_disk.sync, ..Options::default() };
-        let (archive, recovery) = Archive::open(&directory.join(LOG), log, &on_disk.forms)?;
+        let (archive, recovery) = Archive::open(&directory.join(LOG), log, &on_disk.forms, &on_disk.budget)?;
         report(name, &recovery);
         // Before there is a new one, which the next start would take for that of the log.
         if archive.kept() > 0 && !Register::is_in(directory) {
@@ -155,7 +155,7 @@ impl Embedded {
         for vhost in restored.vhosts {
             let queues: Vec<_> = {
                 let topology = vhost.look();
-                topology.queues().chain(topology.inboxes()).cloned().collect()
+                topology.queues().chain(topology.groups()).chain(topology.inboxes()).cloned().collect()
             };
             queues.iter().for_each(|queue| queue.begin(now));
             vhosts.insert(Arc::clone(&vhost.name), vhost);

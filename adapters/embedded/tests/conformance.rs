@@ -97,6 +97,7 @@ mod on_disk {
                 directory: directory.path().to_owned(),
                 sync: SyncMode::Group,
                 forms: vec![&NEUTRAL],
+                budget: Arc::default(),
             };
             let options = EmbeddedOptions::default();
             let inner =

@@ -30,7 +30,12 @@ impl Kept {
     }
 
     fn open(&self) -> Result<Arc<Embedded>, OpenError> {
-        let on_disk = OnDisk { directory: self.directory(), sync: SyncMode::Group, forms: vec![&NEUTRAL] };
+        let on_disk = OnDisk {
+            directory: self.directory(),
+            sync: SyncMode::Group,
+            forms: vec![&NEUTRAL],
+            budget: Arc::default(),
+        };
         Embedded::durable("local", EmbeddedOptions::default(), Arc::new(SystemClock), &on_disk)
     }
 }

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::watch;
 
-pub use self::coordinator::{Directory, Limits, Watch};
+pub use self::coordinator::{Directory, Limits, Watch, allowed};
 pub use self::shortage::{Shortage, Subject};
 
 /// The alarms that are raised.

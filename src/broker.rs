@@ -7,7 +7,7 @@ mod certificates;
 mod ledger;
 mod spools;
 
-pub use back_ends::queue_names;
+pub use back_ends::{delete_queue, queue_names};
 
 use std::collections::HashMap;
 use std::io;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linkspan_contract::{Backend, Clock, SystemClock};
+use linkspan_embedded::Budget;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
@@ -103,6 +104,8 @@ pub struct Broker {
     users: Arc<Users>,
     config: Arc<Mutex<Config>>,
     limits: watch::Sender<alarms::Limits>,
+    /// What queues may have in memory.
+    budget: Arc<Budget>,
     open: Vec<(&'static str, SocketAddr)>,
     stopper: Stopper,
     serving: JoinSet<()>,
@@ -130,10 +133,11 @@ impl Broker {
         if timeout(GRACE, ledger.look()).await.is_err() {
             tracing::debug!("the ledger is not waited for");
         }
-        let backends = back_ends::open(config, &instance, &clock, ledger.ledger())?;
+        let budget = Arc::new(Budget::new(back_ends::memory_of_queues(config)));
+        let backends = back_ends::open(config, &instance, &clock, ledger.ledger(), &budget)?;
         let retained = config.limits.retained.get() as usize;
         let memory = ledger::memory(config, &instance, &ledger);
-        let spools = Arc::new(spools::Stores::of(config, Arc::clone(&clock)));
+        let spools = Arc::new(spools::Stores::of(config, Arc::clone(&clock), &budget));
         let hub = Hub::open(backends, config.routes()?, retained, Arc::clone(&clock), memory, spools).await;
         let hub = hub.map_err(|error| wrong(config, &error))?;
         let users = Arc::new(config.accounts());
@@ -190,7 +194,7 @@ impl Broker {
         let config = Arc::new(Mutex::new(config.clone()));
         serving.spawn(until(stop.clone(), keep_looking(Arc::clone(&ledger))));
         serving.spawn(until(stop, mend(Arc::clone(&hub), Arc::clone(&config))));
-        Ok(Self { hub, users, config, limits, open, stopper, serving, ledger })
+        Ok(Self { hub, users, config, limits, budget, open, stopper, serving, ledger })
     }
 
     /// The open doors and where they listen.
@@ -214,6 +218,7 @@ impl Broker {
         self.hub.reroute(new.routes()?).await.map_err(|error| wrong(&new, &error))?;
         self.users.replace(&new.users);
         self.limits.send_replace(alarm_limits(&new));
+        self.budget.set_limit(back_ends::memory_of_queues(&new));
         *config = new;
         Ok(())
     }

@@ -41,6 +41,7 @@ use linkspan_contract::{
 use parking_lot::Mutex;
 
 pub use self::memory::Memory;
+pub use self::own_lane::OwnLane;
 pub use self::routes_error::RoutesError;
 pub use self::spool::{Depth, SpoolStore, SpoolStores};
 use crate::retained::Retained;

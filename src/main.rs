@@ -48,7 +48,8 @@ fn answer(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Some(Command::HashPassword) => say(&format!("{}\n", cli::ask_and_hash()?))?,
         Some(Command::Store(command)) => {
-            let answer = cli::store::run(command, broker::queue_names).map_err(CliError::from)?;
+            let answer = cli::store::run(command, broker::queue_names, broker::delete_queue)
+                .map_err(CliError::from)?;
             say(&answer.text)?;
             let found_damage = !answer.sound && matches!(command, StoreCommand::Verify(_));
             return Ok(if found_damage { ExitCode::from(DAMAGED) } else { ExitCode::SUCCESS });

@@ -2,21 +2,33 @@
 //! routes, whatever door it came by, and read by the MQTT door for new subscribers.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::fast::FixedState;
 use linkspan_contract::address::{Level, Pattern};
 use linkspan_contract::{Batch, Clock, Flags, Kept, Message, Millis, backend};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 /// The retained messages of one vhost, in the order of their addresses.
 pub struct Retained {
     limit: usize,
     clock: Arc<dyn Clock>,
     slots: RwLock<BTreeMap<Box<[u8]>, Slot>>,
+    /// Held by who stores a message, each for some addresses, until a back end has written it down, too.
+    turns: [Mutex<()>; TURNS],
     /// Nothing expires before: there is nothing to sweep until then.
     soonest: AtomicU64,
+}
+
+/// So many may store at a time.
+const TURNS: usize = 32;
+
+/// Held while others may not store anything under the same addresses.
+pub struct Turn<'r> {
+    _held: Vec<MutexGuard<'r, ()>>,
 }
 
 #[derive(Debug)]
@@ -43,7 +55,25 @@ impl Slot {
 impl Retained {
     /// An empty one that keeps at most `limit` messages.
     pub fn new(limit: usize, clock: Arc<dyn Clock>) -> Self {
-        Self { limit, clock, slots: RwLock::default(), soonest: AtomicU64::new(Millis::MAX) }
+        let (slots, turns) = (RwLock::default(), std::array::from_fn(|_| Mutex::default()));
+        Self { limit, clock, slots, turns, soonest: AtomicU64::new(Millis::MAX) }
+    }
+
+    /// Waits until nobody else stores anything under the addresses of what `batch` has to be retained: whoever stores it
+    /// and hands it to a back end meanwhile does both in one order with others.
+    pub fn turn(&self, batch: &Batch<'_>) -> Turn<'_> {
+        let hasher = FixedState::default();
+        let retained = batch.messages.iter().filter(|message| message.flags.has(Flags::RETAIN));
+        let mut places: Vec<usize> = retained
+            .map(|message| {
+                let hash = hasher.hash_one(&*batch.address(message).topic());
+                usize::try_from(hash % TURNS as u64).unwrap_or_default()
+            })
+            .collect();
+        // All take them in the same order.
+        places.sort_unstable();
+        places.dedup();
+        Turn { _held: places.iter().filter_map(|at| self.turns.get(*at)).map(Mutex::lock).collect() }
     }
 
     /// Makes the message at `at` of `batch` the retained one of its address. One without payload removes what was
@@ -217,6 +247,30 @@ mod tests {
         clock.0.store(9000, Ordering::Relaxed);
         retained.sweep();
         assert_eq!(retained.len(), 1, "each sweep knows when the next is due");
+    }
+
+    #[test]
+    fn who_stores_under_an_address_waits_for_who_does() {
+        let retained = Retained::new(10, Arc::new(Set::default()));
+        let letter = |topic: &str| {
+            let head = Message { flags: Flags::RETAIN, ..Message::default() };
+            let (properties, payload) = (&Properties::default(), Body::Shared("1".into()));
+            Draft { exchange: None, topic: topic.as_bytes(), properties, payload, head }.build()
+        };
+        let (first, second) = (letter("a"), letter("a"));
+        let (told, hears) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let turn = retained.turn(&first.batch());
+            let retained = &retained;
+            scope.spawn(move || {
+                drop(retained.turn(&second.batch()));
+                told.send(()).unwrap();
+            });
+            let wait = std::time::Duration::from_millis(100);
+            assert!(hears.recv_timeout(wait).is_err(), "the other one waits");
+            drop(turn);
+            assert!(hears.recv_timeout(100 * wait).is_ok(), "and comes to its turn");
+        });
     }
 
     #[test]

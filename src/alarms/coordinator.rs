@@ -182,14 +182,22 @@ impl Memory {
         {
             return Ok(allowed);
         }
-        let total = machine::total(&read("/proc/meminfo")?).ok_or_else(|| unreadable("/proc/meminfo"))?;
-        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let files = machine::limit_files(&groups).into_iter();
-        let limits = files.filter_map(|file| machine::allowed(&std::fs::read_to_string(file).ok()?));
-        let allowed = limits.fold(total, u64::min);
+        let allowed = allowed()?;
         self.allowed = Some((allowed, now));
         Ok(allowed)
     }
+}
+
+/// Bytes of memory that the machine has or the process's control groups allow, whichever is less.
+///
+/// # Errors
+/// When the system does not say it.
+pub fn allowed() -> io::Result<u64> {
+    let total = machine::total(&read("/proc/meminfo")?).ok_or_else(|| unreadable("/proc/meminfo"))?;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let files = machine::limit_files(&groups).into_iter();
+    let limits = files.filter_map(|file| machine::allowed(&std::fs::read_to_string(file).ok()?));
+    Ok(limits.fold(total, u64::min))
 }
 
 /// Bytes of memory that the process has.

@@ -6,14 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use linkspan_amqp::{AmqpBackend, AmqpOptions};
-use linkspan_contract::{Backend, Clock, Ledger};
-use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, QueueName, SyncMode};
+use linkspan_contract::{Backend, Clock, Ledger, SystemClock};
+use linkspan_embedded::{Budget, Embedded, EmbeddedOptions, OnDisk, QueueName, SyncMode};
 use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
 
 use super::certificates;
-use crate::alarms::Directory;
+use crate::alarms::{self, Directory};
 use crate::config::{self, Config, ConfigError, ConfigErrors, Culprit, Limits, MqttVersion, Upstream};
 use crate::doors;
+use crate::hub::OwnLane;
 
 /// What is wrong with back ends as they are configured, whether or not their brokers are there.
 pub fn refused(config: &Config) -> Vec<ConfigError> {
@@ -74,7 +75,49 @@ pub fn queue_names(directory: &Path) -> Box<dyn Fn(u64) -> Option<String>> {
     })
 }
 
-/// Opens every back end. None is waited for. `ledger` says what this instance alone may do.
+/// Bytes that queues may have in memory.
+pub fn memory_of_queues(config: &Config) -> u64 {
+    match alarms::allowed() {
+        Ok(allowed) => config.memory.of_queues(allowed),
+        Err(error) => {
+            tracing::warn!(%error, "what memory there is cannot be read: queues may have 16 MiB each");
+            u64::MAX
+        }
+    }
+}
+
+/// Deletes a queue in the directory of an embedded back end that no server has, with all that is in it; says how many
+/// messages waited.
+///
+/// # Errors
+/// What is in the way, for people.
+pub fn delete_queue(directory: &Path, vhost: &str, queue: &str) -> Result<u64, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(async {
+        let on_disk = OnDisk {
+            directory: directory.to_owned(),
+            sync: SyncMode::Group,
+            segment_size: config::SEGMENT_SIZE,
+            forms: doors::forms(),
+            budget: Arc::default(),
+        };
+        let clock = Arc::new(SystemClock);
+        let backend = Embedded::durable("store", EmbeddedOptions::default(), clock, &on_disk)
+            .map_err(|error| error.to_string())?;
+        let deleted = match OwnLane::open(&*backend, &vhost.into()).await {
+            Ok(_) if backend.depth(vhost, queue).is_none() => {
+                Err(format!("there is no such queue in vhost `{vhost}`"))
+            }
+            Ok(mut own) => own.lane.delete_queue(queue, false, false).await.map_err(|why| why.to_string()),
+            Err(why) => Err(why.to_string()),
+        };
+        backend.close().await;
+        deleted
+    })
+}
+
+/// Opens every back end. None is waited for. `ledger` says what this instance alone may do; `budget` is for the queues of
+/// all.
 ///
 /// # Errors
 /// Which cannot be opened as it is configured.
@@ -83,6 +126,7 @@ pub fn open(
     instance: &str,
     clock: &Arc<dyn Clock>,
     ledger: &Arc<dyn Ledger>,
+    budget: &Arc<Budget>,
 ) -> Result<HashMap<Arc<str>, Arc<dyn Backend>>, ConfigErrors> {
     let mut opened = HashMap::new();
     for (name, backend) in &config.backends {
@@ -104,6 +148,7 @@ pub fn open(
                     },
                     segment_size: *segment_size,
                     forms: doors::forms(),
+                    budget: Arc::clone(budget),
                 };
                 Embedded::durable(name, embedded(&config.limits), Arc::clone(clock), &on_disk)
                     .map_err(|error| wrong(Some("path"), error.to_string()))?
@@ -114,7 +159,14 @@ pub fn open(
                     .map_err(|error| wrong(None, error.to_string()))?
             }
             config::Backend::Mqtt { upstream, version } => {
-                let options = mqtt(upstream, *version, config, instance);
+                let mut options = mqtt(upstream, *version, config, instance);
+                options.on_disk = Some(OnDisk {
+                    directory: upstream.path.join("queues"),
+                    sync: SyncMode::Group,
+                    segment_size: upstream.segment_size,
+                    forms: doors::forms(),
+                    budget: Arc::clone(budget),
+                });
                 let leases = Arc::clone(ledger);
                 MqttBackend::open(name, options, Arc::clone(clock), leases).map_err(|error| {
                     let key = matches!(error, OptionsError::Disk { .. }).then_some("path");
@@ -182,12 +234,6 @@ fn mqtt(upstream: &Upstream, version: MqttVersion, config: &Config, instance: &s
     options.connect_timeout = upstream.connect_timeout;
     options.tls = TlsOptions { ca: upstream.ca.clone(), client: upstream.identity.clone() };
     options.queues = embedded(&config.limits);
-    options.on_disk = Some(OnDisk {
-        directory: upstream.path.join("queues"),
-        sync: SyncMode::Group,
-        segment_size: upstream.segment_size,
-        forms: doors::forms(),
-    });
     options.max_packet_size = u32::try_from(config.doors.mqtt.max_packet_size).unwrap_or(u32::MAX);
     options
 }

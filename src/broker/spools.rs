@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use linkspan_contract::{Backend, Clock};
-use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
+use linkspan_embedded::{Budget, Embedded, EmbeddedOptions, OnDisk, SyncMode};
 
 use crate::config::{self, Config};
 use crate::doors;
@@ -16,18 +16,21 @@ pub struct Stores {
     /// Where each back end has its own, and the bytes of a file there.
     places: HashMap<Arc<str>, (PathBuf, u64)>,
     clock: Arc<dyn Clock>,
+    /// What their queues may have in memory.
+    budget: Arc<Budget>,
 }
 
 impl Stores {
-    /// Those of a configuration.
-    pub fn of(config: &Config, clock: Arc<dyn Clock>) -> Self {
+    /// Those of a configuration; `budget` is for the queues of all.
+    pub fn of(config: &Config, clock: Arc<dyn Clock>, budget: &Arc<Budget>) -> Self {
         let place = |(name, backend): (&Arc<str>, &config::Backend)| match backend {
             config::Backend::Embedded { .. } => None,
             config::Backend::Amqp(upstream) | config::Backend::Mqtt { upstream, .. } => {
                 Some((Arc::clone(name), (upstream.path.join("spool"), upstream.segment_size)))
             }
         };
-        Self { places: config.backends.iter().filter_map(place).collect(), clock }
+        let places = config.backends.iter().filter_map(place).collect();
+        Self { places, clock, budget: Arc::clone(budget) }
     }
 }
 
@@ -41,6 +44,7 @@ impl SpoolStores for Stores {
             sync: SyncMode::Group,
             segment_size: *segment_size,
             forms: doors::forms(),
+            budget: Arc::clone(&self.budget),
         };
         // How much waits is the route's word, and who waits for it is the hub's.
         let options = EmbeddedOptions { queue_high: u64::MAX, ..EmbeddedOptions::default() };

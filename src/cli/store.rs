@@ -30,6 +30,21 @@ pub enum StoreCommand {
     Verify(Target),
     /// Bring the files down to what is live in them; not while a server has them.
     Compact(Target),
+    /// Delete a queue, with all that is in it: one that its route does not want as it is any more. Not while a server has
+    /// the store.
+    DeleteQueue(DeleteQueue),
+}
+
+/// Which queue is to be deleted.
+#[derive(Debug, Args, PartialEq, Eq)]
+pub struct DeleteQueue {
+    /// The directory of an embedded back end (`path` in the configuration).
+    pub dir: PathBuf,
+    /// Its name.
+    pub queue: String,
+    /// Where it is.
+    #[arg(long, default_value = "/")]
+    pub vhost: String,
 }
 
 /// Which store, and how it is told of.
@@ -72,6 +87,14 @@ pub enum StoreError {
     /// The log says why.
     #[error(transparent)]
     Log(LogError),
+    /// The queue could not be deleted.
+    #[error("queue `{queue}` cannot be deleted: {why}")]
+    Undeleted {
+        /// Its name.
+        queue: String,
+        /// What is in the way.
+        why: String,
+    },
     /// The answer could not be put into words.
     #[error("the answer cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -90,11 +113,16 @@ pub struct Answer {
 pub type Names = Box<dyn Fn(u64) -> Option<String>>;
 
 /// Does what is asked. `names` gives the names of queues, for the directory of a back end; those that it does not know are
-/// shown as numbers.
+/// shown as numbers. `delete` deletes a queue there, by vhost and name, and says how many messages waited in it, or what is in
+/// the way.
 ///
 /// # Errors
 /// When there is no store, it may not be read, it is another version's, or a server has it that is in the way.
-pub fn run(command: &StoreCommand, names: impl FnOnce(&Path) -> Names) -> Result<Answer, StoreError> {
+pub fn run(
+    command: &StoreCommand,
+    names: impl FnOnce(&Path) -> Names,
+    delete: impl FnOnce(&Path, &str, &str) -> Result<u64, String>,
+) -> Result<Answer, StoreError> {
     match command {
         StoreCommand::Inspect(target) => {
             let report = look(target, names)?;
@@ -107,6 +135,12 @@ pub fn run(command: &StoreCommand, names: impl FnOnce(&Path) -> Names) -> Result
         StoreCommand::Compact(target) => {
             let done = make_small(target)?;
             Ok(Answer { text: told(target, &done, Compaction::told)?, sound: done.is_sound() })
+        }
+        StoreCommand::DeleteQueue(DeleteQueue { dir, queue, vhost }) => {
+            log_of(dir)?;
+            let undeleted = |why| StoreError::Undeleted { queue: queue.clone(), why };
+            let messages = delete(dir, vhost, queue).map_err(undeleted)?;
+            Ok(Answer { text: format!("deleted {queue}, and {messages} messages in it\n"), sound: true })
         }
     }
 }
@@ -199,7 +233,9 @@ mod tests {
     fn the_fixture_is_sound_and_its_queues_have_the_names_that_are_known() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters/queues/tests/log/fixture/v1");
         let inspect = StoreCommand::Inspect(Target { dir, json: false });
-        let answer = run(&inspect, |_| Box::new(|number| (number == 1).then(|| "jobs".to_owned()))).unwrap();
+        let answer =
+            run(&inspect, |_| Box::new(|number| (number == 1).then(|| "jobs".to_owned())), |_, _, _| Ok(0));
+        let answer = answer.unwrap();
         assert!(answer.sound && answer.text.contains("  jobs (1)  31 messages"), "{}", answer.text);
         assert!(answer.text.contains("  2         1 message "), "{}", answer.text);
     }

@@ -103,8 +103,8 @@ pub(super) struct BackendTable {
     version: Option<MqttVersion>,
 }
 
-/// Bytes of a file of a log.
-pub(super) const SEGMENT_SIZE: u64 = 64 << 20;
+/// Bytes of a file of a log, where nothing else is said.
+pub const SEGMENT_SIZE: u64 = 64 << 20;
 
 /// Below, files come and go all the time; above, none is ever empty.
 const SEGMENT_SIZES: RangeInclusive<u64> = 1 << 20..=1 << 30;

@@ -41,7 +41,7 @@ use figment::value::Value;
 use serde::Deserialize;
 
 pub use amount::Amount;
-pub use backends::{Backend, Sync};
+pub use backends::{Backend, SEGMENT_SIZE, Sync};
 pub use disk::Disk;
 pub use doors::{AmqpDoor, Doors, HttpDoor, MqttDoor};
 pub use error::{ConfigError, ConfigErrors, Hint, OtherLine, Place, Problem};

@@ -191,6 +191,11 @@ impl Hub {
         known.filter(|left| self.backends.contains_key(&left.backend)).collect()
     }
 
+    /// Whether routes had this queue before, as far as that was written down: then it is nobody else's.
+    pub(super) fn has_had(&self, owned: &Owned) -> bool {
+        self.memory.has(&Remembered::from(&Left::from(owned)))
+    }
+
     /// Remembers the queues of the routes in force.
     pub(super) fn remember_queues(&self) {
         for owned in work_queues(&self.routes.load()) {

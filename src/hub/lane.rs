@@ -144,7 +144,10 @@ impl Lane for HubLane {
 
     fn publish(&mut self, batch: &Batch<'_>) -> Published {
         self.follow_routes();
-        if batch.any.has(Flags::RETAIN) {
+        // What is retained here and what a back end writes down of it have one order.
+        let retained = self.retained.as_ref().filter(|_| batch.any.has(Flags::RETAIN)).cloned();
+        let _turn = retained.as_ref().map(|retained| retained.turn(batch));
+        if retained.is_some() {
             self.retain(batch);
         }
         match self.parts.first_mut() {

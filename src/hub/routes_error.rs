@@ -62,9 +62,9 @@ pub enum RoutesError {
     },
     /// A queue of that name is there, and is not what the route wants.
     #[error(
-        "queue `{queue}` on back end `{}` is there already, but not as the route wants it: {why}; delete that queue, or \
-         give the route another one",
-        .route.backend
+        "queue `{queue}` on back end `{}` is there already, but not as the route wants it: {why}{}",
+        .route.backend,
+        remedy(.held.as_deref())
     )]
     Otherwise {
         /// Its route.
@@ -73,6 +73,8 @@ pub enum RoutesError {
         queue: Arc<str>,
         /// What the back end said.
         why: Box<Refused>,
+        /// What it holds, when it is the route's own from before.
+        held: Option<String>,
     },
     /// A queue that lost its route could not be deleted.
     #[error("queue `{}` on back end `{}` cannot be deleted: {why}", .left.queue, .left.backend)]
@@ -138,6 +140,18 @@ impl RoutesError {
             Self::Uncounted { is_away, .. } => *is_away,
             _ => false,
         }
+    }
+}
+
+/// What can be done about a queue that is there otherwise.
+fn remedy(held: Option<&str>) -> String {
+    match held {
+        None => "; delete that queue, or give the route another one".to_owned(),
+        Some(held) => format!(
+            "; it is the route's own from before, and is made anew when it is empty and nobody consumes from it, but it \
+             holds {held}: run Linkspan with the route as it was until they are consumed, or give up what it holds (on an \
+             embedded back end: `linkspan store delete-queue <path> <queue>`), or give the route another queue"
+        ),
     }
 }
 

@@ -8,7 +8,8 @@ use tokio::time::timeout;
 
 use super::Hub;
 use super::dead_letters::{DeadLetters, dead_letter_queue, dead_letters};
-use super::routes_error::RoutesError;
+use super::own_lane::OwnLane;
+use super::routes_error::{RoutesError, held};
 use crate::routes::{Route, Routes};
 
 /// How long a back end may take to make a queue.
@@ -127,13 +128,49 @@ impl Hub {
         match own.lane.declare_queue(&spec).await {
             Ok(_) => {}
             Err(why @ (Refused::Inequivalent { .. } | Refused::Upstream { code: 406, .. })) => {
-                let (route, queue) = (Arc::clone(route), Arc::clone(queue));
-                return Err(RoutesError::Otherwise { route, queue, why: Box::new(why) });
+                drop(own);
+                own = self.make_anew(owned, &spec, why).await?;
             }
             Err(why) => return Err(failed(why)),
         }
         let except: Vec<&str> =
             routes.vhost(&route.vhost).map_or_else(Vec::new, |table| table.beside(route).collect());
         own.lane.feed(queue, &[route.filter.as_str()], &except).await.map_err(failed)
+    }
+
+    /// A queue is there, otherwise than its route wants it now: when the route, or one before it, had it and it is empty,
+    /// it is made anew. Yields the lane on which it was.
+    async fn make_anew(
+        &self,
+        owned: &Owned,
+        spec: &QueueSpec<'_>,
+        why: Refused,
+    ) -> Result<OwnLane, RoutesError> {
+        let Owned { route, queue } = owned;
+        let otherwise = |held| RoutesError::Otherwise {
+            route: Arc::clone(route),
+            queue: Arc::clone(queue),
+            why: Box::new(why.clone()),
+            held,
+        };
+        if !self.has_had(owned) {
+            return Err(otherwise(None));
+        }
+        // What was refused may have cost the lane.
+        let mut own = self.lane_on(&route.backend, &route.vhost).await?;
+        if own.lane.delete_queue(queue, true, true).await.is_err() {
+            let mut own = self.lane_on(&route.backend, &route.vhost).await?;
+            let passive = QueueSpec { passive: true, ..QueueSpec::new(queue) };
+            let counts = own.lane.declare_queue(&passive).await.ok();
+            return Err(otherwise(counts.map(|counts| held(counts.messages, counts.unsettled))));
+        }
+        let failed = |why| RoutesError::Queue {
+            route: Arc::clone(route),
+            queue: Arc::clone(queue),
+            why: Box::new(why),
+        };
+        own.lane.declare_queue(spec).await.map_err(failed)?;
+        tracing::info!(%queue, backend = %route.backend, was = %why, "an empty queue is made anew as its route wants it now");
+        Ok(own)
     }
 }

@@ -13,8 +13,9 @@ use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Reco
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use crate::dead_letter::DeadLetters;
+use crate::budget::Budget;
 use crate::pending::{Pending, Waits};
+use crate::postponed::Postponed;
 use crate::queue::Queue;
 use crate::retained::{self, Bodies};
 use crate::vhost::Vhost;
@@ -29,10 +30,18 @@ pub(crate) struct Archive {
     /// Numbers of queues that end with the process.
     passing: AtomicU64,
     retained: Mutex<Bodies>,
+    /// Numbers of shared subscriptions.
+    groups: AtomicU64,
+    /// What its queues may have in memory.
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// Queues of the log from this number on end with the process.
 pub(crate) const PASSING: u64 = 1 << 62;
+
+/// Numbers from this one on are those of shared subscriptions. They have one from the beginning, and are in the register,
+/// which gives its own below, as long as a session that outlives the process shares them.
+pub(crate) const GROUPS: u64 = 1 << 52;
 
 /// Numbers of the log that a queue has: one for each priority. The first is that of the register, times these.
 pub(crate) const LEVELS: u64 = 256;
@@ -55,12 +64,16 @@ impl Archive {
         directory: &Path,
         options: Options,
         forms: &[&'static dyn WireForm],
+        budget: &Arc<Budget>,
     ) -> Result<(Arc<Self>, Recovery), LogError> {
         let pending = Arc::new(Pending::default());
         let (log, recovery) = Log::open(directory, options, Arc::clone(&pending) as _)?;
         pending.begin(log.synced());
         let queues = log.queues().into_iter().filter(|state| state.queue != retained::OWNER);
-        let found = queues.map(|state| (state.queue, state)).collect();
+        let found: HashMap<_, _, RandomState> = queues.map(|state| (state.queue, state)).collect();
+        let numbers = found.keys().copied().chain(log.owners()).map(|number| number / LEVELS);
+        // What is left of one must not be found by another.
+        let last = numbers.filter(|number| (GROUPS..2 * GROUPS).contains(number)).max();
         let archive = Self {
             log,
             pending,
@@ -68,6 +81,8 @@ impl Archive {
             found: Mutex::new(found),
             passing: AtomicU64::new(PASSING),
             retained: Mutex::default(),
+            budget: Arc::clone(budget),
+            groups: AtomicU64::new(last.map_or(GROUPS, |last| last + 1)),
         };
         Ok((Arc::new(archive), recovery))
     }
@@ -75,6 +90,16 @@ impl Archive {
     /// A number for a queue that ends with the process.
     pub(crate) fn passing_number(&self) -> u64 {
         self.passing.fetch_add(LEVELS, Ordering::Relaxed)
+    }
+
+    /// A number for a shared subscription.
+    pub(crate) fn group_number(&self) -> u64 {
+        self.groups.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A shared subscription has this one.
+    pub(crate) fn note_group_number(&self, number: u64) {
+        self.groups.fetch_max(number.saturating_add(1), Ordering::Relaxed);
     }
 
     /// What the log had of a queue when it was opened; asked for once.
@@ -140,9 +165,9 @@ impl Archive {
         self.pending.ask_again(queue);
     }
 
-    /// Keeps dead letters until the disk takes writes; gives them back when it does by now.
-    pub(crate) fn hold(&self, vhost: &Arc<Vhost>, letters: DeadLetters) -> Option<DeadLetters> {
-        self.pending.hold(vhost, letters)
+    /// Keeps in mind which dead letters wait until the disk takes writes; gives them back when it does by now.
+    pub(crate) fn postpone(&self, vhost: &Arc<Vhost>, letters: Postponed) -> Option<Postponed> {
+        self.pending.postpone(vhost, letters)
     }
 
     /// True while the log takes nothing that needs room.

@@ -103,16 +103,20 @@ impl<'t> Commit<'t> {
             let any_durable = share.messages.iter().any(durable);
             queue.check_room(share.messages.len() as u64, (share.bytes, share.bodies), any_durable, now)
         });
+        let has_to_be_safe = vhost.house.archive.is_some() && commit.is_durable();
+        locked.iter_mut().for_each(|queue| queue.begin(has_to_be_safe));
         let known = room.map(|()| commit.change(&mut locked, now));
-        // Who is told that it failed may find it later all the same: it is in the queues, and written when the disk takes it.
-        let written = locked.iter_mut().try_for_each(queue::Locked::check_written);
-        let written = write(&mut locked, vhost).and_then(|lsn| written.map(|()| lsn));
+        // Who is told that it failed may find it later all the same: it is in the queues as a whole, and written as a whole
+        // when the disk takes it.
+        let written = write(&mut locked, vhost);
         if known.is_ok() {
             commit.deliver(now, touched, brakes);
         }
-        if let (Ok(lsn @ 1..), Some(archive)) = (&written, &vhost.house.archive) {
-            locked.iter_mut().for_each(|queue| queue.hold(*lsn, archive));
-        }
+        let safe_at = match (&written, &vhost.house.archive) {
+            (Ok(lsn @ 1..), Some(archive)) => Some((*lsn, &**archive)),
+            _ => None,
+        };
+        locked.iter_mut().for_each(|queue| queue.end(safe_at));
         locked.iter_mut().for_each(|queue| queue.hand_out(client, now, touched, brakes));
         let said: Vec<_> = locked.into_iter().map(|queue| queue.release(now)).collect();
         let mut dead = DeadLetters::default();
@@ -121,6 +125,12 @@ impl<'t> Commit<'t> {
         }
         dead.bury(vhost, now, touched);
         Ok(Committed { known: known?, returned: commit.returned, written: written? })
+    }
+
+    /// True when something of it is to outlive the process.
+    fn is_durable(&self) -> bool {
+        let durable = |batch: &Arc<OwnedBatch>| batch.batch().any.any(Flags::DURABLE);
+        !self.transaction.settled.is_empty() || self.transaction.published.iter().any(durable)
     }
 
     /// Finds who gets the messages.
@@ -256,8 +266,8 @@ fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Result<Lsn, Refused
     }
     let written = archive.write(&mut together);
     // What the log does not take is written by the first of them when it takes it.
-    if let Some(own) = locked.iter_mut().find_map(queue::Locked::gathered) {
-        own.join(&mut together);
+    if let Some(first) = locked.first_mut().filter(|_| !together.is_empty()) {
+        first.wait_with(&mut together);
     }
     written.map_err(|NotTaken| Refused::Full(archive.why()))
 }

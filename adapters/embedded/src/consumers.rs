@@ -11,12 +11,12 @@ use hashbrown::HashMap;
 use linkspan_contract::address::Pattern;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{Credit, Millis, Refused, Settle, Source, Subscribe, SubscriptionKey};
+use linkspan_queues::log::Lsn;
 use linkspan_queues::{Consumer, ConsumerId, LaneId};
 
-use crate::arguments::QueueArguments;
 use crate::fetches::Fetches;
 use crate::outlet::Touched;
-use crate::queue::{Queue, QueueTraits};
+use crate::queue::Queue;
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::vhost::Vhost;
@@ -91,15 +91,8 @@ impl Consumers {
                 Ok(())
             }
             Source::Group { group, filter } => self.subscribe_queue(key, now, touched, |this, number| {
-                let vhost = Arc::clone(&this.vhost);
-                let make = || {
-                    let traits =
-                        QueueTraits { group: Some((group.into(), filter.into())), ..QueueTraits::default() };
-                    let name = format!("$share/{group}/{filter}").into();
-                    Queue::new(name, &vhost, traits, &QueueArguments::default(), now)
-                };
                 this.vhost.change(|topology| {
-                    let queue = topology.group(group, filter, make);
+                    let queue = this.vhost.group(topology, group, filter);
                     let consumer = this.consumer(number(&queue), how, credit);
                     queue.join(consumer, &this.session, key).map(|()| queue)
                 })
@@ -245,16 +238,34 @@ impl Consumers {
         }
     }
 
-    pub(crate) fn unsubscribe(&mut self, key: SubscriptionKey, now: Millis, touched: &mut Touched) {
-        if let Some(consuming) = self.by_key.remove(&key)
-            && let Some(left) = self.leave(consuming, now, touched)
-        {
+    /// Ends a subscription; tells where what has to be safe of that ends in the log, 0 when nothing has.
+    pub(crate) fn unsubscribe(&mut self, key: SubscriptionKey, now: Millis, touched: &mut Touched) -> Lsn {
+        let Some(consuming) = self.by_key.remove(&key) else { return 0 };
+        let written = self.quit(&consuming);
+        if let Some(left) = self.leave(consuming, now, touched) {
             self.by_key.insert(key, left);
         }
+        written
+    }
+
+    /// A session that outlives the process is no member of a shared subscription any more.
+    fn quit(&self, consuming: &Consuming) -> Lsn {
+        match (consuming, self.member()) {
+            (Consuming::Queue(working), Some(member)) if working.queue.group().is_some() => {
+                working.queue.forget_member(member)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The session that is a member of what this lane shares with others, when it outlives the process.
+    pub(crate) fn member(&self) -> Option<&Arc<str>> {
+        self.session.inbox().map(|inbox| &inbox.name)
     }
 
     /// Ends a subscription; yields what has to be remembered for deliveries that are not settled.
     fn leave(&mut self, consuming: Consuming, now: Millis, touched: &mut Touched) -> Option<Consuming> {
+        self.quit(&consuming);
         match consuming {
             Consuming::Filter { of_now, .. } => {
                 let subscription = of_now?;

@@ -12,8 +12,10 @@ use tokio::sync::Notify;
 
 use crate::archive::Archive;
 use crate::outlet::Touched;
+use crate::postponed::Postponed;
 use crate::queue::Queue;
 use crate::register::Register;
+use crate::vhost::Vhost;
 
 /// What is to be done stands at a time, under a number of its own.
 pub(crate) type Place = (Millis, u64);
@@ -38,6 +40,8 @@ struct State {
 enum Due {
     Queue(Weak<Queue>),
     Publisher(Waker),
+    /// Dead letters that were to wait.
+    Letters(Weak<Vhost>, Postponed),
 }
 
 impl Coordinator {
@@ -59,6 +63,11 @@ impl Coordinator {
     /// Has a publisher's task look again.
     pub(crate) fn wake(self: &Arc<Self>, publisher: &Waker, at: Millis) {
         self.add(Due::Publisher(publisher.clone()), at, None);
+    }
+
+    /// Has dead letters published that were to wait.
+    pub(crate) fn bury(self: &Arc<Self>, vhost: &Arc<Vhost>, letters: Postponed, at: Millis) {
+        self.add(Due::Letters(Arc::downgrade(vhost), letters), at, None);
     }
 
     fn add(self: &Arc<Self>, due: Due, at: Millis, before: Option<Place>) -> Option<Place> {
@@ -99,6 +108,7 @@ impl Coordinator {
             while let Some((place, due)) = self.pop(now) {
                 match due {
                     Due::Publisher(waker) => waker.wake(),
+                    Due::Letters(vhost, letters) => letters.go_on(&vhost, now, &mut touched),
                     Due::Queue(queue) => {
                         if let Some(queue) = queue.upgrade() {
                             queue.tick(place, now, &mut touched);
@@ -154,7 +164,6 @@ mod tests {
     use super::*;
     use crate::house::House;
     use crate::options::EmbeddedOptions;
-    use crate::vhost::Vhost;
 
     struct SetClock(AtomicU64);
 

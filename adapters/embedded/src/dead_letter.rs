@@ -9,10 +9,11 @@ use linkspan_contract::address::{Syntax, respelled};
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{Body, Destination, Flags, Kept, Message, Millis, OwnedBatch, Properties, Value};
 use linkspan_queues::log::Commit;
-use linkspan_queues::{DeadReason, Effect, Queued};
+use linkspan_queues::{DeadReason, Effect, Position, Queued};
 
 use crate::outlet::Touched;
 use crate::parcel::Parcel;
+use crate::postponed::Postponed;
 use crate::queue::{Queue, Said};
 use crate::topology::ADDRESS_SPACE;
 use crate::vhost::Vhost;
@@ -31,6 +32,8 @@ pub(crate) struct DeadLetters {
     waiting: VecDeque<DeadLetter>,
     /// Written when all are published: that they are gone from where they died.
     gone: Commit,
+    /// Instead of that, as long as others cannot be: those that could, by their numbers and positions in the log.
+    done: Vec<(u64, Position)>,
 }
 
 struct DeadLetter {
@@ -61,31 +64,51 @@ impl DeadLetters {
         }
     }
 
+    /// One that is in the log where it died.
+    pub(crate) fn add(&mut self, from: &Arc<Queue>, message: Queued<Parcel>, reason: DeadReason) {
+        if let Some(number) = from.log_number(message.priority) {
+            self.gone.gone(number, message.position..message.position.saturating_add(1));
+        }
+        self.waiting.push_back(DeadLetter { from: Arc::clone(from), message, reason });
+    }
+
     /// Publishes them where their queues' arguments say; without such a place they are gone.
     pub(crate) fn bury(mut self, vhost: &Arc<Vhost>, now: Millis, touched: &mut Touched) {
+        let mut postponed = Postponed::default();
         while let Some(letter) = self.waiting.pop_front() {
+            // What is in the log stays there until it is where it goes.
+            let kept = vhost.house.archive.as_ref().filter(|_| letter.message.logged);
             if let Some(grave) = letter.from.grave() {
-                // What is in the log stays there until it is where it goes.
-                let kept = vhost.house.archive.as_ref().filter(|_| letter.message.logged);
                 let done = !kept.is_some_and(|archive| archive.is_failed())
                     && letter.publish(vhost, grave, now, touched, &mut self);
-                match kept {
-                    _ if done => {}
-                    None => lost("unwritable"),
-                    Some(archive) => {
-                        self.waiting.push_front(letter);
-                        match archive.hold(vhost, self) {
-                            Some(back) => self = back,
-                            None => return,
-                        }
-                        continue;
-                    }
+                if !done && kept.is_some() {
+                    let Queued { priority, position, .. } = letter.message;
+                    postponed.add(&letter.from, priority, position, &letter.reason);
+                    continue;
                 }
+                if !done {
+                    lost("unwritable");
+                }
+            }
+            if kept.is_some() {
+                let Queued { priority, position, .. } = letter.message;
+                self.done.extend(letter.from.log_number(priority).map(|number| (number, position)));
             }
             metrics::counter!("linkspan_messages_dead_total", "reason" => letter.reason.name()).increment(1);
         }
-        if let Some(archive) = &vhost.house.archive {
-            archive.write_behind(&mut self.gone);
+        let Some(archive) = &vhost.house.archive else { return };
+        if !postponed.is_empty() {
+            self.gone.clear();
+            for (number, position) in self.done {
+                self.gone.gone(number, position..position.saturating_add(1));
+            }
+        }
+        archive.write_behind(&mut self.gone);
+        if !postponed.is_empty()
+            && let Some(again) = archive.postpone(vhost, postponed)
+        {
+            // The disk takes writes by now.
+            vhost.house.coordinator.bury(vhost, again, now);
         }
     }
 }

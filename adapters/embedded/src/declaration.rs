@@ -9,6 +9,7 @@ use linkspan_contract::{ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec, Refu
 
 use crate::arguments::{Declared, QueueArguments, owned, text_of};
 use crate::exchange::{self, End, Exchange};
+use crate::group::GROUP;
 use crate::headers;
 use crate::inbox::INBOX;
 use crate::queue::{Queue, QueueTraits, Remains};
@@ -130,9 +131,11 @@ impl Vhost {
         if spec.name.starts_with(RESERVED) {
             return Err(reserved(What::Queue, spec.name));
         }
-        if spec.name.starts_with(INBOX) {
-            let name = spec.name;
-            return Err(Refused::AccessRefused(format!("queue name '{name}' is that of a session")));
+        for (prefix, whose) in [(INBOX, "a session"), (GROUP, "a shared subscription")] {
+            if spec.name.starts_with(prefix) {
+                let name = spec.name;
+                return Err(Refused::AccessRefused(format!("queue name '{name}' is that of {whose}")));
+            }
         }
         if !spec.name.is_empty()
             && let Some(queue) = self.look().queue(spec.name)

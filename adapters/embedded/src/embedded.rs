@@ -143,7 +143,7 @@ impl Embedded {
         // As much as is live may be dead beside, and four files more.
         let slack = segment_size.saturating_mul(4);
         let log = Options { sync: on_disk.sync, segment_size, slack, ..Options::default() };
-        let (archive, recovery) = Archive::open(&directory.join(LOG), log, &on_disk.forms)?;
+        let (archive, recovery) = Archive::open(&directory.join(LOG), log, &on_disk.forms, &on_disk.budget)?;
         report(name, &recovery);
         // Before there is a new one, which the next start would take for that of the log.
         if archive.kept() > 0 && !Register::is_in(directory) {
@@ -158,7 +158,7 @@ impl Embedded {
         for vhost in restored.vhosts {
             let queues: Vec<_> = {
                 let topology = vhost.look();
-                topology.queues().chain(topology.inboxes()).cloned().collect()
+                topology.queues().chain(topology.groups()).chain(topology.inboxes()).cloned().collect()
             };
             queues.iter().for_each(|queue| queue.begin(now));
             vhosts.insert(Arc::clone(&vhost.name), vhost);

@@ -66,6 +66,7 @@ impl Vhost {
         let (ended, went) = self.undo(|topology| topology.remove_inbox(&name));
         if let Some(inbox) = ended {
             inbox.end();
+            self.leave_groups(&name);
             self.settled(went).await?;
         }
         Ok(())

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
     Batch, Binding, Body, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvent, LaneEvents,
-    Lost, Message, Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled,
+    Lost, Message, Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settle,
+    Settled,
     Source, Subscribe, SubscriptionKey, TargetId,
 };
 
@@ -231,6 +232,12 @@ impl Lane for EmbeddedLane {
         how: &Subscribe<'_>,
         credit: Option<Arc<Credit>>,
     ) -> Result<(), Refused> {
+        if let Source::Group { group, filter } = *source
+            && how.settle != Settle::OnDelivery
+            && let Some(member) = self.consumers.member().cloned()
+        {
+            self.vhost.keep_group(group, filter, &member).await?;
+        }
         let now = self.vhost.house.now();
         self.consumers.subscribe(source, key, how, credit, now, &mut self.touched)
     }
@@ -240,7 +247,11 @@ impl Lane for EmbeddedLane {
     }
 
     async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
-        self.consumers.unsubscribe(key, self.vhost.house.now(), &mut self.touched);
+        let written = self.consumers.unsubscribe(key, self.vhost.house.now(), &mut self.touched);
+        if let Some(archive) = self.vhost.house.archive.as_ref().filter(|_| written > 0) {
+            // It is written when the disk takes it; nobody could do more about it.
+            drop(archive.safe(written).await);
+        }
         Ok(())
     }
 

@@ -24,9 +24,9 @@
 //! | [`connection`], [`lane`], [`transaction`], [`commit`], [`body`] | a client's scope, and its ways through |
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
 //! | [`consumers`], [`working`], [`fetches`], [`session`], [`inbox`], [`window`], [`subscription`], [`outlet`] | the way out |
-//! | [`queue`], [`parcel`], [`dead_letter`], [`coordinator`] | queues, what is in them, what dies in them, and time |
+//! | [`queue`], [`group`], [`parcel`], [`dead_letter`], [`postponed`], [`coordinator`] | queues, those that shared subscriptions are, what is in them, what dies in them, and time |
 //! | [`archive`], [`pending`], [`written`], [`retained`] | what is on the disk, who waits for it, how a message is written, and what addresses retain |
-//! | [`gate`], [`brake`] | who is held, and by what |
+//! | [`gate`], [`brake`], [`budget`] | who is held, and by what; what queues have in memory together |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
 //! | [`register`] | what is declared, on the disk |
 
@@ -34,6 +34,7 @@ mod archive;
 mod arguments;
 mod body;
 mod brake;
+mod budget;
 mod commit;
 mod connection;
 mod consumers;
@@ -44,6 +45,7 @@ mod embedded;
 mod exchange;
 mod fetches;
 mod gate;
+mod group;
 mod headers;
 mod house;
 mod inbox;
@@ -56,6 +58,7 @@ mod outlet;
 mod parcel;
 mod pending;
 mod plan;
+mod postponed;
 mod publisher;
 mod queue;
 mod register;
@@ -73,6 +76,7 @@ mod working;
 mod written;
 
 pub use archive::of_log;
+pub use budget::Budget;
 pub use embedded::{BindingWatch, CAPABILITIES, DURABLE, Embedded, QueueDepth};
 pub use linkspan_queues::log::SyncMode;
 pub use open_error::OpenError;

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use linkspan_contract::{Millis, WireForm};
 use linkspan_queues::log::SyncMode;
+
+use crate::budget::Budget;
 
 /// How much may wait in memory, and when publishers are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct OnDisk {
     pub segment_size: u64,
     /// The forms of messages: those of all that may ever have been published here.
     pub forms: Vec<&'static dyn WireForm>,
+    /// What its queues may have in memory, with those of the other back ends that have the same.
+    pub budget: Arc<Budget>,
 }
 
 impl PartialEq for OnDisk {

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use linkspan_contract::{Outcome, Receipt, ReceiptSink, Refused};
 use linkspan_queues::log::{LogError, Lsn, Watch};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::dead_letter::DeadLetters;
-use crate::outlet::Touched;
+use crate::postponed::Postponed;
 use crate::queue::Queue;
 use crate::vhost::Vhost;
 
@@ -32,10 +33,10 @@ struct State {
     /// By the places that are waited for.
     line: VecDeque<(Lsn, Waits)>,
     publishers: Vec<Waker>,
-    /// Queues that have something to write.
-    stuck: Vec<Weak<Queue>>,
+    /// Queues that have something to write, by their addresses.
+    stuck: HashMap<usize, Weak<Queue>, RandomState>,
     /// Dead letters that cannot be written down where they go.
-    letters: Vec<(Weak<Vhost>, DeadLetters)>,
+    letters: Vec<(Weak<Vhost>, Postponed)>,
     why: Option<Arc<str>>,
 }
 
@@ -143,19 +144,20 @@ impl Pending {
 
     pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
         let mut state = self.state.lock();
-        let is_it = |other: &Weak<Queue>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(queue));
-        if !state.stuck.iter().any(is_it) {
-            state.stuck.push(Arc::downgrade(queue));
-        }
+        state.stuck.entry(Arc::as_ptr(queue).addr()).or_insert_with(|| Arc::downgrade(queue));
     }
 
-    /// Keeps dead letters until the disk takes writes; gives them back when it does by now.
-    pub(crate) fn hold(&self, vhost: &Arc<Vhost>, letters: DeadLetters) -> Option<DeadLetters> {
+    /// Keeps in mind which dead letters wait until the disk takes writes; gives them back when it does by now.
+    pub(crate) fn postpone(&self, vhost: &Arc<Vhost>, letters: Postponed) -> Option<Postponed> {
         let mut state = self.state.lock();
         if !self.is_failed() {
             return Some(letters);
         }
-        state.letters.push((Arc::downgrade(vhost), letters));
+        let is_it = |(other, _): &&mut (Weak<Vhost>, _)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(vhost));
+        match state.letters.iter_mut().find(is_it) {
+            Some((_, others)) => others.join(letters),
+            None => state.letters.push((Arc::downgrade(vhost), letters)),
+        }
         None
     }
 
@@ -228,16 +230,14 @@ impl Watch for Pending {
             self.failed.store(false, Ordering::SeqCst);
             (std::mem::take(&mut state.stuck), std::mem::take(&mut state.letters))
         };
-        for queue in stuck.iter().filter_map(Weak::upgrade) {
+        for queue in stuck.values().filter_map(Weak::upgrade) {
             queue.write_again();
         }
-        let mut touched = Touched::default();
         for (vhost, letters) in letters {
             if let Some(vhost) = vhost.upgrade() {
-                letters.bury(&vhost, vhost.house.now(), &mut touched);
+                vhost.house.coordinator.bury(&vhost, letters, vhost.house.now());
             }
         }
-        touched.flush();
     }
 
     fn trouble(&self, what: &LogError) {

@@ -3,7 +3,9 @@
 mod fill;
 mod hand_out;
 mod locked;
+mod members;
 mod membership;
+mod memory;
 mod record;
 mod remains;
 mod said;
@@ -19,10 +21,11 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::{Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey};
 use linkspan_queues::log::Lsn;
-use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine, Window};
+use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::{Overflow, Owned, QueueArguments};
+use crate::budget::Budget;
 use crate::coordinator::Place;
 use crate::dead_letter::{DeadLetters, Grave};
 use crate::gate::{Gate, Marks};
@@ -38,6 +41,7 @@ pub(crate) use locked::Locked;
 pub(crate) use remains::Remains;
 pub(crate) use said::Said;
 
+use memory::widest;
 use record::Record;
 
 /// What a queue was declared with, beside its limits.
@@ -48,7 +52,7 @@ pub(crate) struct QueueTraits {
     pub(crate) owner: Option<u64>,
     pub(crate) auto_delete: bool,
     pub(crate) declared: Owned,
-    /// What it is called on the disk; none: nothing of it is there.
+    /// What it is called on the disk; none: nothing of it is there. A shared subscription has one from the beginning.
     pub(crate) number: Option<u64>,
     /// The shared subscription that it is, by group and filter.
     pub(crate) group: Option<(Box<str>, Box<str>)>,
@@ -61,6 +65,8 @@ pub(crate) struct Queue {
     traits: QueueTraits,
     grave: Option<Grave>,
     pub(crate) gate: Gate,
+    /// Of what its window in memory is a part, where a log keeps the rest.
+    budget: Option<Arc<Budget>>,
     state: Mutex<State>,
 }
 
@@ -73,6 +79,8 @@ struct State {
     seats: HashMap<ConsumerId, Seat, RandomState>,
     /// Consumers whose sinks are above their marks.
     congested: usize,
+    /// Bytes in memory that the budget was last told of.
+    told: u64,
     /// Something was given out since the gate was last told.
     moved: bool,
     /// Where the coordinator will look at this queue.
@@ -84,6 +92,8 @@ struct State {
     counts: Counts,
     /// Of a session's queue: what came by these is nobody's any more.
     ended_subscriptions: BTreeSet<u32>,
+    /// Of a shared subscription's: the sessions by which it outlives the process.
+    members: BTreeSet<Arc<str>>,
     ended: bool,
 }
 
@@ -97,15 +107,6 @@ struct Seat {
     /// Its list of assignments while things are handed out.
     list: u32,
 }
-
-/// What a message costs beside its bytes while it is ready.
-const OVERHEAD: u64 = 112;
-
-/// What of a queue's ready messages is in memory where a log keeps the rest.
-const WINDOW: Window = Window { messages: 64 << 10, bytes: 16 << 20 };
-
-/// The same of a session's queue.
-const INBOX_WINDOW: Window = Window { messages: 1 << 10, bytes: 256 << 10 };
 
 impl Queue {
     pub(crate) fn new(
@@ -138,21 +139,25 @@ impl Queue {
             single_active: arguments.single_active,
             expires: arguments.expires,
             ack_timeout: None,
-            // A session that is away, and there may be many, holds little.
-            window: archive.map(|_| if is_inbox { INBOX_WINDOW } else { WINDOW }),
+            window: archive.map(|archive| archive.budget.window(widest(is_inbox))),
         };
         let mut engine = Engine::with_journal(
             now,
             limits,
-            archive.map_or_else(Record::default, |archive| Record::new(archive, traits.number)),
+            archive
+                .map_or_else(Record::default, |archive| Record::new(archive, traits.number, traits.durable)),
         );
         record::remember(&mut engine);
-        let ended_subscriptions = engine.journal_mut().desk().map(|desk| desk.ended()).unwrap_or_default();
+        let is_group = traits.group.is_some();
+        let desk = engine.journal_mut().desk();
+        let ended_subscriptions = desk.as_ref().filter(|_| is_inbox).map(|desk| desk.ended());
+        let members = desk.filter(|_| is_group).map(|desk| desk.members());
+        let (ended_subscriptions, members) =
+            (ended_subscriptions.unwrap_or_default(), members.unwrap_or_default());
         let grave = arguments
             .dead_letter_exchange
             .as_ref()
             .map(|exchange| Grave { exchange: exchange.clone(), key: arguments.dead_letter_key.clone() });
-        let is_group = traits.group.is_some();
         Arc::new(Self {
             name,
             vhost: Arc::downgrade(vhost),
@@ -163,12 +168,14 @@ impl Queue {
                 longest: options.slow_after / 4,
                 slow_after: options.slow_after,
             }),
+            budget: archive.map(|archive| Arc::clone(&archive.budget)),
             state: Mutex::new(State {
                 engine,
                 written: 0,
                 held: 0,
                 seats: HashMap::default(),
                 congested: 0,
+                told: 0,
                 moved: false,
                 scheduled: None,
                 is_group,
@@ -179,6 +186,7 @@ impl Queue {
                     None => Counts::All,
                 },
                 ended_subscriptions,
+                members,
                 ended: false,
             }),
         })
@@ -296,6 +304,7 @@ impl Queue {
         state.write(self);
         self.gate.progress(now);
         self.gate.level(0);
+        self.tell(&mut state, 0);
         purged
     }
 
@@ -342,9 +351,14 @@ impl Queue {
         if std::mem::take(&mut state.moved) {
             self.gate.progress(now);
         }
+        let again = self.fit(state);
         state.write(self);
-        let (messages, bytes) = state.engine.in_memory();
-        self.gate.level(bytes.saturating_add(messages.saturating_mul(OVERHEAD)));
+        let bytes = state.in_memory();
+        self.gate.level(bytes);
+        self.tell(state, bytes);
+        if again {
+            self.let_go();
+        }
         self.schedule(state);
         if state.engine.has_effects() { Said::of(&mut state.engine) } else { Said::default() }
     }

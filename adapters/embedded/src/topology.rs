@@ -105,7 +105,8 @@ impl Topology {
             }
     }
 
-    fn forget_kept(&mut self, what: Gone) {
+    /// Something that is kept is not to be any more.
+    pub(crate) fn forget_kept(&mut self, what: Gone) {
         if let Some(gone) = &mut self.gone {
             gone.push(what);
         }
@@ -135,23 +136,16 @@ impl Topology {
         self.queues.insert(queue.name.clone(), Declared { queue, bound: Vec::new() });
     }
 
-    /// The queue that the members of a shared subscription share; made by the first.
-    pub(crate) fn group(
-        &mut self,
-        group: &str,
-        filter: &str,
-        make: impl FnOnce() -> Arc<Queue>,
-    ) -> Arc<Queue> {
-        let place = (Box::from(group), Box::from(filter));
-        if let Some(queue) = self.groups.get(&place) {
-            return Arc::clone(queue);
-        }
-        let queue = make();
-        self.groups.insert(place, Arc::clone(&queue));
+    /// The queue that the members of a shared subscription share.
+    pub(crate) fn group(&self, group: &str, filter: &str) -> Option<&Arc<Queue>> {
+        self.groups.get(&(Box::from(group), Box::from(filter)))
+    }
+
+    pub(crate) fn add_group(&mut self, group: &str, filter: &str, queue: &Arc<Queue>) {
+        self.groups.insert((group.into(), filter.into()), Arc::clone(queue));
         if let Some(space) = self.exchanges.get_mut(ADDRESS_SPACE) {
-            space.subscribe(&Pattern::from_filter(filter), End::Queue(Arc::clone(&queue)));
+            space.subscribe(&Pattern::from_filter(filter), End::Queue(Arc::clone(queue)));
         }
-        queue
     }
 
     pub(crate) fn inbox(&self, name: &str) -> Option<&Arc<Queue>> {
@@ -178,6 +172,9 @@ impl Topology {
         let place = (Box::from(group), Box::from(filter));
         if self.groups.get(&place).is_some_and(|current| Arc::ptr_eq(current, queue)) {
             self.groups.remove(&place);
+            if queue.is_kept() {
+                self.forget_kept(Gone::Queue(Arc::clone(&queue.name)));
+            }
             if let Some(space) = self.exchanges.get_mut(ADDRESS_SPACE) {
                 space.unsubscribe(&Pattern::from_filter(filter), &End::Queue(Arc::clone(queue)));
             }

@@ -98,6 +98,7 @@ mod on_disk {
                 sync: SyncMode::Group,
                 segment_size: 1 << 20,
                 forms: vec![&NEUTRAL],
+                budget: Arc::default(),
             };
             let options = EmbeddedOptions::default();
             let inner =

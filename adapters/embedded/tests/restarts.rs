@@ -35,6 +35,7 @@ impl Kept {
             sync: SyncMode::Group,
             segment_size: 1 << 20,
             forms: vec![&NEUTRAL],
+            budget: Arc::default(),
         };
         Embedded::durable("local", EmbeddedOptions::default(), Arc::new(SystemClock), &on_disk)
     }

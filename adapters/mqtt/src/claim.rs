@@ -28,7 +28,7 @@ impl Ears {
         self.closed.store(true, Ordering::Release);
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 }
@@ -61,7 +61,7 @@ impl Joint {
     }
 
     /// One of them is through; tells what became of all when it was the last.
-    fn through(&self, outcome: Outcome) -> Option<Outcome> {
+    pub(crate) fn through(&self, outcome: Outcome) -> Option<Outcome> {
         let rank = |outcome: &Outcome| match outcome {
             Outcome::Failed(_) => 3,
             Outcome::Refused(_) => 2,

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use linkspan_contract::{BackendError, Client, Connection, DeliverySink, Lane, LaneEvents, ReceiptSink};
 
 use crate::claim::Ears;
+use crate::here::Here;
 use crate::house::House;
 use crate::lane::MqttLane;
 use crate::publisher::Publisher;
@@ -35,10 +36,11 @@ impl Connection for MqttConnection {
         receipts: Arc<dyn ReceiptSink>,
         events: Arc<dyn LaneEvents>,
     ) -> Result<Box<dyn Lane>, BackendError> {
-        let inner = self.inner.lane(Arc::clone(&receipts), Arc::clone(&events)).await?;
-        let ears = Ears::new(receipts, events);
+        let ears = Ears::new(receipts, Arc::clone(&events));
+        let here = Here::new(Arc::clone(&ears));
+        let inner = self.inner.lane(Arc::clone(&here) as _, events).await?;
         let house = Arc::clone(&self.house);
-        let publisher = Publisher::shared(Arc::clone(&house), &self.client, Arc::clone(&ears));
+        let publisher = Publisher::shared(Arc::clone(&house), &self.client, Arc::clone(&ears), here);
         Ok(Box::new(MqttLane::new(house, &self.client, inner, ears, publisher, None)))
     }
 

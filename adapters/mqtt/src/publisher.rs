@@ -10,6 +10,7 @@ use linkspan_contract::{
 use slab::Slab;
 
 use crate::claim::{Claim, Ears, Joint, Words};
+use crate::here::Here;
 use crate::house::House;
 use crate::target::Target;
 use crate::translate;
@@ -22,6 +23,10 @@ pub(crate) struct Publisher {
     vhost: Arc<str>,
     session: Arc<Session>,
     ears: Arc<Ears>,
+    /// Hears the engine's lane,
+    below: Arc<Here>,
+    /// whose next number this is.
+    next_below: Seq,
     /// Says who published, at the broker, when many publish there as one; with a number behind it, so that no two messages
     /// are the same.
     origin: Option<String>,
@@ -47,17 +52,25 @@ struct Progress {
 
 impl Publisher {
     /// One that publishes by a session that others use too.
-    pub(crate) fn shared(house: Arc<House>, client: &Client, ears: Arc<Ears>) -> Self {
+    pub(crate) fn shared(house: Arc<House>, client: &Client, ears: Arc<Ears>, below: Arc<Here>) -> Self {
         let count = house.publishers.len().max(1) as u64;
         let at = usize::try_from(client.number % count).unwrap_or_default();
         let session = Arc::clone(house.publishers.get(at).unwrap_or(&house.subscriber));
         let origin = format!("{}/{}/{:x}", house.options.instance, client.number, house.number());
-        Self { origin: Some(origin), ..Self::by(session, house, client, ears) }
+        Self { origin: Some(origin), ..Self::by(session, house, client, ears, below) }
     }
 
     /// One that publishes by the client's own session.
-    pub(crate) fn by(session: Arc<Session>, house: Arc<House>, client: &Client, ears: Arc<Ears>) -> Self {
+    pub(crate) fn by(
+        session: Arc<Session>,
+        house: Arc<House>,
+        client: &Client,
+        ears: Arc<Ears>,
+        below: Arc<Here>,
+    ) -> Self {
         Self {
+            below,
+            next_below: 0,
             session,
             vhost: Arc::clone(&client.vhost),
             origin: None,
@@ -170,12 +183,25 @@ impl Publisher {
             self.here.push(Message { target: *target, ..*message });
         }
         let here = std::mem::take(&mut self.here);
+        let (theirs, wants) = (self.next_below, |message: &Message| message.flags.has(Flags::RECEIPT));
+        let wanting = here.iter().filter(|message| wants(message)).count();
+        self.below.note(theirs, u32::try_from(wanting).unwrap_or(u32::MAX), self.next);
         let published = inner.publish(&Batch { messages: &here, ..*batch });
+        self.below.known(theirs, published.wanting, published.done);
+        self.next_below = theirs.saturating_add(published.wanting.into());
+        let mut done = published.done;
         progress.published.congested |= published.congested;
         let mut exceptions = published.exceptions.into_iter().peekable();
         for (place, message) in (0..published.taken).zip(&here) {
             let exception =
                 exceptions.next_if(|(exception, _)| *exception == place).map(|(_, outcome)| outcome);
+            // The engine says when what it had to write down is safe; what goes back does so at once.
+            if wants(message) && done == 0 {
+                self.answer(from + place, message, None, progress);
+                progress.published.exceptions.extend(exception.map(|outcome| (from + place, outcome)));
+                continue;
+            }
+            done -= u32::from(wants(message));
             self.answer(from + place, message, Some(exception.unwrap_or(Outcome::Accepted)), progress);
         }
         // The one that could not even be looked at.
@@ -199,15 +225,33 @@ impl Publisher {
         let mut works = false;
         let mut kept = false;
         let mut refusal = None;
+        // What feeds a queue is brought by the broker: it must not be there twice.
+        let is_fed = |queue: &Arc<str>| self.house.feeds.of(&self.vhost, Arc::clone(queue)).is_some();
+        let mut copies = Vec::new();
         for (queue, target) in queues {
-            if self.house.feeds.of(&self.vhost, Arc::clone(queue)).is_some() {
-                // The broker brings it: it must not be there twice.
+            if is_fed(queue) {
                 works = true;
-                continue;
+            } else {
+                copies.push(*target);
             }
+        }
+        let parts = topics.len().saturating_add(copies.len());
+        let joint = (parts > 1).then(|| Joint::of(parts));
+        // The number that its receipt is going to have.
+        let seq = message.flags.has(Flags::RECEIPT).then_some(self.next);
+        // As many of its parts are through already.
+        let mut through = 0;
+        for target in copies {
             let flags = message.flags.without(Flags::MANDATORY) | Flags::RECEIPT;
-            let one = [Message { target: *target, flags, ..*message }];
+            let one = [Message { target, flags, ..*message }];
+            let theirs = self.next_below;
+            if let Some(joint) = &joint {
+                self.below.note_copy(theirs, joint, seq);
+            }
             let published = inner.publish(&Batch { messages: &one, ..*batch });
+            self.below.known(theirs, published.wanting, published.done);
+            self.next_below = theirs.saturating_add(published.wanting.into());
+            through += usize::from(published.wanting == published.done);
             progress.published.congested |= published.congested;
             match published.exceptions.into_iter().next() {
                 Some((_, Outcome::Refused(why) | Outcome::Failed(why))) => refusal = Some(why),
@@ -238,7 +282,10 @@ impl Publisher {
         };
         let seq = self.answer(at, message, None, progress);
         let returns = message.flags.has(Flags::MANDATORY).then(|| batch.keep(at..at + 1).kept(0)).flatten();
-        let joint = (messages.len() > 1).then(|| Joint::of(messages.len()));
+        if let Some(joint) = &joint {
+            // The last of them is at the broker.
+            (0..through).for_each(|_| drop(joint.through(Outcome::Unroutable)));
+        }
         self.outgoing.extend(messages.into_iter().map(|outgoing| {
             let claim = Claim {
                 ears: Arc::clone(&self.ears),

@@ -45,6 +45,13 @@ impl<B> Delayed<B> {
         self.heap.len()
     }
 
+    /// Changes all of them, but for their positions; and tells when each one's time comes.
+    pub(crate) fn each(&mut self, mut each: impl FnMut(&mut Queued<B>, Millis)) {
+        let mut all = std::mem::take(&mut self.heap).into_vec();
+        all.iter_mut().for_each(|Reverse(waiting)| each(&mut waiting.message, waiting.until));
+        self.heap = all.into();
+    }
+
     /// All of them, in the order of their positions.
     pub(crate) fn drain(&mut self) -> Vec<Queued<B>> {
         let mut all: Vec<_> = self.heap.drain().map(|Reverse(waiting)| waiting.message).collect();

@@ -329,7 +329,6 @@ impl Log {
         let coordinator = self.coordinator.lock().take();
         if let Some(coordinator) = coordinator {
             coordinator.join();
-            self.shared.store.release();
         }
     }
 }

@@ -45,6 +45,14 @@ impl Outside {
         self.add_many(level, position, 1, size);
     }
 
+    /// The first message of its level.
+    pub(crate) fn add_first(&mut self, level: u8, position: Position, size: u64) {
+        self.add_many(level, position, 1, size);
+        if let Some(level) = self.levels.get_mut(usize::from(level)) {
+            level.from = position;
+        }
+    }
+
     /// So many, from a position on, behind all others of their level.
     pub(crate) fn add_many(&mut self, level: u8, from: Position, len: u64, bytes: u64) {
         let at = usize::from(level);

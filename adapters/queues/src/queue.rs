@@ -28,6 +28,9 @@ use crate::rotation::Rotation;
 pub use paging::Absent;
 pub use settle::Tally;
 
+/// How long a message that must not wait waits while nothing is given out.
+const WHILE_HELD: Millis = 1000;
+
 /// A queue of messages with handles `B`. See the [crate] for how it is driven.
 #[derive(Debug)]
 pub struct Queue<B: Clone, J: Journal<B> = NoJournal> {
@@ -46,6 +49,8 @@ pub struct Queue<B: Clone, J: Journal<B> = NoJournal> {
     arrivals: u64,
     next: Position,
     unsettled: u64,
+    /// Nothing is given out.
+    held: bool,
     /// Nothing is due before this.
     wake: Millis,
     /// Since when nobody uses it; nothing when somebody does, or when that was told.
@@ -79,6 +84,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             arrivals: 0,
             next: 0,
             unsettled: 0,
+            held: false,
             wake: NEVER,
             idle: None,
             effects: Vec::new(),
@@ -130,6 +136,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         out: &mut Vec<Assignment<B>>,
     ) -> Pushed {
         self.dispatch(now, out);
+        let mut message = message;
+        if self.held && at_once && !self.rotation.is_empty() {
+            // It waits for no consumer, only for what the queue is held for: that is over soon.
+            message.deadline = now.saturating_add(WHILE_HELD);
+            self.accept(message);
+            return Pushed::Queued;
+        }
         let refused = self.limits.overflow != Overflow::DropHead && self.exceeds(1, message.size);
         if !refused && !at_once {
             self.accept(message);
@@ -224,6 +237,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// Makes a message ready at `not_before`.
     fn stand_by(&mut self, now: Millis, message: Queued<B>, not_before: Millis) {
         if not_before > now {
+            self.ready.pass_by(message.priority, message.position);
             self.delayed.put(message, not_before);
             self.wake = self.wake.min(not_before);
         } else {
@@ -248,6 +262,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.journal.gone(priority, range, Gone::Purged);
         }
         purged + self.purge_outside()
+    }
+
+    /// Gives nothing out to anybody, until it is told that it may: what is in it is not safe yet.
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// What is to be carried out, in the order in which it happened.
@@ -283,7 +302,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// How many of the messages that are ready are in memory, and their bytes.
     pub const fn in_memory(&self) -> (u64, u64) {
-        (self.ready.len(), self.ready.bytes())
+        (self.ready.len(), self.ready.held())
     }
 
     /// Messages of one priority that are ready.

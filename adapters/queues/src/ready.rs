@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use smallvec::SmallVec;
 
-use crate::offer::Queued;
+use crate::offer::{Position, Queued};
 
 /// An empty list keeps this much room, what it had beyond goes back.
 pub(crate) const ROOM_KEPT: usize = 1024;
@@ -27,6 +27,8 @@ struct Level<B> {
     line: VecDeque<Queued<B>>,
     /// What came back between those.
     between: BinaryHeap<Between<B>>,
+    /// Above every position that was taken from here, or passed it by: what may come back stands below.
+    passed: Position,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,8 @@ impl Occupied {
 impl<B> Ready<B> {
     /// Levels `0..=max_priority`.
     pub(crate) fn new(max_priority: u8) -> Self {
-        let levels = (0..=max_priority).map(|_| Level { line: VecDeque::new(), between: BinaryHeap::new() });
+        let level = |_| Level { line: VecDeque::new(), between: BinaryHeap::new(), passed: 0 };
+        let levels = (0..=max_priority).map(level);
         Self { levels: levels.collect(), occupied: Occupied::default(), len: 0, bytes: 0, held: 0 }
     }
 
@@ -146,6 +149,40 @@ impl<B> Ready<B> {
         Some(message)
     }
 
+    /// A message of a level is in memory without having been here.
+    pub(crate) fn pass_by(&mut self, priority: u8, position: Position) {
+        if let Some(level) = self.levels.get_mut(usize::from(priority)) {
+            level.passed = level.passed.max(position.saturating_add(1));
+        }
+    }
+
+    /// The last of the level `at`, when it is not the only one and nothing of the level that is in memory, here or
+    /// elsewhere, stands behind it.
+    pub(crate) fn tail_of(&mut self, at: usize) -> Option<&mut Queued<B>> {
+        let level = self.levels.get_mut(at)?;
+        level.straighten();
+        let passed = level.passed;
+        let is_alone = level.line.len() < 2;
+        level.line.back_mut().filter(|last| !is_alone && last.position >= passed)
+    }
+
+    /// Takes it.
+    pub(crate) fn pop_tail_of(&mut self, at: usize) -> Option<Queued<B>> {
+        let level = self.levels.get_mut(at)?;
+        let message = level.line.pop_back()?;
+        level.shrink();
+        self.took(&message);
+        Some(message)
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn each(&mut self, mut each: impl FnMut(&mut Queued<B>)) {
+        for level in &mut self.levels {
+            level.straighten();
+            level.line.iter_mut().for_each(&mut each);
+        }
+    }
+
     /// The highest level that holds something.
     #[inline]
     pub(crate) fn highest(&self) -> Option<usize> {
@@ -193,16 +230,28 @@ impl<B> Level<B> {
 
     #[inline]
     fn pop(&mut self) -> Option<Queued<B>> {
-        match (self.line.front(), self.between.peek()) {
+        let message = match (self.line.front(), self.between.peek()) {
             (Some(line), Some(Between(between))) if between.position > line.position => self.line.pop_front(),
             (_, Some(_)) => self.between.pop().map(|Between(message)| message),
             (_, None) => self.line.pop_front(),
-        }
+        }?;
+        self.passed = self.passed.max(message.position.saturating_add(1));
+        Some(message)
     }
 
+    /// Puts all into the line.
+    fn straighten(&mut self) {
+        if self.between.is_empty() {
+            return;
+        }
+        self.line.extend(self.between.drain().map(|Between(message)| message));
+        self.line.make_contiguous().sort_unstable_by_key(|message| message.position);
+    }
+
+    /// Gives room back that is not needed by far.
     fn shrink(&mut self) {
-        if self.line.capacity() > ROOM_KEPT {
-            self.line.shrink_to(ROOM_KEPT);
+        if self.line.capacity() > ROOM_KEPT && self.line.len() < self.line.capacity() / 4 {
+            self.line.shrink_to(ROOM_KEPT.max(self.line.len() * 2));
         }
         if self.between.capacity() > ROOM_KEPT {
             self.between.shrink_to(ROOM_KEPT);

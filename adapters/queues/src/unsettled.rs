@@ -205,6 +205,11 @@ impl<B> Unsettled<B> {
         }
     }
 
+    /// All of them, in order.
+    pub(crate) fn each(&mut self, each: impl FnMut(&mut Queued<B>)) {
+        self.slots.iter_mut().filter_map(|slot| slot.message.as_mut()).for_each(each);
+    }
+
     /// How many slots there are.
     #[cfg(test)]
     pub(crate) fn room(&self) -> usize {

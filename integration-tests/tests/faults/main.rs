@@ -13,5 +13,7 @@ mod damage;
 mod full_disk;
 mod kills;
 mod many_messages;
+mod many_queues;
 mod one_directory;
+mod shared_subscriptions;
 mod what_remains;

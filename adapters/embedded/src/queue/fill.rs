@@ -35,11 +35,17 @@ impl State {
             let journal = self.engine.journal_mut();
             match journal.write() {
                 Ok(lsn) => self.written = lsn.unwrap_or(self.written),
-                Err(NotTaken) => break,
+                // What it did not take stands behind what it has.
+                Err((NotTaken, lsn)) if journal.is_stuck() => self.written = lsn.unwrap_or(self.written),
+                Err(_) => break,
             }
             let mut window = WINDOW.take().unwrap_or_default();
-            any |= self.bring(absent, &mut window, now);
+            let brought = self.bring(absent, &mut window, now);
             WINDOW.set(Some(window));
+            any |= brought;
+            if !brought && self.engine.journal().is_stuck() {
+                break;
+            }
         }
         any
     }
@@ -49,8 +55,12 @@ impl State {
         let Some(desk) = self.engine.journal_mut().desk() else { return false };
         let (archive, found_below) = (Arc::clone(&desk.archive), desk.found_below);
         let number = desk.diary.number().saturating_add(priority.into());
-        // Who has no consumer needs no more than what may expire next.
+        // Who has no consumer needs no more than what may expire next; and what is beyond the window would go at once.
         let (messages, bytes) = if self.seats.is_empty() { (FEW, BYTES_OF_FEW) } else { (MESSAGES, BYTES) };
+        let window_of_now = self.engine.limits().window;
+        let (messages, bytes) = window_of_now.map_or((messages, bytes), |window| {
+            (messages.min(usize::try_from(window.messages).unwrap_or(messages)), bytes.min(window.bytes))
+        });
         archive.read(number, from, messages, bytes, window);
         let (mut brought, mut passed) = (false, false);
         written::read(window, &archive, |found| {
@@ -74,7 +84,8 @@ impl State {
                 }
             }
         });
-        if !passed {
+        // What is not there may wait for the disk.
+        if !passed && !self.engine.journal().is_stuck() {
             let missed = self.engine.miss_all(priority);
             tracing::error!(queue = number, missed, "messages that the log counted are not in it");
         }

@@ -21,13 +21,11 @@ pub(crate) struct Locked<'q> {
     state: MutexGuard<'q, State>,
     /// Given out by the engine, and not yet to the sinks.
     assignments: Vec<Assignment<Parcel>>,
-    /// Something had to be written down, and could not be.
-    unwritable: bool,
 }
 
 impl Queue {
     pub(crate) fn lock(self: &Arc<Self>) -> Locked<'_> {
-        Locked { queue: self, state: self.state.lock(), assignments: Vec::new(), unwritable: false }
+        Locked { queue: self, state: self.state.lock(), assignments: Vec::new() }
     }
 }
 
@@ -41,7 +39,9 @@ impl<'q> Locked<'q> {
         durable: bool,
         now: Millis,
     ) -> Result<(), Refused> {
-        if messages > 0 && !self.state.engine.journal().takes(durable, false) {
+        // What waits for the disk from before goes first: some of it may be settled now.
+        let writes = self.state.write(self.queue) || !self.state.engine.journal().is_stuck();
+        if !writes || messages > 0 && !self.state.engine.journal().takes(durable, false) {
             return Err(self.state.unwritable());
         }
         let bytes = if self.state.counts == Counts::Body { bodies } else { bytes };
@@ -57,16 +57,33 @@ impl<'q> Locked<'q> {
         Err(Refused::Full(format!("queue '{name}' has no room for all that the transaction publishes to it")))
     }
 
-    /// Refuses when something that it was given could not be written down.
-    pub(crate) fn check_written(&mut self) -> Result<(), Refused> {
-        if self.unwritable { Err(self.state.unwritable()) } else { Ok(()) }
+    /// From now on it takes what it is given, though the disk may refuse it meanwhile, and gives nothing out when what it is
+    /// given has to be safe first.
+    pub(crate) fn begin(&mut self, has_to_be_safe: bool) {
+        let engine = &mut self.state.engine;
+        engine.journal_mut().make_certain(true);
+        if has_to_be_safe {
+            engine.hold(true);
+        }
     }
 
-    /// Nothing is given out before everything up to `lsn` is safe.
-    pub(crate) fn hold(&mut self, lsn: Lsn, archive: &Archive) {
-        if archive.release_when_safe(lsn, self.queue) {
+    /// It was given everything, and nothing is given out before everything up to `lsn` is safe.
+    pub(crate) fn end(&mut self, lsn: Option<(Lsn, &Archive)>) {
+        self.state.engine.journal_mut().make_certain(false);
+        if let Some((lsn, archive)) = lsn
+            && archive.release_when_safe(lsn, self.queue)
+        {
             self.state.held = lsn;
         }
+        let held = self.state.held > 0;
+        self.state.engine.hold(held);
+    }
+
+    /// The log did not take what it and others were given: it waits.
+    pub(crate) fn wait_with(&mut self, refused: &mut Commit) {
+        let journal = self.state.engine.journal_mut();
+        journal.wait_with(refused);
+        journal.ask_again(self.queue);
     }
 
     /// What is to be written.
@@ -88,8 +105,8 @@ impl<'q> Locked<'q> {
                 self.state.overrun(via);
             }
             Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
-            // It could when the transaction began.
-            Pushed::Unwritable => self.unwritable = true,
+            // That was asked before all began.
+            Pushed::Unwritable => dropped("unwritable", 1),
         }
     }
 

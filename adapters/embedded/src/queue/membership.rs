@@ -173,9 +173,9 @@ impl Queue {
         self.state.lock().engine.knows(lane)
     }
 
-    /// True when nobody consumes: it may be removed. The caller holds the topology.
+    /// True when nobody consumes, nor is going to who is away: it may be removed. The caller holds the topology.
     pub(crate) fn is_left(&self) -> bool {
         let state = self.state.lock();
-        !state.ended && state.engine.consumers() == 0
+        !state.ended && state.engine.consumers() == 0 && state.members.is_empty()
     }
 }

@@ -26,11 +26,37 @@ pub(crate) struct Desk {
     pub(crate) diary: Diary<Written>,
     /// The queue outlives the process.
     durable: bool,
+    /// What the log has refused, for it had no room: written before anything else that needs some.
+    stuck: Commit,
+    /// It is certain that all that comes is written, sooner or later: asked before.
+    certain: bool,
     /// Messages that stood before it when the queue was found in the log are there only if they are durable.
     pub(crate) found_below: Position,
 }
 
 impl Desk {
+    /// From now on the queue outlives the process; true when it did before.
+    pub(crate) const fn keep(&mut self) -> bool {
+        std::mem::replace(&mut self.durable, true)
+    }
+
+    /// Sessions that share a shared subscription's queue.
+    pub(crate) fn members(&self) -> BTreeSet<Arc<str>> {
+        let keys = self.archive.keys(self.diary.number());
+        keys.iter().filter_map(|key| Some(std::str::from_utf8(key).ok()?.into())).collect()
+    }
+
+    /// One more.
+    pub(crate) fn note_member(&mut self, member: &str) {
+        // Shorter than what a record may have, as all identifiers are.
+        let _ = self.diary.commit.put(self.diary.number(), member.as_bytes(), &[]);
+    }
+
+    /// One less.
+    pub(crate) fn forget_member(&mut self, member: &str) {
+        let _ = self.diary.commit.delete(self.diary.number(), member.as_bytes());
+    }
+
     /// Subscriptions of a session's queue that have ended while messages of theirs were in it.
     pub(crate) fn ended(&self) -> BTreeSet<u32> {
         let numbers = self.archive.keys(self.diary.number());
@@ -45,6 +71,32 @@ impl Desk {
 }
 
 impl Desk {
+    /// As [`Record::write`].
+    fn write(&mut self) -> Result<Option<Lsn>, (NotTaken, Option<Lsn>)> {
+        let Self { archive, diary, stuck, .. } = self;
+        if let Some(why) = diary.refused.take() {
+            tracing::error!(%why, "a message could not be written down");
+        }
+        let mut written = None;
+        if !stuck.is_empty() {
+            written = archive.write(stuck).ok();
+        }
+        if stuck.is_empty() {
+            match archive.write(&mut diary.commit) {
+                Ok(lsn) => return Ok(Some(lsn)),
+                Err(NotTaken) if diary.commit.is_empty() => return Err((NotTaken, None)),
+                Err(NotTaken) => {}
+            }
+        }
+        // What has gone makes room: said at once, and once more behind the rest, for some of that may be among it.
+        let mut frees = diary.commit.frees();
+        stuck.join(&mut diary.commit);
+        if !frees.is_empty() {
+            written = archive.write(&mut frees).ok().or(written);
+        }
+        Err((NotTaken, written))
+    }
+
     /// One that was noted has not ended.
     pub(crate) fn note_begun(&mut self, number: u32) {
         let _ = self.diary.commit.delete(self.diary.number(), &number.to_le_bytes());
@@ -52,13 +104,27 @@ impl Desk {
 }
 
 impl Record {
-    /// For the queue that the register knows by this number; without one it ends with the process.
-    pub(crate) fn new(archive: &Arc<Archive>, number: Option<u64>) -> Self {
+    /// For the queue that has this number, in the register when it is `durable`; without one it ends with the process.
+    pub(crate) fn new(archive: &Arc<Archive>, number: Option<u64>, durable: bool) -> Self {
         let first = number.map(|number| number.saturating_mul(LEVELS));
         let number_of_log = first.unwrap_or_else(|| archive.passing_number());
         let diary = Diary::new(number_of_log, Written::new(archive));
         let archive = Arc::clone(archive);
-        Self { desk: Some(Box::new(Desk { archive, diary, durable: number.is_some(), found_below: 0 })) }
+        Self {
+            desk: Some(Box::new(Desk {
+                archive,
+                diary,
+                durable: durable && number.is_some(),
+                stuck: Commit::new(),
+                certain: false,
+                found_below: 0,
+            })),
+        }
+    }
+
+    /// True when the queue outlives the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.desk.as_ref().is_some_and(|desk| desk.durable)
     }
 
     pub(crate) fn desk(&mut self) -> Option<&mut Desk> {
@@ -68,21 +134,34 @@ impl Record {
     /// Hands to the log what has gathered, and tells where it ends, when there was something. The queue's lock is held.
     ///
     /// # Errors
-    /// When the log does not take it: it stays, unless the log was closed.
+    /// When the log does not take all of it, with where that ends which it took: what makes room. The rest stays, unless
+    /// the log was closed.
     #[inline]
-    pub(crate) fn write(&mut self) -> Result<Option<Lsn>, NotTaken> {
-        let Some(desk) = self.desk.as_mut().filter(|desk| !desk.diary.commit.is_empty()) else {
-            return Ok(None);
-        };
-        if let Some(why) = desk.diary.refused.take() {
-            tracing::error!(%why, "a message could not be written down");
+    pub(crate) fn write(&mut self) -> Result<Option<Lsn>, (NotTaken, Option<Lsn>)> {
+        match self.desk.as_mut().filter(|desk| !desk.diary.commit.is_empty() || !desk.stuck.is_empty()) {
+            Some(desk) => desk.write(),
+            None => Ok(None),
         }
-        desk.archive.write(&mut desk.diary.commit).map(Some)
     }
 
-    /// True when something has gathered that the log did not take.
+    /// True when the log did not take something, which waits for it.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.desk.as_ref().is_some_and(|desk| !desk.diary.commit.is_empty())
+        self.desk.as_ref().is_some_and(|desk| !desk.stuck.is_empty())
+    }
+
+    /// Whether what comes is to be taken though it may have to wait for the disk: one commit with others', for all of which
+    /// there was room.
+    pub(crate) fn make_certain(&mut self, certain: bool) {
+        if let Some(desk) = &mut self.desk {
+            desk.certain = certain;
+        }
+    }
+
+    /// Takes over what the log did not take of a commit with others.
+    pub(crate) fn wait_with(&mut self, refused: &mut Commit) {
+        if let Some(desk) = &mut self.desk {
+            desk.stuck.join(refused);
+        }
     }
 
     /// Has the log ask again when it takes writes.
@@ -150,7 +229,7 @@ fn counted(archive: &Archive, found: &QueueState) -> (u64, u64) {
 impl Journal<Parcel> for Record {
     #[inline]
     fn takes(&self, durable: bool, paged: bool) -> bool {
-        let Some(desk) = &self.desk else { return true };
+        let Some(desk) = self.desk.as_ref().filter(|desk| !desk.certain) else { return true };
         !(paged || durable && desk.durable) || !desk.archive.is_failed()
     }
 

@@ -8,6 +8,13 @@ use super::{Queue, State};
 use crate::archive::NotTaken;
 
 impl Queue {
+    /// What its messages of a priority are called in the log; none when it has ended.
+    pub(crate) fn log_number(&self, priority: u8) -> Option<u64> {
+        let mut state = self.state.lock();
+        let desk = state.engine.journal_mut().desk()?;
+        Some(desk.diary.number().saturating_add(priority.into()))
+    }
+
     /// The disk takes writes again.
     pub(crate) fn write_again(self: &Arc<Self>) {
         let mut state = self.state.lock();
@@ -34,6 +41,7 @@ impl State {
             && desk.archive.is_settled(self.held)
         {
             self.held = 0;
+            self.engine.hold(false);
         }
         self.held > 0
     }
@@ -44,11 +52,13 @@ impl State {
         let journal = self.engine.journal_mut();
         match journal.write() {
             Ok(lsn) => self.written = lsn.unwrap_or(self.written),
-            Err(NotTaken) if journal.is_stuck() => {
-                journal.ask_again(queue);
+            Err((NotTaken, lsn)) => {
+                if journal.is_stuck() {
+                    journal.ask_again(queue);
+                }
+                self.written = lsn.unwrap_or(self.written);
                 return false;
             }
-            Err(NotTaken) => return false,
         }
         true
     }

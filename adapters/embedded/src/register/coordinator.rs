@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use redb::{Database, ReadableDatabase};
 
+use crate::archive::GROUPS;
 use crate::register::RegisterError;
 use crate::register::row::{Gone, Row};
 use crate::register::store::Store;
@@ -118,7 +119,9 @@ impl<S: Store> Writer<S> {
                         if tables.put(vhost, row)? {
                             put.push((Arc::clone(vhost), row.gone()));
                         }
-                        if let Row::Queue(queue) = row {
+                        if let Row::Queue(queue) = row
+                            && queue.number < GROUPS
+                        {
                             next = next.max(queue.number.saturating_add(1));
                         }
                     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use linkspan_contract::topology::Argument;
 use linkspan_contract::{ExchangeSpec, Refused};
 
+use crate::archive::GROUPS;
 use crate::arguments::{Owned, QueueArguments};
 use crate::declaration::new_exchange;
 use crate::embedded::BindingWatch;
@@ -40,6 +41,10 @@ impl Known {
             let vhost = Arc::new(vhost);
             restored.whole &= vhost.restore(rows);
             restored.vhosts.push(vhost);
+        }
+        // What is left out may be a session's.
+        if restored.whole {
+            restored.vhosts.iter().for_each(|vhost| vhost.tidy_groups());
         }
         restored
     }
@@ -82,6 +87,9 @@ impl Vhost {
         if name.starts_with(INBOX) {
             self.new_inbox(name, number);
             return Ok(());
+        }
+        if number >= GROUPS {
+            return self.restore_group(name, number);
         }
         let (read, _) = QueueArguments::read(&self.name, &name, &lent(&arguments))?;
         let traits = QueueTraits {

@@ -10,6 +10,7 @@ use redb::{
     WriteTransaction,
 };
 
+use crate::archive::GROUPS;
 use crate::arguments::Owned;
 use crate::register::RegisterError;
 use crate::register::known::Known;
@@ -91,7 +92,9 @@ pub(super) fn known(database: &Database) -> Result<(Known, u64), redb::Error> {
     for row in read.open_table(QUEUES)?.iter()? {
         let (key, row) = row?;
         let ((vhost, name), (number, flags, bytes)) = (key.value(), row.value());
-        next = next.max(number.saturating_add(1));
+        if number < GROUPS {
+            next = next.max(number.saturating_add(1));
+        }
         let row = arguments(bytes).map(|arguments| {
             let auto_delete = flags & AUTO_DELETE != 0;
             Row::Queue(QueueRow { name: name.into(), number, auto_delete, arguments })

@@ -16,6 +16,7 @@ use super::coordinator::{self, Opened};
 use super::farewell::{Farewell, LIFETIME, Left};
 use super::passage::Passage;
 use crate::claim::Ears;
+use crate::here::Here;
 use crate::house::House;
 use crate::lane::{MqttLane, Own};
 use crate::publisher::Publisher;
@@ -167,18 +168,19 @@ impl Connection for PassageConnection {
         events: Arc<dyn LaneEvents>,
     ) -> Result<Box<dyn Lane>, BackendError> {
         let gone = || BackendError::Away { name: self.house.name.to_string(), why: "it was left".into() };
+        let ears = Ears::new(receipts, Arc::clone(&events));
+        let here = Here::new(Arc::clone(&ears));
         let inner = match &mut self.inner {
-            Some(inner) => inner.lane(Arc::clone(&receipts), Arc::clone(&events)).await?,
+            Some(inner) => inner.lane(Arc::clone(&here) as _, events).await?,
             None => return Err(gone()),
         };
-        let ears = Ears::new(receipts, events);
         if let Some(opened) = self.opened.take() {
             let (house, passage) = (Arc::clone(&self.house), Arc::clone(&self.passage));
             let how = self.how.clone();
             self.task = Some(coordinator::start(house, passage, how, Arc::clone(&ears), opened));
         }
         let (house, session) = (Arc::clone(&self.house), Arc::clone(&self.passage.session));
-        let publisher = Publisher::by(session, Arc::clone(&house), &self.client, Arc::clone(&ears));
+        let publisher = Publisher::by(session, Arc::clone(&house), &self.client, Arc::clone(&ears), here);
         let own = Own::new(Arc::clone(&self.passage));
         Ok(Box::new(MqttLane::new(house, &self.client, inner, ears, publisher, Some(own))))
     }

@@ -18,6 +18,9 @@ pub struct Commit {
     adds: bool,
 }
 
+/// Room that is kept for the next: there may be thousands who commit.
+const KEPT: usize = 128 << 10;
+
 impl Commit {
     /// An empty one.
     pub fn new() -> Self {
@@ -46,6 +49,23 @@ impl Commit {
         other.clear();
     }
 
+    /// What of it makes room, which a log always takes: as a commit of its own, that may be written before this one
+    /// when this one is written behind it all the same.
+    pub fn frees(&self) -> Self {
+        let mut frees = Self::new();
+        let mut rest = &*self.bytes;
+        while let Some((header, behind)) = rest.split_first_chunk::<HEADER>()
+            && let Some(header) = Header::read(header)
+        {
+            let length = header.length as usize;
+            if let Some(payload) = behind.get(..length).filter(|_| header.kind.frees()) {
+                frees.again(&header, payload);
+            }
+            rest = behind.get(length.next_multiple_of(8)..).unwrap_or_default();
+        }
+        frees
+    }
+
     /// True when a log that has no room refuses it.
     pub(crate) const fn adds(&self) -> bool {
         self.adds
@@ -54,7 +74,7 @@ impl Commit {
     /// Forgets everything; keeps the buffer unless it is large.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(1 << 20);
+        self.bytes.shrink_to(KEPT);
         (self.last, self.open, self.adds) = (0, None, false);
     }
 

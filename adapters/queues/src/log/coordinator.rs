@@ -41,6 +41,7 @@ impl Coordinator {
             if let Err(error) = writer.finish() {
                 shared.watch.trouble(&error);
             }
+            shared.store.release();
             shared.lock().closed = true;
             shared.told.notify_all();
         };
@@ -49,8 +50,12 @@ impl Coordinator {
         Ok(Self { thread })
     }
 
+    /// Waits until it has written what it can and given the directory free; who calls from the thread itself, because it
+    /// was the last who had the log, is not waited for.
     pub(crate) fn join(self) {
-        // A panic of the writer has been printed; there is nothing left to do for it.
-        let _ = self.thread.join();
+        if self.thread.thread().id() != thread::current().id() {
+            // A panic of the writer has been printed; there is nothing left to do for it.
+            let _ = self.thread.join();
+        }
     }
 }

@@ -83,6 +83,11 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
+    /// True when it makes room.
+    pub(crate) const fn frees(self) -> bool {
+        matches!(self, Self::Gone | Self::Delete)
+    }
+
     /// True when a log that has no room refuses it; the others make room, or take next to none.
     pub(crate) const fn adds(self) -> bool {
         matches!(self, Self::Message | Self::Stored | Self::Put | Self::Chunk)

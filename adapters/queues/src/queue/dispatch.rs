@@ -24,7 +24,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// What a sink then refuses as closed was never in the queue: push it.
     #[inline]
     pub fn direct(&mut self, count: u32, durable: bool, out: &mut Vec<Direct>) -> u32 {
-        if count == 0 || !self.is_empty() {
+        if count == 0 || self.held || !self.is_empty() {
             return 0;
         }
         let Some(equals) = self.rotation.equals() else { return 0 };
@@ -67,6 +67,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let (mut given, mut gone) = (Run::default(), Run::default());
         let mut lot = Lot { at: 0, left: 0 };
         while out.len() < most
+            && !self.held
             && self.has_head()
             && let Some(head) = self.ready.first()
         {
@@ -151,7 +152,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     ) -> Option<Assignment<B>> {
         self.touch(now);
         self.drop_expired(now);
-        let message = if self.has_head() { self.ready.pop() } else { None };
+        let message = if self.has_head() && !self.held { self.ready.pop() } else { None };
         self.note_head();
         let message = message?;
         let mut tag = 0;

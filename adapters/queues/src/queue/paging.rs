@@ -4,6 +4,7 @@ use linkspan_contract::Millis;
 
 use super::Queue;
 use crate::journal::{Gone, Journal};
+use crate::limits::Window;
 use crate::offer::{Position, Queued};
 
 /// Messages that have to be brought in.
@@ -67,6 +68,57 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.next = self.next.max(next);
         if messages > 0 {
             self.outside.add_many(priority, from, messages, bytes);
+        }
+    }
+
+    /// From now on this much of what is ready is kept in memory. What is more by now stays there until
+    /// [`page_out`](Self::page_out).
+    pub const fn set_window(&mut self, window: Window) {
+        self.limits.window = Some(window);
+    }
+
+    /// Has the journal alone keep what is ready beyond the window: the last of the lowest priority first, until about
+    /// `most` bytes were written for that. What stands before something that consumers have, or had, stays. True when
+    /// there is more to do.
+    pub fn page_out(&mut self, most: u64) -> bool {
+        let Some(window) = self.limits.window else { return false };
+        let mut written = 0_u64;
+        for at in 0..self.ready.levels() {
+            while self.ready.len() > window.messages || self.ready.held() > window.bytes {
+                let Some(last) = self.ready.tail_of(at) else { break };
+                if !last.logged {
+                    if written >= most {
+                        return true;
+                    }
+                    written = written.saturating_add(last.size);
+                    if !self.journal.takes(last.durable, true) || !self.journal.queued(last, true) {
+                        return false;
+                    }
+                }
+                let Some(last) = self.ready.pop_tail_of(at) else { break };
+                self.outside.add_first(last.priority, last.position, last.size);
+            }
+        }
+        false
+    }
+
+    /// Tells the journal of everything that it does not keep, because it keeps now what it did not before.
+    pub fn keep_all(&mut self) {
+        let Self { ready, delayed, holders, journal, .. } = self;
+        ready.each(|message| message.logged = message.logged || journal.queued(message, false));
+        delayed.each(|message, until| {
+            if !message.logged && journal.queued(message, false) {
+                message.logged = true;
+                journal.returned(message, until);
+            }
+        });
+        for holder in holders.iter_mut() {
+            holder.unsettled.each(|message| {
+                if !message.logged && journal.queued(message, false) {
+                    message.logged = true;
+                    journal.given(message.priority, message.position..message.position.saturating_add(1));
+                }
+            });
         }
     }
 

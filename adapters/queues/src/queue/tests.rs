@@ -560,3 +560,31 @@ fn what_was_restored_goes_on_where_it_was() {
         .collect();
     assert_eq!(got, [("a", 2, 1), ("b", 4, 3), ("c", 9, 0), ("d", 10, 0)]);
 }
+
+#[test]
+fn a_queue_that_is_held_gives_nothing_to_anybody_in_any_way() {
+    let mut queue = queue(Limits { max_length: Some(1), overflow: Overflow::Reject, ..Limits::default() });
+    consume(&mut queue, settling(1));
+    queue.hold(true);
+    let mut out = Vec::new();
+    assert_eq!(queue.push(0, offer("a"), &mut out), Pushed::Queued);
+    assert_eq!(queue.push(0, offer("b"), &mut out), Pushed::Refused, "there is room for one");
+    assert!(queue.fetch(0, 9, 9, true).is_none());
+    assert_eq!(queue.direct(1, false, &mut Vec::new()), 0);
+    assert!(out.is_empty() && dispatch(&mut queue, 0).is_empty());
+    queue.hold(false);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a")]);
+}
+
+#[test]
+fn what_must_not_wait_waits_for_a_queue_that_is_held_and_for_no_consumer() {
+    let mut queue = queue(Limits::default());
+    let at_once = || Offer { expiry: Some(0), ..offer("now") };
+    queue.hold(true);
+    assert_eq!(queue.push(0, at_once(), &mut Vec::new()), Pushed::Queued);
+    assert_eq!(dead(&mut queue), [("now", "expired")], "nobody would take it");
+    consume(&mut queue, settling(1));
+    queue.push(0, at_once(), &mut Vec::new());
+    queue.hold(false);
+    assert_eq!(dispatch(&mut queue, 20), [(1, "now")]);
+}

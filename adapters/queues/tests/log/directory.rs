@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use linkspan_queues::log::{
-    Commit, Directory, Log, LogError, Mark, Options, SyncMode, VERSION, Window, inspect, verify,
+    Commit, Directory, Log, LogError, Lsn, Mark, Options, SyncMode, VERSION, Watch, Window, inspect, verify,
 };
 
 use crate::plain::seen;
@@ -150,4 +151,72 @@ fn write_the_fixture() {
     fill(&log);
     drop(log);
     fs::remove_file(path.join("lock")).unwrap();
+}
+
+/// Lets go of the log when it is told that something is safe.
+struct Last {
+    log: Mutex<Option<Arc<Log>>>,
+    alone: Mutex<mpsc::Receiver<()>>,
+    gone: mpsc::Sender<()>,
+}
+
+impl Watch for Last {
+    fn synced(&self, _to: Lsn) {
+        let log = self.log.lock().unwrap().take();
+        if log.is_some() {
+            self.alone.lock().unwrap().recv().unwrap();
+            drop(log);
+            self.gone.send(()).unwrap();
+        }
+    }
+
+    fn failed(&self, _from: Lsn, _to: Lsn, _why: &str) {}
+    fn resumed(&self) {}
+    fn trouble(&self, _what: &LogError) {}
+}
+
+#[test]
+fn a_log_whose_last_owner_lets_go_of_it_in_its_own_writers_thread_ends_and_frees_the_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let (now_alone, alone) = mpsc::channel();
+    let (gone, is_gone) = mpsc::channel();
+    let last = Arc::new(Last { log: Mutex::default(), alone: Mutex::new(alone), gone });
+    let (log, _) = Log::open(directory.path(), Options::default(), Arc::clone(&last) as _).unwrap();
+    let log = Arc::new(log);
+    *last.log.lock().unwrap() = Some(Arc::clone(&log));
+    let mut commit = Commit::new();
+    commit.message(1, 0, b"safe").unwrap();
+    log.commit(&mut commit).unwrap();
+    drop(log);
+    now_alone.send(()).unwrap();
+    is_gone.recv_timeout(Duration::from_secs(20)).expect("it does not wait for itself");
+    let begin = Instant::now();
+    let again = loop {
+        match Log::open(directory.path(), Options::default(), Arc::new(())) {
+            Ok((log, _)) => break log,
+            Err(why) => assert!(begin.elapsed() < Duration::from_secs(20), "{why}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(again.queues().len(), 1);
+}
+
+#[test]
+fn what_makes_room_of_a_commit_can_be_written_before_the_rest() {
+    let mut commit = Commit::new();
+    commit.message(1, 5, b"adds").unwrap();
+    commit.gone(1, 0..2);
+    commit.put(1, b"key", b"adds").unwrap();
+    commit.gone(1, 3..4);
+    commit.delete(1, b"other").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(directory.path(), Options::default(), Arc::new(())).unwrap();
+    let mut before = Commit::new();
+    (0..5).for_each(|at| before.message(1, at, b"there").unwrap());
+    log.commit(&mut before).unwrap();
+    log.commit(&mut commit.frees()).unwrap();
+    assert_eq!(log.queues().first().map(|queue| queue.len), Some(2), "2 and 4 are there");
+    assert!(log.keys(1).is_empty());
+    log.commit(&mut commit).unwrap();
+    assert_eq!(log.queues().first().map(|queue| queue.len), Some(3), "and 5, behind them");
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use linkspan_contract::{Credit, Settle};
 use linkspan_queues::{
-    Absent, Assignment, Consumer, Direct, Effect, Journal, Limits, Offer, Pushed, Queue, Queued,
+    Absent, Assignment, Consumer, Direct, Effect, Journal, Limits, Offer, Pushed, Queue, Queued, Window,
 };
 use proptest::prelude::*;
 
@@ -293,6 +293,12 @@ impl<J: Journal<u64> + Recall> Pair<J> {
                 let purged = self.naive.purge();
                 assert_eq!(self.queue.purge(), purged.len() as u64);
                 purged.iter().for_each(|body| *self.fates.get_mut(body).unwrap() -= 1);
+            }
+            Operation::Shrink { messages, bytes } => {
+                if self.pages() {
+                    self.queue.set_window(Window { messages, bytes });
+                    while self.queue.page_out(bytes) {}
+                }
             }
             Operation::Touch => {
                 self.queue.touch(now);

@@ -70,6 +70,11 @@ pub(crate) enum Operation {
     Tick,
     Purge,
     Touch,
+    /// Another window in memory, where there is one; what is more is paged out.
+    Shrink {
+        messages: u64,
+        bytes: u64,
+    },
 }
 
 fn settlement() -> impl Strategy<Value = Settlement> {
@@ -119,6 +124,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         1 => (0..5usize, 0..6u32).prop_map(|(credit, limit)| Operation::Window { credit, limit }),
         5 => (0..20u64).prop_map(|millis| Operation::Pass { millis }),
         4 => Just(Operation::Tick),
+        2 => (1..5u64, 1..200u64).prop_map(|(messages, bytes)| Operation::Shrink { messages, bytes }),
         1 => prop::bool::weighted(0.2).prop_map(|purge| if purge { Operation::Purge } else { Operation::Touch }),
     ]
 }

@@ -27,6 +27,9 @@ use crate::doors::{buffer, give_way};
 /// Bytes that a connection handles before it lets others have their turn.
 const FAIR_SHARE: usize = buffer::READ;
 
+/// How often it looks for what other tasks have to say, who may say more all the while, before it deals with its client.
+const LOOKS: u32 = 8;
+
 /// What a connection waits for beside its socket.
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -141,9 +144,15 @@ impl Live {
         if std::mem::take(&mut self.drained) {
             self.session.drained();
         }
+        let mut looks = 0;
         while let Some(letters) = self.mailbox.collect(cx) {
             if let Err(ending) = self.heed(*letters) {
                 return Poll::Ready(Step::End(ending));
+            }
+            looks += 1;
+            if looks == LOOKS {
+                give_way(cx);
+                break;
             }
         }
         if std::mem::take(&mut self.changed) {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use linkspan_amqp::{AmqpBackend, AmqpOptions};
+use linkspan_amqp::{AmqpBackend, AmqpOptions, OpenError};
 use linkspan_contract::{Backend, Clock, Ledger, SystemClock};
 use linkspan_embedded::{Budget, Embedded, EmbeddedOptions, OnDisk, QueueName, SyncMode};
 use linkspan_mqtt::{MqttBackend, MqttOptions, OptionsError, TlsOptions, VersionChoice};
@@ -15,6 +16,12 @@ use crate::alarms::{self, Directory};
 use crate::config::{self, Config, ConfigError, ConfigErrors, Culprit, Limits, MqttVersion, Upstream};
 use crate::doors;
 use crate::hub::OwnLane;
+
+/// How much longer than any session its queue at a broker is kept there: Linkspan ends sessions itself, where it can.
+const BEYOND: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// From here on a session that is kept so long does not expire.
+const FOREVER: Duration = Duration::from_secs(linkspan_contract::session::FOREVER as u64);
 
 /// What is wrong with back ends as they are configured, whether or not their brokers are there.
 pub fn refused(config: &Config) -> Vec<ConfigError> {
@@ -154,9 +161,19 @@ pub fn open(
                     .map_err(|error| wrong(Some("path"), error.to_string()))?
             }
             config::Backend::Amqp(upstream) => {
-                let options = amqp(upstream).map_err(|(key, text)| wrong(key, text))?;
-                AmqpBackend::open(name, options, Arc::clone(clock))
-                    .map_err(|error| wrong(None, error.to_string()))?
+                let mut options = amqp(upstream).map_err(|(key, text)| wrong(key, text))?;
+                options.session_expires =
+                    config.doors.mqtt.max_session_expiry.checked_add(BEYOND).filter(|it| *it < FOREVER);
+                options.on_disk = Some(OnDisk {
+                    directory: upstream.path.join("retained"),
+                    sync: SyncMode::Group,
+                    segment_size: upstream.segment_size,
+                    forms: doors::forms(),
+                    budget: Arc::clone(budget),
+                });
+                AmqpBackend::open(name, options, Arc::clone(clock)).map_err(|error| {
+                    wrong(matches!(error, OpenError::Disk(_)).then_some("path"), error.to_string())
+                })?
             }
             config::Backend::Mqtt { upstream, version } => {
                 let mut options = mqtt(upstream, *version, config, instance);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use linkspan_contract::{
-    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Health, Support,
+    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Health, Support, backend,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 
@@ -17,6 +17,7 @@ use crate::options::AmqpOptions;
 use crate::publisher::coordinator as publishing;
 use crate::random;
 use crate::reporter::Reporter;
+use crate::retained::Retained;
 use crate::upstream::{Link, Upstream};
 use crate::watch::coordinator as watching;
 
@@ -37,6 +38,9 @@ pub enum OpenError {
     /// Its tasks need a Tokio runtime.
     #[error("the back end was opened outside of a Tokio runtime")]
     NoRuntime,
+    /// Its directory is another process', or cannot be read or written.
+    #[error("{0}")]
+    Disk(String),
 }
 
 /// What every back end of this kind can do.
@@ -53,7 +57,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,
-    retained: Support::Emulated("Linkspan keeps them, in memory"),
+    retained: Support::Emulated("Linkspan keeps them, and writes them down"),
     holds_publishers: Support::Absent(
         "the broker stands between publishers and subscribers: reading from it is held, not publishing to it",
     ),
@@ -76,6 +80,8 @@ impl AmqpBackend {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(OpenError::NoRuntime);
         }
+        let retained =
+            options.on_disk.as_ref().map(|on_disk| Retained::of(name, on_disk, &clock)).transpose()?;
         let (name, options): (Arc<str>, _) = (name.into(), Arc::new(options));
         let instance: Arc<str> = random::name().into();
         let upstream = |role: &str, place: usize| {
@@ -118,6 +124,7 @@ impl AmqpBackend {
             inner,
             vhost,
             watch,
+            retained,
         };
         let reporter = Arc::new(Reporter::new(name, fleet.upstreams().count()));
         let first = usize::try_from(random::number() % 1024).unwrap_or(0);
@@ -148,9 +155,21 @@ impl Backend for AmqpBackend {
         match self.fleet.pick() {
             Some((consuming, publishing, publisher)) => {
                 let fleet = Arc::clone(&self.fleet);
-                Ok(Box::new(AmqpConnection::new(fleet, consuming, publishing, publisher, client, sink)))
+                let connection = AmqpConnection::new(fleet, consuming, publishing, publisher, client, sink)
+                    .map_err(|why| BackendError::Denied {
+                    name: self.fleet.name.to_string(),
+                    why: why.to_string(),
+                })?;
+                Ok(Box::new(connection))
             }
             None => Err(BackendError::Away { name: self.fleet.name.to_string(), why: self.why_away() }),
+        }
+    }
+
+    async fn retained(&self, vhost: &str) -> Vec<backend::Retained> {
+        match &self.fleet.retained {
+            Some(retained) => retained.found(vhost).await,
+            None => Vec::new(),
         }
     }
 
@@ -169,6 +188,9 @@ impl Backend for AmqpBackend {
         }
         self.fleet.watch.close().await;
         self.fleet.inner.close().await;
+        if let Some(retained) = &self.fleet.retained {
+            retained.close().await;
+        }
         for upstream in self.fleet.upstreams() {
             upstream.close();
         }

@@ -5,15 +5,19 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use linkspan_contract::{
-    Backend, BackendError, Client, Connection, DeliverySink, Lane, LaneEvents, ReceiptSink,
+    Backend, BackendError, Client, Connection, DeliverySink, Lane, LaneEvents, ReceiptSink, Refused,
 };
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::clerk::{Clerk, delete_left};
 use crate::consumers::{Command, Consumers};
 use crate::coordinator::afterwards;
 use crate::declared::Declared;
+use crate::fate::Fate;
 use crate::fleet::Fleet;
+use crate::inbox::Inbox;
 use crate::lane::AmqpLane;
 use crate::now::at_once;
 use crate::publisher::Publisher;
@@ -39,8 +43,11 @@ pub(crate) struct Scope {
     channels: Mutex<Vec<Weak<Consumers>>>,
     /// Subscriptions that want nothing that it published itself.
     no_local: AtomicU32,
-    /// `<instance>:<client>`.
+    /// `<instance>:<client>`, and the queue of its session where that is kept.
     from: Arc<str>,
+    /// The queue of its session, where that is kept.
+    pub(crate) inbox: Option<Arc<Inbox>>,
+    fate: watch::Sender<Fate>,
 }
 
 impl AmqpConnection {
@@ -51,7 +58,8 @@ impl AmqpConnection {
         publisher: Publisher,
         client: &Client,
         sink: Arc<dyn DeliverySink>,
-    ) -> Self {
+    ) -> Result<Self, Refused> {
+        let inbox = Inbox::of(client, &fleet.options)?;
         let declared = Arc::new(Declared::default());
         consuming.join(&declared);
         let clerk = Clerk {
@@ -60,7 +68,11 @@ impl AmqpConnection {
             owners: Arc::clone(&fleet.owners),
             client: client.number,
         };
-        let from = format!("{}:{}", fleet.instance, client.number).into();
+        let mut from = format!("{}:{}", fleet.instance, client.number);
+        if let Some(inbox) = &inbox {
+            from.push(':');
+            from.push_str(inbox.name.as_str());
+        }
         let scope = Scope {
             fleet,
             client: client.clone(),
@@ -72,9 +84,11 @@ impl AmqpConnection {
             inner: Mutex::default(),
             channels: Mutex::default(),
             no_local: AtomicU32::new(0),
-            from,
+            from: from.into(),
+            inbox,
+            fate: watch::Sender::new(Fate::Open),
         };
-        Self { scope: Arc::new(scope) }
+        Ok(Self { scope: Arc::new(scope) })
     }
 }
 
@@ -95,6 +109,11 @@ impl Scope {
             *inner = at_once(self.fleet.inner.connect(&client, self.sink()))?.ok();
         }
         at_once(inner.as_mut()?.lane(receipts, events))?.ok()
+    }
+
+    /// Tells what becomes of the session.
+    pub(crate) fn fate(&self) -> watch::Receiver<Fate> {
+        self.fate.subscribe()
     }
 
     /// Notes a consuming channel, to be told of another sink.
@@ -141,12 +160,29 @@ impl Connection for AmqpConnection {
     async fn close(self: Box<Self>) {
         let queues = self.scope.clerk.declared.exclusive();
         delete_left(Arc::clone(&self.scope.consuming), queues).await;
+        let Some(inbox) = &self.scope.inbox else { return };
+        self.scope.fate.send_replace(Fate::Over);
+        // Its lanes let go of what they share with others first.
+        let limit = self.scope.fleet.options.connect_timeout;
+        if timeout(limit, self.scope.fate.closed()).await.is_err() {
+            tracing::debug!(queue = %inbox.name, "a session ends before its lanes do");
+        }
+        if let Err(why) = inbox.delete(&self.scope.consuming).await {
+            tracing::debug!(queue = %inbox.name, %why, "a session's queue stays until it expires");
+        }
     }
 }
 
 impl Drop for AmqpConnection {
     fn drop(&mut self) {
-        let Scope { clerk, consuming, .. } = &*self.scope;
+        let Scope { clerk, consuming, fate, .. } = &*self.scope;
+        fate.send_if_modified(|fate| {
+            let is_open = *fate == Fate::Open;
+            if is_open {
+                *fate = Fate::Stays;
+            }
+            is_open
+        });
         let queues = clerk.declared.exclusive();
         consuming.leave();
         if queues.is_empty() {

@@ -1,5 +1,7 @@
 //! A consuming channel, as its lane sees it. It is never in confirm mode: a transaction may begin on it.
 
+mod attendance;
+mod attending;
 pub(crate) mod coordinator;
 mod delivering;
 mod held;
@@ -17,6 +19,8 @@ use linkspan_contract::{Credit, DeliverySink, Refused, Settle, Settled, Subscrip
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::attendance::{Interest, Terms};
+use crate::inbox::Inbox;
 use crate::mailbox::mailbox;
 use crate::publisher::Parcel;
 
@@ -73,6 +77,8 @@ impl Wanted {
 /// What a consuming channel is asked.
 pub(crate) enum Command {
     Subscribe(Box<Wanted>, Reply<()>),
+    /// The client's session is to be given what a topic filter matches.
+    Attend(Arc<Inbox>, Box<Interest>, Option<Arc<Credit>>, Reply<()>),
     Start(SubscriptionKey),
     Unsubscribe(SubscriptionKey, Reply<()>),
     Settle(Vec<Settled>),

@@ -9,6 +9,7 @@ use crate::clerk::Owners;
 use crate::group::Groups;
 use crate::options::AmqpOptions;
 use crate::publisher::Publisher;
+use crate::retained::Retained;
 use crate::upstream::Upstream;
 use crate::watch::Watch;
 
@@ -30,6 +31,8 @@ pub(crate) struct Fleet {
     /// The namespace there.
     pub(crate) vhost: Arc<str>,
     pub(crate) watch: Watch,
+    /// What addresses retain; none where that is in memory alone.
+    pub(crate) retained: Option<Retained>,
 }
 
 impl Fleet {

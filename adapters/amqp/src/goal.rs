@@ -13,6 +13,8 @@ pub(crate) struct Goal {
     pub(crate) queues: Box<[ShortString]>,
     /// It names an exchange of its own, which may be missing: then the channel is closed.
     pub(crate) is_exchange: bool,
+    /// It is an address.
+    is_address: bool,
 }
 
 impl Goal {
@@ -28,20 +30,28 @@ impl Goal {
                     .map(|name| short("the queue", name.as_bytes()))
                     .collect::<Result<_, _>>()?,
                 is_exchange: false,
+                is_address: true,
             },
             Destination::Exchange { name, key, .. } => Self {
                 exchange: short("the exchange", name.as_bytes())?,
                 key: short("the routing key", key)?,
                 queues: Box::default(),
                 is_exchange: true,
+                is_address: false,
             },
             Destination::Queue { name, .. } => Self {
                 exchange: ShortString::default(),
                 key: short("the queue", name.as_bytes())?,
                 queues: Box::default(),
                 is_exchange: false,
+                is_address: false,
             },
         })
+    }
+
+    /// Whether an address keeps what is published to it to be retained: those of work routes do not.
+    pub(crate) fn retains(&self) -> bool {
+        self.is_address && self.queues.is_empty()
     }
 
     /// Whether it is, first of all, a queue by name.

@@ -1,5 +1,7 @@
 //! An ordered way through the back end.
 
+mod sources;
+
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -9,17 +11,15 @@ use hashbrown::HashMap;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
     Batch, Binding, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Published, QueueCounts,
-    QueueSpec, ReceiptSink, Refused, Settled, Source, Subscribe, SubscriptionKey, TargetId, Value,
+    QueueSpec, ReceiptSink, Refused, Settle, Settled, Source, Subscribe, SubscriptionKey, TargetId,
 };
 
 use crate::connection::Scope;
 use crate::consumers::coordinator as consuming;
-use crate::consumers::{Command, Consumers, Wanted};
+use crate::consumers::{Command, Consumers};
 use crate::goal::short;
-use crate::group::queue_name;
 use crate::outlet::Outlet;
-use crate::translate::table;
-use crate::watch::binding_key;
+use sources::Filter;
 
 /// One lane: what it publishes, and what it consumes.
 pub(crate) struct AmqpLane {
@@ -31,17 +31,13 @@ pub(crate) struct AmqpLane {
     inner: Option<Box<dyn Lane>>,
     /// The last is the one that was made last; those before it are in force until it is started.
     filters: HashMap<SubscriptionKey, Vec<Filter>, RandomState>,
+    /// The subscriptions that the queue of the client's session serves, and whether they want nothing of their own back.
+    attended: HashMap<SubscriptionKey, bool, RandomState>,
     /// The channel for queues, once one is used.
     consumers: Option<Arc<Consumers>>,
     transacts: bool,
     /// Which of topic filters and queues comes first.
     turn: usize,
-}
-
-/// A subscription to a topic filter.
-struct Filter {
-    binding: String,
-    no_local: bool,
 }
 
 impl AmqpLane {
@@ -57,6 +53,7 @@ impl AmqpLane {
             events,
             inner: None,
             filters: HashMap::default(),
+            attended: HashMap::default(),
             consumers: None,
             transacts: false,
             turn: 0,
@@ -86,6 +83,7 @@ impl AmqpLane {
                 groups: Arc::clone(&scope.fleet.groups),
                 sink: scope.sink(),
                 keeps: scope.client.keeps_session(),
+                fate: scope.fate(),
             }));
             scope.note(&consumers);
             consumers
@@ -104,95 +102,6 @@ impl AmqpLane {
         self.is_over()?;
         self.outlet.arrived().await;
         self.is_over()
-    }
-
-    async fn watch(
-        &mut self,
-        filter: &str,
-        key: SubscriptionKey,
-        how: &Subscribe<'_>,
-        credit: Option<Arc<Credit>>,
-    ) -> Result<(), Refused> {
-        let binding = binding_key(filter);
-        self.scope.fleet.watch.bind(&binding).await?;
-        if how.no_local {
-            self.scope.add_no_local();
-        }
-        let made = Filter { binding, no_local: how.no_local };
-        let done = self.inner()?.subscribe(&Source::Filter(filter), key, how, credit).await;
-        match done {
-            Ok(()) => {
-                self.filters.entry(key).or_default().push(made);
-                Ok(())
-            }
-            Err(why) => {
-                self.unwatch(&made);
-                Err(why)
-            }
-        }
-    }
-
-    fn unwatch(&self, filter: &Filter) {
-        self.scope.fleet.watch.unbind(&filter.binding);
-        if filter.no_local {
-            self.scope.remove_no_local();
-        }
-    }
-
-    async fn consume(
-        &mut self,
-        queue: &str,
-        group: bool,
-        key: SubscriptionKey,
-        how: &Subscribe<'_>,
-        credit: Option<Arc<Credit>>,
-    ) -> Result<(), Refused> {
-        self.scope.fleet.owners.check(queue, self.scope.client.number)?;
-        let priority = Value::I32(how.priority);
-        let named = how.arguments.iter().any(|(name, _)| *name == "x-priority");
-        let added = (how.priority != 0 && !named).then_some(("x-priority", &priority));
-        let arguments = table(how.arguments.iter().map(|(name, value)| (*name, value)).chain(added))?;
-        let wanted = Box::new(Wanted {
-            queue: short("the queue", queue.as_bytes())?,
-            key,
-            settle: how.settle,
-            exclusive: how.exclusive,
-            no_local: how.no_local,
-            arguments,
-            ack_timeout: how.ack_timeout,
-            credit,
-            group,
-        });
-        Arc::clone(self.consumers()).ask(|reply| Command::Subscribe(wanted, reply)).await
-    }
-
-    async fn join(
-        &mut self,
-        group: &str,
-        filter: &str,
-        key: SubscriptionKey,
-        how: &Subscribe<'_>,
-        credit: Option<Arc<Credit>>,
-    ) -> Result<(), Refused> {
-        let queue = queue_name(group, filter);
-        let fleet = &self.scope.fleet;
-        // It outlives the connection, as what it holds was acknowledged; the last member deletes it.
-        let expires = i64::try_from(fleet.options.instance_expires.as_millis()).unwrap_or(i64::MAX);
-        let arguments = [("x-expires", Value::I64(expires))];
-        let spec = QueueSpec {
-            name: &queue,
-            passive: false,
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments: &arguments,
-        };
-        self.scope.clerk.declare_queue(&spec).await?;
-        let binding = binding_key(filter);
-        let to = linkspan_contract::topology::BindingEnd::Queue(&queue);
-        let source = &fleet.options.topic_exchange;
-        self.scope.clerk.bind(&Binding { source, to, key: binding.as_bytes(), arguments: &[] }).await?;
-        self.consume(&queue, true, key, how, credit).await
     }
 }
 
@@ -263,6 +172,11 @@ impl Lane for AmqpLane {
         self.is_over()?;
         match *source {
             Source::Filter(filter) => {
+                let attends = how.settle != Settle::OnDelivery || self.attended.contains_key(&key);
+                if let Some(inbox) = self.scope.inbox.clone().filter(|_| attends) {
+                    self.attend(inbox, filter, key, how, credit).await?;
+                    return self.leave_filter(key).await;
+                }
                 self.watch(filter, key, how, credit).await?;
                 if let Some(consumers) = &self.consumers {
                     Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await?;
@@ -274,6 +188,11 @@ impl Lane for AmqpLane {
             Source::Session => {
                 return Err(Refused::NotImplemented("sessions are not kept here".into()));
             }
+        }
+        if self.forget_attended(key)
+            && let Some(consumers) = &self.consumers
+        {
+            Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await?;
         }
         self.leave_filter(key).await
     }
@@ -295,6 +214,7 @@ impl Lane for AmqpLane {
         if self.filters.contains_key(&key) {
             return self.leave_filter(key).await;
         }
+        self.forget_attended(key);
         match &self.consumers {
             Some(consumers) => Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await,
             None => Ok(()),
@@ -376,21 +296,13 @@ impl Lane for AmqpLane {
     }
 }
 
-impl AmqpLane {
-    async fn leave_filter(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
-        let Some(filters) = self.filters.remove(&key) else { return Ok(()) };
-        filters.iter().for_each(|filter| self.unwatch(filter));
-        match &mut self.inner {
-            Some(inner) => inner.unsubscribe(key).await,
-            None => Ok(()),
-        }
-    }
-}
-
 impl Drop for AmqpLane {
     fn drop(&mut self) {
         for filter in self.filters.values().flatten() {
             self.unwatch(filter);
+        }
+        for _ in self.attended.values().filter(|no_local| **no_local) {
+            self.scope.remove_no_local();
         }
     }
 }

@@ -14,8 +14,9 @@
 //! # A message's way in
 //!
 //! Topic filters of all clients share one queue of the broker's ([`watch`]); what it gets is published into an embedded
-//! back end, which matches again and minds each session's window. Queues and shared subscriptions are consumed by the
-//! lane itself ([`consumers`]), always with acknowledgement and a window.
+//! back end, which matches again and minds each client's window. Queues and shared subscriptions are consumed by the
+//! lane itself ([`consumers`]), always with acknowledgement and a window. So is the [`inbox`] of a session that is kept: the
+//! broker holds what its filters of QoS 1 and 2 match, as long as its client is away, or this process.
 //!
 //! # After a loss
 //!
@@ -28,9 +29,9 @@
 //! | --- | --- |
 //! | [`amqp`], [`options`], [`fleet`], [`mod@probe`] | the back end, what it is told, what its clients share, and a look at a broker |
 //! | [`upstream`], [`coordinator`], [`reporter`], [`explain`] | connections to the broker |
-//! | [`connection`], [`lane`] | a client's scope, and its ways through |
-//! | [`outlet`], [`goal`], [`origin`], [`gauge`], [`publisher`] | the way out |
-//! | [`consumers`], [`group`], [`watch`] | the way in |
+//! | [`connection`], [`fate`], [`lane`] | a client's scope, its end, and its ways through |
+//! | [`outlet`], [`goal`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
+//! | [`consumers`], [`group`], [`inbox`], [`watch`], [`queue_name`] | the way in |
 //! | [`clerk`], [`declared`] | what clients declare |
 //! | [`translate`] | the contract's words and lapin's |
 //! | [`mailbox`], [`now`], [`random`] | the way to a task; futures that are not waited for; names that nobody has |
@@ -42,10 +43,12 @@ mod consumers;
 mod coordinator;
 mod declared;
 mod explain;
+mod fate;
 mod fleet;
 mod gauge;
 mod goal;
 mod group;
+mod inbox;
 mod lane;
 mod mailbox;
 mod now;
@@ -54,8 +57,10 @@ mod origin;
 mod outlet;
 pub mod probe;
 mod publisher;
+mod queue_name;
 mod random;
 mod reporter;
+mod retained;
 mod translate;
 mod upstream;
 mod watch;

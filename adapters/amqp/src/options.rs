@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
+use linkspan_embedded::OnDisk;
 
 /// One node of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,9 @@ impl fmt::Debug for Tls {
 /// How a broker is reached and used.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AmqpOptions {
+    /// Where is written down what addresses retain, which is the broker's no business; in memory alone when there is
+    /// nothing here.
+    pub on_disk: Option<OnDisk>,
     /// Its nodes: tried in turn.
     pub nodes: Vec<Node>,
     /// Over TLS, when there is something here (`amqps`).
@@ -85,6 +90,10 @@ pub struct AmqpOptions {
     pub body_limit: u64,
     /// How long the broker keeps this instance's own queue without it.
     pub instance_expires: Duration,
+    /// How long it keeps the queue of a client's session, or of a shared subscription that one has, that nobody consumes:
+    /// longer than any session is kept, for Linkspan removes them itself when it can. None: for ever, and so when it is
+    /// longer than a broker takes.
+    pub session_expires: Option<Duration>,
 }
 
 impl fmt::Debug for AmqpOptions {
@@ -196,6 +205,7 @@ impl AmqpOptions {
     /// The defaults, for the account `guest` of the vhost `/` of these nodes.
     pub fn at(nodes: Vec<Node>) -> Self {
         Self {
+            on_disk: None,
             nodes,
             tls: None,
             user: "guest".into(),
@@ -215,6 +225,7 @@ impl AmqpOptions {
             prefetch: 500,
             body_limit: 128 << 20,
             instance_expires: Duration::from_secs(60),
+            session_expires: Some(Duration::from_secs(8 * 24 * 60 * 60)),
         }
     }
 
@@ -238,6 +249,21 @@ impl AmqpOptions {
             },
         };
         Some((node, uri))
+    }
+
+    /// Milliseconds of `session_expires`, where there is an end.
+    pub(crate) fn longest_session(&self) -> Option<i64> {
+        let millis = self.session_expires?.as_millis();
+        u32::try_from(millis).ok().map(i64::from)
+    }
+
+    /// The arguments of a session's queue that say so.
+    pub(crate) fn expiry_of_sessions(&self) -> FieldTable {
+        let mut arguments = FieldTable::default();
+        if let (Some(millis), Ok(name)) = (self.longest_session(), ShortString::try_new("x-expires")) {
+            arguments.insert(name, AMQPValue::LongLongInt(millis));
+        }
+        arguments
     }
 
     pub(crate) fn tls(&self) -> OwnedTLSConfig {

@@ -16,6 +16,7 @@ use crate::goal::Goal;
 use crate::origin::Origin;
 use crate::publisher::coordinator::{self, Plan};
 use crate::publisher::{Parcel, Publisher};
+use crate::retained::Safe;
 use crate::translate::channel_error;
 
 /// A lane's targets, and the channel that it publishes on: one that others share, until it publishes to an exchange that
@@ -131,6 +132,7 @@ impl Outlet {
             goals,
             first: self.next,
             from: self.scope.from(),
+            safe: self.retain(batch, messages),
         };
         match (transaction, &self.own) {
             (Some(transaction), _) => {
@@ -141,6 +143,22 @@ impl Outlet {
             (None, Some(own)) => own.publish(parcel),
             (None, None) => self.scope.publisher.publish(parcel),
         }
+    }
+
+    /// Has those written down that addresses retain.
+    fn retain(&self, batch: &Batch<'_>, messages: &[Message]) -> SmallVec<[(u32, Safe); 0]> {
+        let Some(retained) = self.scope.fleet.retained.as_ref().filter(|_| batch.any.has(Flags::RETAIN))
+        else {
+            return SmallVec::new();
+        };
+        let is_kept = |message: &Message| {
+            message.flags.has(Flags::RETAIN) && self.goal(message).is_ok_and(|goal| goal.retains())
+        };
+        (0..)
+            .zip(messages)
+            .filter(|(_, message)| is_kept(message))
+            .map(|(at, message)| (at, retained.note(&self.scope.client.vhost, batch, message)))
+            .collect()
     }
 
     /// From now on the lane has a channel of its own; what it has under way on the shared one comes first.

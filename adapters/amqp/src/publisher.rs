@@ -16,6 +16,7 @@ use crate::gauge::{Gauge, OVERHEAD};
 use crate::goal::Goal;
 use crate::mailbox::mailbox;
 use crate::origin::Origin;
+use crate::retained::Safe;
 
 /// The way to a publishing channel's task. The channel is closed when the last one is dropped.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub(crate) struct Parcel {
     pub(crate) first: Seq,
     /// `<instance>:<client>`, for a client that wants nothing of its own back.
     pub(crate) from: Option<Arc<str>>,
+    /// Messages that addresses retain, by their places: when they are on the disk.
+    pub(crate) safe: SmallVec<[(u32, Safe); 0]>,
 }
 
 impl Parcel {
@@ -55,6 +58,11 @@ impl Parcel {
             seq += u64::from(own.is_some());
             (at, message, goal, own)
         })
+    }
+
+    /// When the message at `at` is on the disk, where its address retains it.
+    pub(crate) fn safe_at(&self, at: u32) -> Option<Safe> {
+        self.safe.iter().find(|(place, _)| *place == at).map(|(_, safe)| safe.clone())
     }
 
     /// Bytes that it takes while it is under way.

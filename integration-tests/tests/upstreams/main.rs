@@ -18,6 +18,7 @@ mod faults;
 mod feeds;
 mod holder;
 mod instances;
+mod kept_sessions;
 mod mosquitto;
 mod pass_through;
 mod poison;

@@ -7,17 +7,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use lapin::Channel;
 use lapin::types::ShortString;
 use linkspan_contract::{Clock, DeliverySink, DeliveryTag, Millis, Refused, Seq, SubscriptionKey};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::held::Held;
 use super::taker::Taker;
 use super::transaction::Transaction;
 use super::{Command, Consumers, Hungry, Reply};
+use crate::fate::Fate;
 use crate::group::Groups;
 use crate::options::AmqpOptions;
 use crate::origin::Origin;
@@ -34,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) sink: Arc<dyn DeliverySink>,
     /// The client is given again what it has not settled, when it asks.
     pub(crate) keeps: bool,
+    /// What becomes of the session, once the channel is over.
+    pub(crate) fate: watch::Receiver<Fate>,
 }
 
 /// Starts a consuming channel. It is opened when it is first needed.
@@ -55,6 +61,8 @@ pub(crate) fn start(plan: Plan) -> Consumers {
         transaction: None,
         scratch: Arrived::default(),
         words: Vec::new(),
+        copies: HashMap::default(),
+        later: false,
         late: Vec::new(),
         hungry,
         strays: false,
@@ -87,6 +95,11 @@ pub(super) struct Worker {
     pub(super) scratch: Arrived,
     /// Settlements whose safety somebody waits to hear of.
     pub(super) words: Vec<Seq>,
+    /// Of messages that several subscriptions of the session were given, by the broker's numbers: how many of them have
+    /// still to settle.
+    pub(super) copies: HashMap<u64, usize, RandomState>,
+    /// The channel is opened when something is due.
+    pub(super) later: bool,
     /// Deliveries whose deadline has passed.
     pub(super) late: Vec<(SubscriptionKey, DeliveryTag)>,
     /// Who waits for credit; the lane looks.
@@ -106,6 +119,8 @@ pub(super) enum Due {
     Deadline(SubscriptionKey, DeliveryTag),
     /// A delayed release of the broker's number.
     Release(SubscriptionKey, u64),
+    /// Another attempt to open the channel.
+    Opening,
 }
 
 /// What needs more than a look.
@@ -117,6 +132,8 @@ pub(super) enum Turn {
     Late,
     Words,
     Replace,
+    Open,
+    Rest,
     Back(Option<Arc<Live>>),
     Over,
 }
@@ -132,6 +149,8 @@ impl Worker {
                 Turn::Late => self.release_late().await,
                 Turn::Words => self.tell_words().await,
                 Turn::Replace => self.replace().await,
+                Turn::Open => self.open().await,
+                Turn::Rest => self.rest().await,
                 Turn::Back(Some(live)) => self.back(live).await,
                 Turn::Back(None) | Turn::Over => break,
             }
@@ -151,6 +170,9 @@ impl Worker {
                     if let Some(taker) = self.takers.iter_mut().find(|taker| taker.wanted.key == key) {
                         taker.start();
                         self.hungry.lock().retain(|other| other.key != key);
+                    }
+                    for taker in &mut self.takers {
+                        taker.start_interest(key);
                     }
                 }
                 Poll::Ready(Some(Command::Publish(parcel))) => self.hold(parcel),
@@ -200,6 +222,12 @@ impl Worker {
         {
             return Poll::Ready(Turn::Adjust(at));
         }
+        if self.is_to_be_opened() {
+            return Poll::Ready(Turn::Open);
+        }
+        if self.link.is_some() && self.is_at_rest() {
+            return Poll::Ready(Turn::Rest);
+        }
         if self.strays && self.transaction.is_none() && self.held.is_empty() && self.due.is_empty() {
             return Poll::Ready(Turn::Replace);
         }
@@ -210,6 +238,10 @@ impl Worker {
         match command {
             Command::Subscribe(wanted, reply) => {
                 let done = self.subscribe(*wanted).await;
+                answer(reply, done);
+            }
+            Command::Attend(inbox, interest, credit, reply) => {
+                let done = self.attend(&inbox, *interest, credit).await;
                 answer(reply, done);
             }
             Command::Unsubscribe(key, reply) => {
@@ -256,8 +288,13 @@ impl Worker {
                 tracing::debug!("the broker did not agree to the end of a channel in time");
             }
         }
+        let is_over = !self.plan.keeps || Fate::is_over(&mut self.plan.fate).await;
         for taker in std::mem::take(&mut self.takers) {
-            self.leave_group(&taker.wanted).await;
+            if is_over {
+                self.leave_group(&taker.wanted).await;
+            } else if taker.wanted.group {
+                self.plan.groups.leave(taker.wanted.queue.as_str());
+            }
         }
     }
 }

@@ -85,6 +85,9 @@ impl Worker {
 
     /// Gives the consumer at `at` what one call takes, and tells how much that was.
     fn give(&mut self, at: usize) -> usize {
+        if self.takers.get(at).is_some_and(|taker| taker.attendance.is_some()) {
+            return self.give_session(at);
+        }
         let options = &self.plan.options;
         let now = self.plan.clock.now();
         let letter = Letter { topic_exchange: &options.topic_exchange, unescape: false, now };

@@ -43,6 +43,7 @@ impl Worker {
             if self.transaction.is_some() {
                 channel.tx_select().await.map_err(failed)?;
             }
+            self.make_inbox(&live).await.map_err(failed)?;
             self.link = Some((Arc::clone(&live), channel));
             let mut broken = None;
             for at in 0..self.takers.len() {
@@ -79,7 +80,11 @@ impl Worker {
                 credit.give_back(std::mem::take(&mut taker.prepaid));
             }
             (taker.delayed, taker.late) = (0, 0);
+            if let Some(attendance) = &mut taker.attendance {
+                attendance.letter = None;
+            }
         }
+        self.copies.clear();
         self.strays = false;
         self.suspects.clear();
     }
@@ -101,6 +106,21 @@ impl Worker {
         } else if let Err(why) = self.restore(live).await {
             tracing::debug!(%why, "a consuming channel waits for its connection");
         }
+    }
+
+    /// The client is away and holds nothing: its session needs no channel until it is back.
+    pub(super) async fn rest(&mut self) {
+        let Some((live, channel)) = self.link.take() else { return };
+        let text = ShortString::try_new("OK").unwrap_or_default();
+        tokio::select! {
+            closed = channel.close(200, text) => {
+                if let Err(error) = closed {
+                    tracing::debug!(%error, "a channel was lost while it was given up");
+                }
+            }
+            () = self.plan.upstream.gone(live.generation) => {}
+        }
+        self.forget();
     }
 
     /// The channel is gone, and no request was the reason.
@@ -151,9 +171,17 @@ impl Worker {
     }
 
     pub(super) async fn back(&mut self, live: Arc<Live>) {
-        if self.plan.origin.over().is_none()
-            && let Err(why) = self.restore(live).await
-        {
+        if self.plan.origin.over().is_some() {
+            return;
+        }
+        let restored = if self.is_at_rest() {
+            self.seen = live.generation;
+            let backend = Arc::clone(&self.plan.upstream.backend);
+            self.make_inbox(&live).await.map_err(|error| refused(&error, &backend))
+        } else {
+            self.restore(live).await
+        };
+        if let Err(why) = restored {
             tracing::debug!(%why, "a consuming channel waits for its connection");
             if self.waiting.is_none() {
                 self.wait();

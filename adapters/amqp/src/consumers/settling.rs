@@ -54,6 +54,9 @@ impl Worker {
         if let Some(transaction) = &mut self.transaction {
             transaction.settled.push((key, tag, unsettled));
         }
+        if self.settle_copy(upstream) {
+            return true;
+        }
         match outcome {
             Settlement::Accept => self.accept(Some(()), upstream),
             Settlement::Reject(_) => self.reject(upstream, false),
@@ -113,6 +116,7 @@ impl Worker {
                         self.late.push((key, tag));
                     }
                 }
+                Due::Opening => self.later = false,
                 Due::Release(key, upstream) => {
                     self.requeue(upstream);
                     if let Some(taker) = self.takers.iter_mut().find(|taker| taker.wanted.key == key) {

@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use lapin::Consumer;
 use lapin::message::Delivery;
-use linkspan_contract::{Credit, Settle};
+use linkspan_contract::{Credit, Settle, SubscriptionKey};
 
 use super::Wanted;
+use super::attendance::Attendance;
 
 /// A subscription of a lane to a queue.
 pub(super) struct Taker {
@@ -33,6 +34,8 @@ pub(super) struct Taker {
     pub(super) gone: bool,
     /// Credit that its lane has taken for it.
     pub(super) prepaid: u32,
+    /// It is the one that consumes the queue of the client's session, for all its subscriptions.
+    pub(super) attendance: Option<Box<Attendance>>,
 }
 
 /// What the broker's consumer has come to.
@@ -67,6 +70,19 @@ impl Taker {
             late: 0,
             gone: false,
             prepaid: 0,
+            attendance: None,
+        }
+    }
+
+    /// The one that consumes the queue of the client's session. It needs no start: its subscriptions do.
+    pub(super) fn attending(wanted: Wanted, attendance: Attendance) -> Self {
+        Self { started: true, attendance: Some(Box::new(attendance)), ..Self::new(wanted) }
+    }
+
+    /// Begins a subscription of the session, if it has that one.
+    pub(super) fn start_interest(&mut self, key: SubscriptionKey) {
+        if let Some(interest) = self.attendance.as_mut().and_then(|it| it.interest(key)) {
+            interest.start();
         }
     }
 
@@ -102,6 +118,10 @@ impl Taker {
             return 0;
         }
         let terms = self.terms();
+        // The client is away, and has what it has.
+        if self.attendance.is_some() && terms.credit.as_ref().is_some_and(|credit| credit.limit() == 0) {
+            return 0;
+        }
         let own = match (terms.settle, &terms.credit) {
             (Settle::OnDelivery, _) => unsettling,
             (_, None) => MOST,
@@ -154,7 +174,8 @@ impl Taker {
 
     /// True when it may be given something.
     pub(super) fn is_open(&self) -> bool {
-        self.started && !self.gone && !self.congested && !self.buffer.is_empty()
+        let has_letter = self.attendance.as_ref().is_some_and(|it| it.letter.is_some());
+        self.started && !self.gone && !self.congested && (has_letter || !self.buffer.is_empty())
     }
 
     /// The window that bounds it when somebody settles; `None` is the sink's mark.

@@ -99,6 +99,9 @@ impl Worker {
     }
 
     pub(super) async fn unsubscribe(&mut self, key: SubscriptionKey) {
+        if self.leave(key).await {
+            return;
+        }
         let Some(at) = self.takers.iter().position(|taker| taker.wanted.key == key) else { return };
         self.pause(at).await;
         let taker = self.takers.remove(at);
@@ -118,7 +121,8 @@ impl Worker {
         let Some(taker) = self.takers.get_mut(at) else { return };
         // One whose window is full is sent nothing more.
         let out = self.held.count(taker.wanted.key).saturating_add(taker.buffer.len());
-        let full = out.saturating_add(taker.delayed.into()) >= usize::from(taker.window());
+        let full = taker.attendance.is_none()
+            && out.saturating_add(taker.delayed.into()) >= usize::from(taker.window());
         for (consumer, _) in taker.streams.iter().skip(from) {
             self.strays |= !full;
             if let Err(error) = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await {
@@ -138,6 +142,11 @@ impl Worker {
         self.stop(at, 0).await;
         let Some(taker) = self.takers.get_mut(at) else { return };
         let tags: Vec<u64> = taker.buffer.drain(..).map(|delivery| delivery.delivery_tag).collect();
+        if taker.attendance.as_ref().is_some_and(|it| it.letter.is_none())
+            && let Some(credit) = &taker.wanted.credit
+        {
+            credit.give_back(std::mem::take(&mut taker.prepaid));
+        }
         for tag in tags {
             self.requeue(tag);
         }
@@ -217,6 +226,7 @@ impl Worker {
             taker.buffer.clear();
             (taker.delayed, taker.late) = (0, 0);
         }
+        self.copies.clear();
         match done {
             Ok(()) => Ok(()),
             Err(error) => {

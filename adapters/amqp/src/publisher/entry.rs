@@ -10,6 +10,7 @@ use super::returned::is_it;
 use crate::gauge::{Gauge, OVERHEAD};
 use crate::goal::Goal;
 use crate::origin::Origin;
+use crate::retained::Safe;
 use crate::translate::{Sender, channel_error, outgoing, with_time_of};
 
 /// One publish of one message.
@@ -24,6 +25,8 @@ pub(super) struct Entry {
     pub(super) seq: Option<Seq>,
     pub(super) from: Option<Arc<str>>,
     pub(super) mandatory: bool,
+    /// Its address retains it: when that is safe, for a publisher that waits for it.
+    pub(super) safe: Option<Safe>,
     /// What the broker said when it sent the message back.
     pub(super) returned: Option<(u16, Arc<str>)>,
     pub(super) state: State,

@@ -20,10 +20,11 @@ use super::entry::{Entry, Join, State};
 use crate::gauge::Gauge;
 use crate::now::at_once;
 use crate::origin::Origin;
+use crate::retained::is_safe;
 use crate::translate::{Sender, closed, outgoing};
 
-/// A publish that was handed to lapin, with the number of its entry.
-type Flight = Pin<Box<dyn Future<Output = (u64, lapin::Result<Confirmation>)> + Send>>;
+/// A publish that was handed to lapin, with the number of its entry: what the broker said, and what became of it here.
+type Flight = Pin<Box<dyn Future<Output = (u64, lapin::Result<(Confirmation, Outcome)>)> + Send>>;
 
 /// What ended a channel.
 #[derive(Debug, Clone)]
@@ -90,6 +91,7 @@ impl Inflight {
                     seq,
                     from: parcel.from.clone(),
                     mandatory: message.flags.any(Flags::RECEIPT | Flags::MANDATORY),
+                    safe: seq.and_then(|_| parcel.safe_at(at)),
                     returned: None,
                     state: State::Waiting,
                 });
@@ -134,6 +136,7 @@ impl Inflight {
             let options = BasicPublishOptions { mandatory: entry.mandatory, immediate: false };
             let (channel, span, owned) = (Arc::clone(channel), message.payload, Arc::clone(&entry.batch));
             let number = self.first + self.sent as u64;
+            let safe = entry.safe.clone();
             let mut publish = Box::pin(async move {
                 let published = match &payload {
                     Some(bytes) => channel.basic_publish(exchange, key, options, bytes, properties).await,
@@ -142,8 +145,12 @@ impl Inflight {
                         channel.basic_publish(exchange, key, options, bytes, properties).await
                     }
                 };
-                match published {
-                    Ok(confirm) => (number, confirm.await),
+                let confirmed = match published {
+                    Ok(confirm) => confirm.await,
+                    Err(error) => return (number, Err(error)),
+                };
+                match confirmed {
+                    Ok(confirmation) => (number, Ok((confirmation, is_safe(safe).await))),
                     Err(error) => (number, Err(error)),
                 }
             });
@@ -198,8 +205,8 @@ impl Inflight {
                 Poll::Pending if self.bell.was_rung() => continue,
                 Poll::Pending => break Ok(()),
             };
-            let confirmation = match done {
-                Ok(confirmation) => confirmation,
+            let (confirmation, here) = match done {
+                Ok(done) => done,
                 Err(error) => break Err(Failure(error)),
             };
             let nacked = confirmation.is_nack();
@@ -213,7 +220,7 @@ impl Inflight {
                 );
                 Outcome::Refused(Refused::Full(why))
             } else {
-                Outcome::Accepted
+                here
             });
             match returned {
                 Some(returned) => {

@@ -247,10 +247,14 @@ impl Worker {
             Ok(()) => Ok(()),
             // It is made with the others when the broker is back.
             Err(_) if !live.is_connected() => Ok(()),
-            Err(error) => {
-                self.release(key);
-                Err(crate::translate::refused(&error, &self.plan.upstream.backend))
-            }
+            Err(error) => match crate::translate::refused(&error, &self.plan.upstream.backend) {
+                // Who asks learns of a loss before lapin says so of the connection.
+                Refused::Away(_) => Ok(()),
+                why => {
+                    self.release(key);
+                    Err(why)
+                }
+            },
         }
     }
 
@@ -325,7 +329,8 @@ impl Worker {
 
     /// The client of this instance that published it and wants nothing of its own back.
     fn from(&self, delivery: &Delivery) -> Option<u64> {
-        let (instance, client) = from_of(&delivery.properties)?.split_once(':')?;
+        let mut from = from_of(&delivery.properties)?.splitn(3, ':');
+        let (instance, client) = (from.next()?, from.next()?);
         client.parse().ok().filter(|_| *instance == *self.plan.instance)
     }
 

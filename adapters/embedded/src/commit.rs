@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use linkspan_contract::{
-    Delivered, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, Refused, Settled, TargetId,
+    Delivered, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, Refused, Settled, Standing, TargetId,
 };
 use linkspan_queues::ConsumerId;
 use linkspan_queues::log::Lsn;
@@ -39,6 +39,8 @@ pub(crate) struct Commit<'t> {
     sessions: BTreeMap<usize, ForSession>,
     /// Mandatory messages that nobody takes.
     returned: Vec<Kept>,
+    /// How many messages nobody takes.
+    missed: u32,
 }
 
 struct ForQueue {
@@ -71,17 +73,21 @@ pub(crate) struct Committed {
     pub(crate) known: Vec<u32>,
     /// Mandatory messages that nobody takes.
     pub(crate) returned: Vec<Kept>,
-    /// Where what was written ends in the log.
-    pub(crate) written: Lsn,
+    /// How many messages nobody takes.
+    pub(crate) missed: u32,
+    /// Where what was written ends in the log; why the log did not take it, which may find its way there later all the same.
+    pub(crate) written: Result<Lsn, Refused>,
 }
 
 impl<'t> Commit<'t> {
-    /// Finds out what a transaction comes to, and carries it out.
+    /// Finds out what a transaction comes to, and carries it out. `noted` is written with it, and it alone when there is
+    /// nothing else; nothing is held back for what goes with a note.
     ///
     /// # Errors
     /// When it cannot be carried out: then nothing was.
     pub(crate) fn carry_out(
         transaction: &'t Transaction,
+        noted: linkspan_queues::log::Commit,
         publisher: &Publisher,
         consumers: &Consumers,
         vhost: &Arc<Vhost>,
@@ -91,7 +97,8 @@ impl<'t> Commit<'t> {
     ) -> Result<Committed, Refused> {
         let client = publisher.client();
         let (queues, sessions, returned) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut commit = Self { transaction, client, queues, sessions, returned };
+        let mut commit = Self { transaction, client, queues, sessions, returned, missed: 0 };
+        let holds = noted.is_empty();
         let topology = vhost.look();
         commit.route(publisher, &topology)?;
         commit.share_out(consumers);
@@ -106,11 +113,14 @@ impl<'t> Commit<'t> {
         let known = room.map(|()| commit.change(&mut locked, now));
         // Who is told that it failed may find it later all the same: it is in the queues, and written when the disk takes it.
         let written = locked.iter_mut().try_for_each(queue::Locked::check_written);
-        let written = write(&mut locked, vhost).and_then(|lsn| written.map(|()| lsn));
+        // What was not taken is not noted.
+        let noted =
+            if known.is_ok() && written.is_ok() { noted } else { linkspan_queues::log::Commit::new() };
+        let written = write(&mut locked, noted, vhost).and_then(|lsn| written.map(|()| lsn));
         if known.is_ok() {
             commit.deliver(now, touched, brakes);
         }
-        if let (Ok(lsn @ 1..), Some(archive)) = (&written, &vhost.house.archive) {
+        if let (Ok(lsn @ 1..), Some(archive), true) = (&written, &vhost.house.archive, holds) {
             locked.iter_mut().for_each(|queue| queue.hold(*lsn, archive));
         }
         locked.iter_mut().for_each(|queue| queue.hand_out(client, now, touched, brakes));
@@ -120,7 +130,7 @@ impl<'t> Commit<'t> {
             dead.carry_out(queue, vhost, said);
         }
         dead.bury(vhost, now, touched);
-        Ok(Committed { known: known?, returned: commit.returned, written: written? })
+        Ok(Committed { known: known?, returned: commit.returned, missed: commit.missed, written })
     }
 
     /// Finds who gets the messages.
@@ -168,6 +178,7 @@ impl<'t> Commit<'t> {
                 }
             }
         }
+        self.missed += u32::from(!any);
         if !any && flags.has(Flags::MANDATORY) {
             self.returned.push(message.clone());
         }
@@ -247,14 +258,21 @@ impl<'t> Commit<'t> {
 ///
 /// # Errors
 /// When the log does not take it.
-fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Result<Lsn, Refused> {
+fn write(
+    locked: &mut [queue::Locked<'_>],
+    noted: linkspan_queues::log::Commit,
+    vhost: &Vhost,
+) -> Result<Lsn, Refused> {
     let Some(archive) = &vhost.house.archive else { return Ok(0) };
-    let mut together = linkspan_queues::log::Commit::new();
+    let (size, mut together) = (noted.size(), noted);
     locked.iter_mut().filter_map(queue::Locked::gathered).for_each(|own| together.join(own));
     if together.is_empty() {
         return Ok(0);
     }
     let written = archive.write(&mut together);
+    if written.is_err() {
+        together.forget_first(size);
+    }
     // What the log does not take is written by the first of them when it takes it.
     if let Some(own) = locked.iter_mut().find_map(queue::Locked::gathered) {
         own.join(&mut together);
@@ -278,7 +296,15 @@ impl ForSession {
         if !settled {
             self.whose.push(Arc::clone(subscription));
         }
-        let pick = Pick { at, key: subscription.key, first, age: 0, attempt: 0, settled };
+        let pick = Pick {
+            at,
+            key: subscription.key,
+            first,
+            age: 0,
+            attempt: 0,
+            settled,
+            standing: Standing::Passing,
+        };
         match self.picks.last_mut() {
             Some((batch, picks)) if Arc::ptr_eq(batch, &message.batch) => picks.push(pick),
             _ => self.picks.push((Arc::clone(&message.batch), vec![pick])),

@@ -50,6 +50,7 @@ mod inbox;
 mod inward;
 mod keeper;
 mod lane;
+mod notes;
 mod open_error;
 mod options;
 mod outlet;

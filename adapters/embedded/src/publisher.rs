@@ -136,14 +136,7 @@ impl Publisher {
     fn retain(&mut self, batch: &Batch<'_>, taken: u32, now: Millis) -> bool {
         let Some(archive) = &self.vhost.house.archive else { return true };
         let mut commit = Commit::new();
-        let messages = batch.messages.get(..taken as usize).unwrap_or_default();
-        for (at, message) in (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RETAIN)) {
-            let retains =
-                self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
-            if retains {
-                retained::note(batch, at, message, &self.vhost.name, now, &mut commit);
-            }
-        }
+        self.note_retained(batch, taken, now, &mut commit);
         if commit.is_empty() {
             return true;
         }
@@ -154,6 +147,30 @@ impl Publisher {
             self.written = self.written.max(written);
         }
         written.is_ok()
+    }
+
+    /// Adds to a commit what addresses retain from now on.
+    pub(crate) fn note_retained(&self, batch: &Batch<'_>, taken: u32, now: Millis, commit: &mut Commit) {
+        let messages = batch.messages.get(..taken as usize).unwrap_or_default();
+        for (at, message) in (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RETAIN)) {
+            let retains =
+                self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
+            if retains {
+                retained::note(batch, at, message, &self.vhost.name, now, commit);
+            }
+        }
+    }
+
+    /// The number of the next message that wants a receipt.
+    pub(crate) const fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// A message that wants a receipt was published in another way; its number.
+    pub(crate) fn count_one(&mut self) -> Seq {
+        let number = self.next;
+        self.next = number.saturating_add(1);
+        number
     }
 
     /// Goes through the batch run by run; tells how many messages could be dealt with.

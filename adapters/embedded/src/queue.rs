@@ -2,6 +2,7 @@
 
 mod fill;
 mod hand_out;
+mod kept_back;
 mod locked;
 mod membership;
 mod record;
@@ -38,6 +39,7 @@ pub(crate) use locked::Locked;
 pub(crate) use remains::Remains;
 pub(crate) use said::Said;
 
+use kept_back::KeptBack;
 use record::Record;
 
 /// What a queue was declared with, beside its limits.
@@ -83,6 +85,8 @@ struct State {
     is_inbox: bool,
     /// It was declared with a length in bytes: those of bodies count, as in RabbitMQ.
     counts_bodies: bool,
+    /// Of a session's queue: what is given out when that is safe.
+    kept_back: KeptBack,
     /// Of a session's queue: what came by these is nobody's any more.
     ended_subscriptions: BTreeSet<u32>,
     ended: bool,
@@ -174,6 +178,7 @@ impl Queue {
                 scheduled: None,
                 is_group,
                 is_inbox,
+                kept_back: KeptBack::default(),
                 counts_bodies: arguments.max_bytes.is_some(),
                 ended_subscriptions,
                 ended: false,

@@ -56,9 +56,18 @@ pub struct Queued<B> {
     pub durable: bool,
     /// The journal keeps it.
     pub logged: bool,
+    /// Its consumer has said that it has it.
+    pub received: bool,
 }
 
 impl<B> Queued<B> {
+    /// The same with another handle.
+    pub fn with<C>(self, body: C) -> Queued<C> {
+        let Self { position, size, since, deadline, attempts, priority, durable, logged, received, .. } =
+            self;
+        Queued { body, position, size, since, deadline, attempts, priority, durable, logged, received }
+    }
+
     /// Milliseconds that it has been in the queue.
     pub fn age(&self, now: Millis) -> u64 {
         now.saturating_sub(self.since)

@@ -33,6 +33,7 @@ mod large;
 mod limits;
 mod mailbox;
 mod metric;
+mod notes;
 mod overtaking;
 mod publishing;
 mod recall;

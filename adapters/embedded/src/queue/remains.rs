@@ -49,6 +49,7 @@ impl Queue {
     fn end_now(&self, state: &mut State) -> Remains {
         state.ended = true;
         state.congested = 0;
+        state.kept_back.clear();
         self.gate.open();
         let nothing = Engine::with_journal(0, Limits::default(), Record::default());
         let mut engine = std::mem::replace(&mut state.engine, nothing);

@@ -203,6 +203,11 @@ impl Connection for HubConnection {
         self.scope.connections.try_lock().ok()?.first()?.1.session()
     }
 
+    fn lasts(&self) -> bool {
+        let connections = self.scope.connections.try_lock();
+        connections.is_ok_and(|connections| connections.first().is_some_and(|(_, home)| home.lasts()))
+    }
+
     fn keep_session(&mut self, seconds: u32) {
         if let Ok(mut connections) = self.scope.connections.try_lock()
             && let Some((_, home)) = connections.first_mut()

@@ -1,5 +1,6 @@
 //! An ordered way through the hub: plans, and the back ends' lanes behind it.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -8,8 +9,8 @@ use hashbrown::HashMap;
 use linkspan_contract::backend::{Fetched, Retained};
 use linkspan_contract::{
     Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvents, Lost, Published,
-    QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Settlement, Source, Subscribe,
-    SubscriptionKey, TargetId,
+    QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Source, Subscribe, SubscriptionKey,
+    TargetId,
 };
 use slab::Slab;
 
@@ -161,6 +162,18 @@ impl Lane for HubLane {
         }
     }
 
+    fn note(&mut self, identifier: NonZeroU16, word: Seq) -> bool {
+        self.home().map_or(true, |home| home.note(identifier, word))
+    }
+
+    fn unnote(&mut self, identifier: NonZeroU16, word: Seq) -> bool {
+        self.home().map_or(true, |home| home.unnote(identifier, word))
+    }
+
+    fn noted(&self) -> Vec<NonZeroU16> {
+        self.parts.first().map(|home| home.lane.noted()).unwrap_or_default()
+    }
+
     fn flush(&mut self) {
         if let Some(late) = self.late.take() {
             self.receipts.receipts(&late);
@@ -192,7 +205,7 @@ impl Lane for HubLane {
         if self.windows == 0 {
             return;
         }
-        for run in runs.iter().filter(|run| !matches!(run.outcome, Settlement::Extend(_))) {
+        for run in runs.iter().filter(|run| run.outcome.is_last()) {
             let subscription = self.subscriptions.get(&run.key.subscription);
             let window = subscription.and_then(|subscription| subscription.window_of(run.key.part));
             if window.is_some_and(|window| window.grant_own(run.count))

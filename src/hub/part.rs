@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use linkspan_contract::receipt::WORDS;
 use linkspan_contract::{Connection, Lane, LaneEvent, LaneEvents, Receipt, ReceiptSink, Seq};
 use parking_lot::Mutex;
 
@@ -103,6 +104,9 @@ impl State {
     }
 
     fn translate(&mut self, receipt: &Receipt, out: &mut Vec<Receipt>) {
+        if receipt.first >= WORDS {
+            return out.push(receipt.clone());
+        }
         let (mut first, end) = (receipt.first, receipt.first.saturating_add(receipt.count.into()));
         if first < self.same_below {
             let count = u32::try_from(end.min(self.same_below).saturating_sub(first)).unwrap_or(u32::MAX);
@@ -170,6 +174,15 @@ mod tests {
         numbers.receipts(&[accepted(16, 2)]);
         assert_eq!(*ear.0.lock(), [(0, 5), (8, 2), (30, 4), (50, 2), (52, 2)]);
         assert!(numbers.state.lock().runs.is_empty(), "what is told is forgotten");
+    }
+
+    #[test]
+    fn words_mean_the_same_on_both_sides() {
+        let ear = Arc::new(Ear::default());
+        let numbers = Numbers::same(Arc::clone(&ear) as Arc<dyn ReceiptSink>);
+        numbers.part_ways(0);
+        numbers.receipts(&[accepted(WORDS + 3, 2)]);
+        assert_eq!(*ear.0.lock(), [(WORDS + 3, 2)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The three scopes of a back end: itself, a client's connection, and the lane.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -14,7 +15,7 @@ use crate::destination::Destination;
 use crate::events::LaneEvents;
 use crate::health::Health;
 use crate::message::TargetId;
-use crate::receipt::{Published, ReceiptSink};
+use crate::receipt::{Published, ReceiptSink, Seq};
 use crate::refusal::{BackendError, Lost, Refused};
 use crate::session::SessionState;
 use crate::settlement::{DeliveryTag, Settled};
@@ -88,6 +89,12 @@ pub trait Connection: Send {
         let _ = seconds;
     }
 
+    /// Whether what is known of the client's session outlives this process: deliveries of its subscriptions to filters are
+    /// [lasting](crate::sink::Standing::Lasting), and its lane keeps [notes](Lane::note).
+    fn lasts(&self) -> bool {
+        false
+    }
+
     /// Closes the scope in good order and returns when what belonged to it is gone: a session's will is not published.
     async fn close(self: Box<Self>);
 }
@@ -134,6 +141,27 @@ pub trait Lane: Send {
 
     /// Takes the messages of one read, in order; appends to sinks and queues, writes nothing.
     fn publish(&mut self, batch: &Batch<'_>) -> Published;
+
+    /// Notes that a message which the client published exactly once under this identifier
+    /// ([`WireForm::identifier`](crate::WireForm::identifier)) was taken, for as long as the client's session lives or until
+    /// [`unnote`](Lane::unnote). True when that is safe already, as it is of a message that a session's own back end took
+    /// itself: the note is of one commit with it. Else the [`ReceiptSink`] is told under `word`, a number from
+    /// [`WORDS`](crate::receipt::WORDS) on, when it is, however long that takes.
+    fn note(&mut self, identifier: NonZeroU16, word: Seq) -> bool {
+        let _ = (identifier, word);
+        true
+    }
+
+    /// Takes such a note back, in the same way. One that is not there is taken back already.
+    fn unnote(&mut self, identifier: NonZeroU16, word: Seq) -> bool {
+        let _ = (identifier, word);
+        true
+    }
+
+    /// The identifiers that are noted for the client's session.
+    fn noted(&self) -> Vec<NonZeroU16> {
+        Vec::new()
+    }
 
     /// Lets the sinks that were touched since the last call write. The door calls it after it has written its own
     /// receipts: who waits for one is served first.

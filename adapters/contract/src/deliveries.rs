@@ -137,7 +137,7 @@ impl Deliveries {
         let settled = std::mem::take(&mut self.inner.state.lock().settled);
         if !settled.is_empty() {
             lane.settle(&settled);
-            let over = settled.iter().filter(|run| !matches!(run.outcome, Settlement::Extend(_))).count();
+            let over = settled.iter().filter(|run| run.outcome.is_last()).count();
             if let Some(credit) = &self.inner.credit {
                 credit.grant(u32::try_from(over).unwrap_or(u32::MAX));
             }

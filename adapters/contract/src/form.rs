@@ -1,6 +1,9 @@
 //! How one protocol's encoded messages are read by somebody else.
 
+use std::num::NonZeroU16;
+
 use crate::address::Address;
+use crate::message::Message;
 use crate::properties::Properties;
 
 /// A protocol's way to write addresses and properties. A sink of the same form sends the bytes on as they are; every
@@ -20,6 +23,13 @@ pub trait WireForm: Send + Sync {
     /// # Errors
     /// When they are not of this form; a door has checked what a client sent, so this is a defect or a broken file.
     fn properties<'a>(&self, encoded: &'a [u8]) -> Result<Properties<'a>, Malformed>;
+
+    /// The number under which its publisher knows a message that is [published exactly once](crate::Flags::EXACTLY_ONCE),
+    /// where the form has one. `bytes` are what the message's spans point into.
+    fn identifier(&self, bytes: &[u8], message: &Message) -> Option<NonZeroU16> {
+        let _ = (bytes, message);
+        None
+    }
 }
 
 /// Encoded properties that their form cannot read.

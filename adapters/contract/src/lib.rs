@@ -84,7 +84,7 @@ pub use receipt::{Outcome, Published, Receipt, ReceiptSink, Seq};
 pub use refusal::{BackendError, Lost, Refused, What};
 pub use session::{SessionState, SessionTerms, Testament};
 pub use settlement::{DeliveryTag, Settled, Settlement};
-pub use sink::{Delivered, DeliverySink, Ended, Pick, SubscriptionKey};
+pub use sink::{Delivered, DeliverySink, Ended, Pick, Standing, SubscriptionKey};
 pub use source::{Replay, Settle, Source, Subscribe, Wishes};
 pub use topology::{Binding, ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec};
 pub use value::Value;

@@ -7,6 +7,10 @@ use crate::refusal::Refused;
 /// A number for a published message that wants a receipt: counts up from 0 on each lane.
 pub type Seq = u64;
 
+/// Numbers from here on are not those of messages: a door gives them to what else it wants to be told is safe, and they
+/// mean the same to every lane on the way.
+pub const WORDS: Seq = 1 << 62;
+
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

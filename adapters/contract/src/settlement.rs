@@ -20,8 +20,19 @@ pub enum Settlement {
         /// Milliseconds before it is given out again.
         delay: u64,
     },
+    /// The client has it, and will say when it is over: an exchange at QoS 2 between PUBREC and PUBCOMP. It stays unsettled
+    /// and is not given again; of a [lasting](crate::sink::Standing::Lasting) delivery this is known after a restart, too.
+    /// Of no other is it said.
+    Receive,
     /// Still at it: the deadline begins anew, this many milliseconds from now.
     Extend(u64),
+}
+
+impl Settlement {
+    /// Whether the delivery is over with it.
+    pub const fn is_last(&self) -> bool {
+        !matches!(self, Self::Receive | Self::Extend(_))
+    }
 }
 
 /// A run of deliveries of one subscription with one outcome.
@@ -35,6 +46,7 @@ pub struct Settled {
     pub count: u32,
     /// The word.
     pub outcome: Settlement,
-    /// The [`ReceiptSink`](crate::ReceiptSink) is told under this number when the settlement is safe.
+    /// The [`ReceiptSink`](crate::ReceiptSink) is told under this number, one from [`WORDS`](crate::receipt::WORDS) on,
+    /// when the settlement is safe.
     pub word: Option<Seq>,
 }

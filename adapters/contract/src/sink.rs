@@ -31,7 +31,28 @@ pub struct Pick {
     pub attempt: u32,
     /// Nobody will settle them: QoS 0, auto-ack.
     pub settled: bool,
+    /// Whether what is known of them outlives the back end's process.
+    pub standing: Standing,
 }
+
+/// How long a delivery is known under its tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Standing {
+    /// Until the lane goes.
+    #[default]
+    Passing,
+    /// For as long as the client's session: after a restart of the back end the tag stands for the same message, in the
+    /// same place among the others, and `attempt` is above 0 when the client may know it. Such tags are those of one
+    /// session, whatever the subscription, and lie within less than [`SPAN`] of each other while they are unsettled.
+    Lasting,
+    /// As before, and the client has it ([`Settlement::Receive`](crate::Settlement::Receive)): the message is not to be
+    /// sent again.
+    Received,
+}
+
+/// Lasting deliveries whose tags differ by a multiple of it are not unsettled at the same time: so each has a packet
+/// identifier of its own, which is told by the tag alone.
+pub const SPAN: u64 = 32_767;
 
 /// What a sink says to a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

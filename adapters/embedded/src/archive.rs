@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use linkspan_contract::{Receipt, ReceiptSink, WireForm};
 use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Recovery, Window};
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::budget::Budget;
 use crate::pending::{Pending, Waits};
@@ -191,9 +191,24 @@ impl Archive {
         self.pending.add(lsn, || Waits::Receipts { sink: Arc::clone(sink), runs: runs() })
     }
 
+    /// Has `sink` told a word when everything before `lsn` is safe, however long that takes; false when it is already.
+    pub(crate) fn tell_word(&self, lsn: Lsn, sink: &Arc<dyn ReceiptSink>, word: &Receipt) -> bool {
+        self.pending.add(lsn, || Waits::Words { sink: Arc::clone(sink), runs: smallvec![word.clone()] })
+    }
+
     /// Has a queue look again when everything before `lsn` is safe, or is not going to be; false when it is already.
     pub(crate) fn release_when_safe(&self, lsn: Lsn, queue: &Arc<Queue>) -> bool {
         self.pending.add(lsn, || Waits::Queue(Arc::downgrade(queue)))
+    }
+
+    /// True when everything before `lsn` is safe.
+    pub(crate) fn is_safe(&self, lsn: Lsn) -> bool {
+        self.pending.is_safe(lsn)
+    }
+
+    /// Where what was written last ends.
+    pub(crate) fn written(&self) -> Lsn {
+        self.pending.last_written()
     }
 
     /// True when everything before `lsn` is safe, or was told not to be.

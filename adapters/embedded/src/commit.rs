@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use linkspan_contract::{
-    Delivered, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, Refused, Settled, TargetId,
+    Delivered, DeliveryTag, Flags, Kept, Millis, OwnedBatch, Pick, Refused, Settled, Standing, TargetId,
 };
 use linkspan_queues::ConsumerId;
 use linkspan_queues::log::Lsn;
@@ -39,6 +39,8 @@ pub(crate) struct Commit<'t> {
     sessions: BTreeMap<usize, ForSession>,
     /// Mandatory messages that nobody takes.
     returned: Vec<Kept>,
+    /// How many messages nobody takes.
+    missed: u32,
 }
 
 struct ForQueue {
@@ -71,17 +73,21 @@ pub(crate) struct Committed {
     pub(crate) known: Vec<u32>,
     /// Mandatory messages that nobody takes.
     pub(crate) returned: Vec<Kept>,
-    /// Where what was written ends in the log.
-    pub(crate) written: Lsn,
+    /// How many messages nobody takes.
+    pub(crate) missed: u32,
+    /// Where what was written ends in the log; why the log did not take it, which may find its way there later all the same.
+    pub(crate) written: Result<Lsn, Refused>,
 }
 
 impl<'t> Commit<'t> {
-    /// Finds out what a transaction comes to, and carries it out.
+    /// Finds out what a transaction comes to, and carries it out. `noted` is written with it, and it alone when there is
+    /// nothing else; nothing is held back for what goes with a note.
     ///
     /// # Errors
     /// When it cannot be carried out: then nothing was.
     pub(crate) fn carry_out(
         transaction: &'t Transaction,
+        noted: linkspan_queues::log::Commit,
         publisher: &Publisher,
         consumers: &Consumers,
         vhost: &Arc<Vhost>,
@@ -91,7 +97,8 @@ impl<'t> Commit<'t> {
     ) -> Result<Committed, Refused> {
         let client = publisher.client();
         let (queues, sessions, returned) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut commit = Self { transaction, client, queues, sessions, returned };
+        let mut commit = Self { transaction, client, queues, sessions, returned, missed: 0 };
+        let holds = noted.is_empty();
         let topology = vhost.look();
         commit.route(publisher, &topology)?;
         commit.share_out(consumers);
@@ -103,17 +110,19 @@ impl<'t> Commit<'t> {
             let any_durable = share.messages.iter().any(durable);
             queue.check_room(share.messages.len() as u64, (share.bytes, share.bodies), any_durable, now)
         });
-        let has_to_be_safe = vhost.house.archive.is_some() && commit.is_durable();
+        let has_to_be_safe = holds && vhost.house.archive.is_some() && commit.is_durable();
         locked.iter_mut().for_each(|queue| queue.begin(has_to_be_safe));
         let known = room.map(|()| commit.change(&mut locked, now));
+        // What was not taken is not noted.
+        let noted = if known.is_ok() { noted } else { linkspan_queues::log::Commit::new() };
         // Who is told that it failed may find it later all the same: it is in the queues as a whole, and written as a whole
         // when the disk takes it.
-        let written = write(&mut locked, vhost);
+        let written = write(&mut locked, noted, vhost);
         if known.is_ok() {
             commit.deliver(now, touched, brakes);
         }
         let safe_at = match (&written, &vhost.house.archive) {
-            (Ok(lsn @ 1..), Some(archive)) => Some((*lsn, &**archive)),
+            (Ok(lsn @ 1..), Some(archive)) if holds => Some((*lsn, &**archive)),
             _ => None,
         };
         locked.iter_mut().for_each(|queue| queue.end(safe_at));
@@ -124,7 +133,7 @@ impl<'t> Commit<'t> {
             dead.carry_out(queue, vhost, said);
         }
         dead.bury(vhost, now, touched);
-        Ok(Committed { known: known?, returned: commit.returned, written: written? })
+        Ok(Committed { known: known?, returned: commit.returned, missed: commit.missed, written })
     }
 
     /// True when something of it is to outlive the process.
@@ -178,6 +187,7 @@ impl<'t> Commit<'t> {
                 }
             }
         }
+        self.missed += u32::from(!any);
         if !any && flags.has(Flags::MANDATORY) {
             self.returned.push(message.clone());
         }
@@ -257,14 +267,21 @@ impl<'t> Commit<'t> {
 ///
 /// # Errors
 /// When the log does not take it.
-fn write(locked: &mut [queue::Locked<'_>], vhost: &Vhost) -> Result<Lsn, Refused> {
+fn write(
+    locked: &mut [queue::Locked<'_>],
+    noted: linkspan_queues::log::Commit,
+    vhost: &Vhost,
+) -> Result<Lsn, Refused> {
     let Some(archive) = &vhost.house.archive else { return Ok(0) };
-    let mut together = linkspan_queues::log::Commit::new();
+    let (size, mut together) = (noted.size(), noted);
     locked.iter_mut().filter_map(queue::Locked::gathered).for_each(|own| together.join(own));
     if together.is_empty() {
         return Ok(0);
     }
     let written = archive.write(&mut together);
+    if written.is_err() {
+        together.forget_first(size);
+    }
     // What the log does not take is written by the first of them when it takes it.
     if let Some(first) = locked.first_mut().filter(|_| !together.is_empty()) {
         first.wait_with(&mut together);
@@ -288,7 +305,15 @@ impl ForSession {
         if !settled {
             self.whose.push(Arc::clone(subscription));
         }
-        let pick = Pick { at, key: subscription.key, first, age: 0, attempt: 0, settled };
+        let pick = Pick {
+            at,
+            key: subscription.key,
+            first,
+            age: 0,
+            attempt: 0,
+            settled,
+            standing: Standing::Passing,
+        };
         match self.picks.last_mut() {
             Some((batch, picks)) if Arc::ptr_eq(batch, &message.batch) => picks.push(pick),
             _ => self.picks.push((Arc::clone(&message.batch), vec![pick])),

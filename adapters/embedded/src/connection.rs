@@ -85,6 +85,10 @@ impl Connection for EmbeddedConnection {
         Ok(Box::new(EmbeddedLane::new(vhost, self.client, session, own, receipts, events)))
     }
 
+    fn lasts(&self) -> bool {
+        self.inbox.is_some()
+    }
+
     async fn close(self: Box<Self>) {
         if let Some((identifier, _)) = self.inbox.as_deref()
             && let Err(why) = self.vhost.end_inbox(identifier).await

@@ -1,5 +1,8 @@
 //! An ordered way through the back end.
 
+mod noting;
+
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -7,12 +10,11 @@ use async_trait::async_trait;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
     Batch, Binding, Body, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvent, LaneEvents,
-    Lost, Message, Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settle,
-    Settled,
-    Source, Subscribe, SubscriptionKey, TargetId,
+    Lost, Message, Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settle,
+    Settled, Source, Subscribe, SubscriptionKey, TargetId,
 };
 
-use linkspan_queues::log::Lsn;
+use linkspan_queues::log::{Commit as LogCommit, Lsn};
 use smallvec::{SmallVec, smallvec};
 
 use crate::archive::Archive;
@@ -21,6 +23,7 @@ use crate::brake::Brakes;
 use crate::commit::{Commit, Committed};
 use crate::connection::Own;
 use crate::consumers::Consumers;
+use crate::notes::Notes;
 use crate::outlet::Touched;
 use crate::publisher::Publisher;
 use crate::session::Session;
@@ -36,6 +39,8 @@ pub(crate) struct EmbeddedLane {
     touched: Touched,
     brakes: Brakes,
     transaction: Option<Box<Transaction>>,
+    /// Only where the client's session outlives the process.
+    notes: Option<Box<Notes>>,
     own: Arc<Own>,
     receipts: Arc<dyn ReceiptSink>,
     events: Arc<dyn LaneEvents>,
@@ -54,7 +59,10 @@ impl EmbeddedLane {
         events: Arc<dyn LaneEvents>,
     ) -> Self {
         let number = vhost.house.number();
+        let archive = vhost.house.archive.as_ref();
+        let notes = session.inbox().zip(archive).and_then(|(inbox, archive)| Notes::of(inbox, archive));
         Self {
+            notes: notes.map(Box::new),
             publisher: Publisher::new(Arc::clone(&vhost), client),
             consumers: Consumers::new(Arc::clone(&vhost), number, session),
             vhost,
@@ -104,9 +112,8 @@ impl EmbeddedLane {
                 Outcome::Refused(Refused::Precondition(why.into()))
             };
             let receipt = Receipt { first: word, count: 1, outcome };
-            let later = |archive: &Arc<Archive>| {
-                written > 0 && archive.tell(written, &self.receipts, || smallvec![receipt.clone()])
-            };
+            let later =
+                |archive: &Arc<Archive>| written > 0 && archive.tell_word(written, &self.receipts, &receipt);
             if !self.vhost.house.archive.as_ref().is_some_and(later) {
                 self.receipts.receipts(&[receipt]);
             }
@@ -117,8 +124,17 @@ impl EmbeddedLane {
     fn commit_now(&mut self, transaction: &Transaction) -> Result<Lsn, Refused> {
         let now = self.vhost.house.now();
         let Self { publisher, consumers, vhost, touched, brakes, .. } = self;
-        let Committed { known, returned, written } =
-            Commit::carry_out(transaction, publisher, consumers, vhost, now, touched, brakes)?;
+        let Committed { known, returned, written, .. } = Commit::carry_out(
+            transaction,
+            LogCommit::new(),
+            publisher,
+            consumers,
+            vhost,
+            now,
+            touched,
+            brakes,
+        )?;
+        let written = written?;
         for (run, known) in transaction.settled.iter().zip(known) {
             let known = self.consumers.settled(run, known);
             self.tell(run, known, written);
@@ -128,6 +144,17 @@ impl EmbeddedLane {
             self.events.event(LaneEvent::Returned { message, code: NO_ROUTE, text });
         }
         Ok(written)
+    }
+
+    /// Publishes what is complete.
+    fn publish_here(&mut self, batch: &Batch<'_>) -> Published {
+        if self.transaction.is_some() {
+            self.hold(batch)
+        } else if self.notes.is_some() && batch.any.has(Flags::EXACTLY_ONCE) {
+            self.publish_noted(batch)
+        } else {
+            self.publish_now(batch)
+        }
     }
 
     /// A large body is put into the log, where there is one: all who get it share it there.
@@ -150,7 +177,7 @@ impl EmbeddedLane {
             }
         };
         let batch = &Batch { body: Some(put.as_ref().unwrap_or(body)), ..*batch };
-        if self.transaction.is_some() { self.hold(batch) } else { self.publish_now(batch) }
+        self.publish_here(batch)
     }
 
     /// Holds a batch back until the commit, up to the first message that has nowhere to go.
@@ -186,9 +213,22 @@ impl Lane for EmbeddedLane {
     fn publish(&mut self, batch: &Batch<'_>) -> Published {
         match batch.body {
             Some(body) => self.publish_body(batch, body),
-            None if self.transaction.is_some() => self.hold(batch),
-            None => self.publish_now(batch),
+            None => self.publish_here(batch),
         }
+    }
+
+    fn note(&mut self, identifier: NonZeroU16, word: Seq) -> bool {
+        let written = self.notes.as_mut().map_or(0, |notes| notes.note(identifier));
+        self.is_safe(written, word)
+    }
+
+    fn unnote(&mut self, identifier: NonZeroU16, word: Seq) -> bool {
+        let written = self.notes.as_mut().map_or(0, |notes| notes.unnote(identifier));
+        self.is_safe(written, word)
+    }
+
+    fn noted(&self) -> Vec<NonZeroU16> {
+        self.notes.as_ref().map(|notes| notes.all()).unwrap_or_default()
     }
 
     fn flush(&mut self) {

@@ -44,6 +44,8 @@ struct State {
 pub(crate) enum Waits {
     /// A lane's publisher.
     Receipts { sink: Arc<dyn ReceiptSink>, runs: SmallVec<[Receipt; 1]> },
+    /// Who is told nothing before it is safe, whatever fails meanwhile.
+    Words { sink: Arc<dyn ReceiptSink>, runs: SmallVec<[Receipt; 1]> },
     /// A queue that gives nothing out before.
     Queue(Weak<Queue>),
     /// Somebody who does nothing else meanwhile.
@@ -70,6 +72,7 @@ impl Waits {
                 }
                 sink.receipts(&runs);
             }
+            Self::Words { sink, runs } => sink.receipts(&runs),
         }
     }
 
@@ -77,6 +80,7 @@ impl Waits {
     fn join(&mut self, other: Self) -> Option<Self> {
         match (self, other) {
             (Self::Receipts { sink, runs }, Self::Receipts { sink: same, runs: more })
+            | (Self::Words { sink, runs }, Self::Words { sink: same, runs: more })
                 if Arc::ptr_eq(sink, &same) =>
             {
                 for run in more {
@@ -107,6 +111,16 @@ impl Pending {
     /// So far was written.
     pub(crate) fn written(&self, to: Lsn) {
         self.written.fetch_max(to, Ordering::SeqCst);
+    }
+
+    /// Where what was written last ends.
+    pub(crate) fn last_written(&self) -> Lsn {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    /// True when everything before a place is safe.
+    pub(crate) fn is_safe(&self, lsn: Lsn) -> bool {
+        lsn <= self.synced.load(Ordering::SeqCst)
     }
 
     /// True when everything before a place is safe, or was told not to be.
@@ -173,17 +187,24 @@ impl Pending {
         Poll::Pending
     }
 
-    /// Takes out who waits for places up to `to`, those of one lane together.
-    fn take(state: &mut State, to: Lsn) -> Vec<Waits> {
+    /// Takes out who waits for places up to `to`, those of one lane together; where these places have `failed`, not who goes
+    /// on waiting then.
+    fn take(state: &mut State, to: Lsn, failed: bool) -> Vec<Waits> {
         let count = state.line.partition_point(|(lsn, _)| *lsn <= to);
         let mut taken: Vec<Waits> = Vec::new();
-        for (_, waits) in state.line.drain(..count) {
+        let mut stay = Vec::new();
+        for (lsn, waits) in state.line.drain(..count) {
+            if failed && matches!(waits, Waits::Words { .. }) {
+                stay.push((lsn, waits));
+                continue;
+            }
             let alone = match taken.last_mut() {
                 Some(last) => last.join(waits),
                 None => Some(waits),
             };
             taken.extend(alone);
         }
+        stay.into_iter().rev().for_each(|one| state.line.push_front(one));
         if state.line.is_empty() && state.line.capacity() > ROOM {
             state.line = VecDeque::new();
         }
@@ -200,7 +221,7 @@ impl Watch for Pending {
             let mut state = self.state.lock();
             let before = self.synced.fetch_max(to, Ordering::SeqCst);
             metrics::counter!("linkspan_log_bytes_total").increment(to.saturating_sub(before));
-            (Self::take(&mut state, to), std::mem::take(&mut state.publishers))
+            (Self::take(&mut state, to, false), std::mem::take(&mut state.publishers))
         };
         metrics::counter!("linkspan_log_syncs_total").increment(1);
         taken.into_iter().for_each(|waits| waits.tell(None));
@@ -215,7 +236,7 @@ impl Watch for Pending {
             state.why = Some(Arc::clone(&why));
             self.failed.store(true, Ordering::SeqCst);
             self.given_up.fetch_max(to, Ordering::SeqCst);
-            (Self::take(&mut state, to), std::mem::take(&mut state.publishers))
+            (Self::take(&mut state, to, true), std::mem::take(&mut state.publishers))
         };
         metrics::counter!("linkspan_log_failures_total").increment(1);
         taken.into_iter().for_each(|waits| waits.tell(Some(&why)));

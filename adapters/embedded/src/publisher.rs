@@ -137,14 +137,7 @@ impl Publisher {
         let Some(archive) = &self.vhost.house.archive else { return true };
         let mut note = Note::default();
         let mut bodies = archive.retained_bodies();
-        let messages = batch.messages.get(..taken as usize).unwrap_or_default();
-        for (at, message) in (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RETAIN)) {
-            let retains =
-                self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
-            if retains {
-                retained::note(batch, at, message, &self.vhost.name, now, archive, &bodies, &mut note);
-            }
-        }
+        self.note_retained(batch, taken, now, &bodies, &mut note);
         if note.commit.is_empty() {
             return true;
         }
@@ -168,6 +161,38 @@ impl Publisher {
         self.next = self.next.saturating_add(wanting.into());
         let exceptions = (0..wanting).map(|place| (place, Outcome::Failed(why.clone()))).collect();
         Published { taken: 1, first, wanting, done: wanting, exceptions, congested: false }
+    }
+
+    /// Adds to a note what addresses retain from now on.
+    pub(crate) fn note_retained(
+        &self,
+        batch: &Batch<'_>,
+        taken: u32,
+        now: Millis,
+        bodies: &Bodies,
+        note: &mut Note,
+    ) {
+        let Some(archive) = &self.vhost.house.archive else { return };
+        let messages = batch.messages.get(..taken as usize).unwrap_or_default();
+        for (at, message) in (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RETAIN)) {
+            let retains =
+                self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
+            if retains {
+                retained::note(batch, at, message, &self.vhost.name, now, archive, bodies, note);
+            }
+        }
+    }
+
+    /// The number of the next message that wants a receipt.
+    pub(crate) const fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// A message that wants a receipt was published in another way; its number.
+    pub(crate) fn count_one(&mut self) -> Seq {
+        let number = self.next;
+        self.next = number.saturating_add(1);
+        number
     }
 
     /// Goes through the batch run by run; tells how many messages could be dealt with.

@@ -2,6 +2,7 @@
 
 mod fill;
 mod hand_out;
+mod kept_back;
 mod locked;
 mod members;
 mod membership;
@@ -41,6 +42,7 @@ pub(crate) use locked::Locked;
 pub(crate) use remains::Remains;
 pub(crate) use said::Said;
 
+use kept_back::KeptBack;
 use memory::widest;
 use record::Record;
 
@@ -90,6 +92,8 @@ struct State {
     /// It is a session's: one for which more comes than it may have is over.
     is_inbox: bool,
     counts: Counts,
+    /// Of a session's queue: what is given out when that is safe.
+    kept_back: KeptBack,
     /// Of a session's queue: what came by these is nobody's any more.
     ended_subscriptions: BTreeSet<u32>,
     /// Of a shared subscription's: the sessions by which it outlives the process.
@@ -180,6 +184,7 @@ impl Queue {
                 scheduled: None,
                 is_group,
                 is_inbox,
+                kept_back: KeptBack::default(),
                 counts: match arguments.max_bytes {
                     Some(_) => Counts::Body,
                     None if is_inbox => Counts::Held,

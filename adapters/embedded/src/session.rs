@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linkspan_contract::{
-    Credit, Delivered, DeliverySink, DeliveryTag, Ended, Kept, Millis, OwnedBatch, Pick, SubscriptionKey,
+    Credit, Delivered, DeliverySink, DeliveryTag, Ended, Kept, Millis, OwnedBatch, Pick, Standing,
+    SubscriptionKey,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -272,7 +273,15 @@ impl Session {
                     let first = wait.subscription.allot(got);
                     let key = wait.subscription.key;
                     let age = now.saturating_sub(wait.since);
-                    let pick = Pick { at: at.clone(), key, first, age, attempt: 0, settled: false };
+                    let pick = Pick {
+                        at: at.clone(),
+                        key,
+                        first,
+                        age,
+                        attempt: 0,
+                        settled: false,
+                        standing: Standing::Passing,
+                    };
                     if self.keeps {
                         hold(&mut state.held, key, first, &wait.batch, at.clone(), wait.since);
                     }
@@ -342,6 +351,7 @@ impl Session {
                 age: now.saturating_sub(held.since),
                 attempt: held.attempt,
                 settled: false,
+                standing: Standing::Passing,
             };
             state.sink.deliver(&held.message.batch.batch(), std::slice::from_ref(&pick));
         }

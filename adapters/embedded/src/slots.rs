@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{Flags, Pick, TargetId};
+use linkspan_contract::{Flags, Pick, Standing, TargetId};
 
 use crate::outlet::Outlet;
 use crate::parcel::Parcel;
@@ -161,7 +161,15 @@ impl Slots {
             Some(last) if last.at.end == at.start && last.key == member.key && last.settled == settled => {
                 last.at.end = at.end;
             }
-            _ => picks.push(Pick { at, key: member.key, first: whose, age: 0, attempt: 0, settled }),
+            _ => picks.push(Pick {
+                at,
+                key: member.key,
+                first: whose,
+                age: 0,
+                attempt: 0,
+                settled,
+                standing: Standing::Passing,
+            }),
         }
     }
 

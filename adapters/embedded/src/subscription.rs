@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linkspan_contract::address::Pattern;
-use linkspan_contract::{DeliveryTag, Millis, OwnedBatch, Pick, Settle, SubscriptionKey};
+use linkspan_contract::{DeliveryTag, Millis, OwnedBatch, Pick, Settle, Standing, SubscriptionKey};
 
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
@@ -94,7 +94,15 @@ impl Subscription {
             let parcel = Parcel { batch: Arc::clone(letter), at: 0, via: self.key.subscription };
             return inbox.put(parcel, now, touched);
         }
-        let pick = Pick { at: 0..1, key: self.key, first: 0, age: 0, attempt: 0, settled };
+        let pick = Pick {
+            at: 0..1,
+            key: self.key,
+            first: 0,
+            age: 0,
+            attempt: 0,
+            settled,
+            standing: Standing::Passing,
+        };
         let mut keeper = Keeper::new(&batch);
         self.session.deliver(&mut keeper, &[pick], |_| Some(self), &mut Vec::new(), now, touched);
         Said::default()

@@ -159,21 +159,8 @@ impl Piece {
         let (bytes, messages) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.messages));
         let batch = OwnedBatch::new(bytes.into(), messages.into(), body, form);
         for (at, (queued, not_before)) in (0..).zip(self.queued.drain(..)) {
-            let Queued {
-                body: via,
-                position,
-                size,
-                since,
-                deadline,
-                attempts,
-                priority,
-                durable,
-                logged,
-                apart,
-            } = queued;
-            let body = Parcel { batch: Arc::clone(&batch), at, via };
-            let message =
-                Queued { body, position, size, since, deadline, attempts, priority, durable, logged, apart };
+            let body = Parcel { batch: Arc::clone(&batch), at, via: queued.body };
+            let message = queued.with(body);
             to(Found::Message(message, not_before));
         }
     }
@@ -215,20 +202,7 @@ pub(crate) fn read(window: &Window, archive: &Arc<Archive>, mut to: impl FnMut(F
         if apart || other || piece.messages.len() >= MESSAGES || piece.bytes.len() >= BYTES {
             piece.end(None, &mut to);
         }
-        let Queued { position, size, since, deadline, attempts, priority, durable, logged, apart, .. } =
-            queued;
-        let bare = Queued {
-            body: head.via,
-            position,
-            size,
-            since,
-            deadline,
-            attempts,
-            priority,
-            durable,
-            logged,
-            apart,
-        };
+        let bare = queued.with(head.via);
         piece.add(&head, bare, not_before);
         if let Some(body) = head.body {
             piece.end(Some(body), &mut to);

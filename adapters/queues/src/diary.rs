@@ -83,7 +83,16 @@ impl<B, E: Encode<B>> Journal<B> for Diary<E> {
 
     fn returned(&mut self, message: &Queued<B>, not_before: Millis) {
         let position = message.position;
-        let mark = Mark { attempts: Some(message.attempts), given: 0, not_before };
+        let received = message.received;
+        let mark = Mark { attempts: Some(message.attempts), given: 0, not_before, received };
+        self.commit.mark(self.level(message.priority), position..position.saturating_add(1), mark);
+    }
+
+    fn received(&mut self, message: &Queued<B>) {
+        let position = message.position;
+        // It is out for another time than it counts.
+        let attempts = Some(message.attempts.saturating_add(1));
+        let mark = Mark { attempts, given: 0, not_before: 0, received: true };
         self.commit.mark(self.level(message.priority), position..position.saturating_add(1), mark);
     }
 
@@ -113,6 +122,7 @@ pub fn remembered<'w>(read: &Read<'w>) -> Option<(Queued<&'w [u8]>, Millis)> {
         durable: transient == 0,
         logged: true,
         apart: read.body.is_some(),
+        received: read.mark.received,
     };
     Some((message, read.mark.not_before))
 }

@@ -36,6 +36,8 @@ pub(crate) struct Wants {
     /// It is in the rotation.
     pub(crate) listed: bool,
     pub(crate) tags_by_position: bool,
+    /// What comes next is too far behind what it has not settled.
+    pub(crate) stalled: bool,
 }
 
 impl<B> Holder<B> {

@@ -13,7 +13,8 @@ use crate::offer::{Position, Queued};
 ///
 /// A message is in the queue when it was [`queued`](Journal::queued) and not [`gone`](Journal::gone) since. Its
 /// position, priority, time of arrival and deadline are those of `queued`; its attempts those of the last `queued` or
-/// [`returned`](Journal::returned), and one more for each [`given`](Journal::given) behind that; it is delayed until
+/// [`returned`](Journal::returned), and one more for each [`given`](Journal::given) behind that; it stays
+/// [`received`](Journal::received); it is delayed until
 /// the `not_before` of the last `returned` when no `given` is behind it.
 /// [`Queue::restore`](crate::Queue::restore) takes them in any order.
 ///
@@ -38,6 +39,10 @@ pub trait Journal<B> {
 
     /// This one came back, with its attempts counted, and is ready from `not_before` on.
     fn returned(&mut self, message: &Queued<B>, not_before: Millis);
+
+    /// The consumer of this one, which is unsettled, has it: it is not to be given again as if it had not, whatever is
+    /// told of it later.
+    fn received(&mut self, message: &Queued<B>);
 
     /// These, of one priority, have left the queue. What was purged is told as a range that may hold positions of others.
     fn gone(&mut self, priority: u8, positions: Range<Position>, how: Gone);
@@ -73,6 +78,9 @@ impl<B> Journal<B> for NoJournal {
 
     #[inline]
     fn returned(&mut self, _message: &Queued<B>, _not_before: Millis) {}
+
+    #[inline]
+    fn received(&mut self, _message: &Queued<B>) {}
 
     #[inline]
     fn gone(&mut self, _priority: u8, _positions: Range<Position>, _how: Gone) {}

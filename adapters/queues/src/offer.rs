@@ -60,6 +60,8 @@ pub struct Queued<B> {
     pub logged: bool,
     /// Most of what it counts is not in memory.
     pub apart: bool,
+    /// Its consumer has said that it has it.
+    pub received: bool,
 }
 
 /// What a message counts for the memory whose body lies elsewhere.
@@ -70,6 +72,13 @@ impl<B> Queued<B> {
     #[inline]
     pub(crate) const fn held(&self) -> u64 {
         if self.apart { APART } else { self.size }
+    }
+
+    /// The same with another handle.
+    pub fn with<C>(self, body: C) -> Queued<C> {
+        let Self { position, size, since, deadline, attempts, priority, durable, .. } = self;
+        let Self { logged, apart, received, .. } = self;
+        Queued { body, position, size, since, deadline, attempts, priority, durable, logged, apart, received }
     }
 
     /// Milliseconds that it has been in the queue.

@@ -116,6 +116,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             durable: offer.durable,
             logged: false,
             apart: offer.apart,
+            received: false,
         };
         if J::RECORDS && !self.journal.takes(message.durable, self.pages(message.priority)) {
             return Pushed::Unwritable;

@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use linkspan_contract::sink::SPAN;
 use linkspan_contract::{DeliveryTag, Millis};
 
-use crate::offer::{NEVER, Queued};
+use crate::offer::{NEVER, Position, Queued};
 use crate::ready::ROOM_KEPT;
 
 /// Deliveries by their tags, ascending. Settled ones leave holes; those at the front go at once, those inside when they
@@ -47,6 +48,34 @@ impl<B> Unsettled<B> {
     /// Tags go on at `first`, unless they are beyond it.
     pub(crate) fn skip(&mut self, first: DeliveryTag) {
         self.next = self.next.max(first);
+    }
+
+    /// Whether the tag of a position has to wait until the oldest delivery is settled.
+    pub(crate) fn is_far_behind(&self, position: Position) -> bool {
+        self.slots.front().is_some_and(|oldest| position.saturating_add(1).saturating_sub(oldest.tag) >= SPAN)
+    }
+
+    /// The consumer has those of the run that are there; says how many.
+    pub(crate) fn receive(
+        &mut self,
+        first: DeliveryTag,
+        count: u32,
+        mut each: impl FnMut(&Queued<B>),
+    ) -> u32 {
+        let end = first.saturating_add(count.into());
+        let from = self.place(first);
+        let mut known = 0;
+        for message in self
+            .slots
+            .range_mut(from..)
+            .take_while(|slot| slot.tag < end)
+            .filter_map(|slot| slot.message.as_mut())
+        {
+            known += 1;
+            message.received = true;
+            each(message);
+        }
+        known
     }
 
     /// Adds a delivery and yields its tag.
@@ -191,14 +220,14 @@ impl<B> Unsettled<B> {
         u32::try_from(run.filter(|slot| slot.message.is_some()).count()).unwrap_or(u32::MAX)
     }
 
-    /// Gives all out once more, with `due` as their deadline.
+    /// Gives all out once more that their consumer does not have, with `due` as their deadline.
     pub(crate) fn repeat(&mut self, due: Millis, mut each: impl FnMut(DeliveryTag, &Queued<B>)) {
         self.extended.clear();
         self.due_from = self.slots.front().map_or(self.next, |slot| slot.tag);
         for slot in &mut self.slots {
             slot.due = due;
             slot.extended = false;
-            if let Some(message) = &mut slot.message {
+            if let Some(message) = slot.message.as_mut().filter(|message| !message.received) {
                 message.attempts = message.attempts.saturating_add(1);
                 each(slot.tag, message);
             }

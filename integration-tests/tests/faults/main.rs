@@ -10,6 +10,7 @@
 )]
 
 mod damage;
+mod exactly_once;
 mod full_disk;
 mod kills;
 mod many_messages;

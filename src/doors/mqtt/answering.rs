@@ -5,8 +5,9 @@ use std::num::NonZeroU16;
 use linkspan_contract::Published;
 
 use super::handshake::Agreement;
+use super::notes::Due;
 use super::publishing::State;
-use super::receipts::{Answer, Due};
+use super::receipts::{self, Answer};
 use super::session::{Session, acknowledge};
 use super::translate;
 use super::work::{Asked, Verdict, Work};
@@ -46,7 +47,7 @@ impl State {
 
 impl State {
     /// What became of a PUBLISH whose connection is over: nobody is told, but one that failed may come again.
-    pub(super) fn forgo(&mut self, due: &Due) {
+    pub(super) fn forgo(&mut self, due: &receipts::Due) {
         if due.kind == AckKind::Pubrec && due.answer.reason.is_error() {
             self.received.remove(&due.packet_id);
         }
@@ -57,7 +58,11 @@ impl Session {
     /// Answers what was just published, or notes what is still to be answered.
     pub(super) fn heed(&mut self, published: &Published, work: &mut Work) {
         self.congested |= published.congested;
-        let at_once = self.publishing.state().receipts.is_empty() && published.done == published.wanting;
+        let asks_for_notes =
+            self.notes().is_some() && work.asked.iter().any(|asked| asked.kind == AckKind::Pubrec);
+        let at_once = self.publishing.state().receipts.is_empty()
+            && published.done == published.wanting
+            && !asks_for_notes;
         let mut told = published.exceptions.iter().peekable();
         let mut seq = published.first;
         let known_below = published.first + u64::from(published.done);
@@ -94,14 +99,30 @@ impl Session {
         }
     }
 
+    /// Has it written down which messages of QoS 2 were taken, where the session is kept so; whether it is.
+    fn note_answers(&mut self) -> bool {
+        let Self { tenure, publishing, lane, .. } = self;
+        let Some(notes) = tenure.as_mut().and_then(|tenure| tenure.notes.as_mut()) else { return false };
+        publishing.state().receipts.note(|packet_id, taken| {
+            let word = notes.word();
+            let safe = if taken { lane.note(packet_id, word) } else { lane.unnote(packet_id, word) };
+            if !safe {
+                notes.wait(word, Due::Answer);
+            }
+            (!safe).then_some(word)
+        });
+        true
+    }
+
     /// Writes the answers that are due, in the order of the PUBLISHes.
     pub(super) fn answer_waiting(&mut self, work: &mut Work) {
+        let noted = self.note_answers();
         let state = self.publishing.state();
-        while let Some(due) = state.receipts.pop() {
+        while let Some(due) = state.receipts.pop(noted) {
             if due.mute {
                 state.forgo(&due);
             } else {
-                let Due { packet_id, kind, answer, .. } = due;
+                let receipts::Due { packet_id, kind, answer, .. } = due;
                 state.answer(packet_id, kind, answer, &self.agreement, &mut work.replies);
             }
         }

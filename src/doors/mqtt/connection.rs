@@ -25,6 +25,7 @@ use super::input::Input;
 use super::limits::CONNECT;
 use super::mailbox::Mailbox;
 use super::metric::Counters;
+use super::notes::Notes;
 use super::registry::Claim;
 use super::session::{Parts, Session};
 use super::sink::Sink;
@@ -242,14 +243,17 @@ async fn begin(
     let (tenure, present, kept) = match connection.session() {
         Some(session) => (None, session.resumed, session.keep),
         None => {
-            let tenure = door.tenure(&agreement.identifier, &user, agreement.keep())?;
+            let mut tenure = door.tenure(&agreement.identifier, &user, agreement.keep())?;
+            if let Some(tenure) = tenure.as_mut().filter(|_| connection.lasts()) {
+                tenure.notes = Some(Notes::default());
+            }
             let kept = tenure.as_ref().map_or(0, |tenure| tenure.keep);
             (tenure, false, kept)
         }
     };
     let welcome = agreement.welcome(&door.limits, present, kept)?;
     let receiver = agreement.receiver();
-    let keeps = tenure.is_some();
+    let keeps = tenure.as_ref().map(|tenure| tenure.notes.is_some());
     let mut session = Session::new(Parts {
         agreement,
         connection,
@@ -272,8 +276,8 @@ async fn begin(
         let mut guard = sink.outbound.lock();
         let (deliveries, out) = guard.parts();
         deliveries.receiver = receiver;
-        if keeps {
-            deliveries.keep();
+        if let Some(lasts) = keeps {
+            deliveries.keep(lasts);
         }
         out.extend_from_slice(&welcome);
         guard.appended();

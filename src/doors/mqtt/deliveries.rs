@@ -1,12 +1,15 @@
 //! What is on its way to one client: its subscriptions, packet identifiers and the bytes that are appended for it. All of
 //! it lies under the lock of the connection's outbound side.
 
+mod lasting;
 mod resending;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use linkspan_contract::{Batch, DeliveryTag, Kept, Message, Pick, Settled, Settlement, SubscriptionKey};
+use linkspan_contract::{
+    Batch, DeliveryTag, Kept, Message, Pick, Settled, Settlement, Standing, SubscriptionKey,
+};
 
 use self::resending::Resending;
 pub(super) use self::resending::Written;
@@ -50,6 +53,8 @@ pub(super) struct Deliveries {
     discarded: Vec<Settled>,
     /// The session may outlive this connection: retained messages on their way are kept.
     keeps: bool,
+    /// It may outlive the process, with some of its deliveries.
+    lasts: bool,
     /// Retained messages that are on their way, by packet identifier.
     #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
     replayed: Option<Box<BTreeMap<NonZeroU16, Replayed>>>,
@@ -89,6 +94,7 @@ impl Default for Deliveries {
             subscriptions: Vec::new(),
             discarded: Vec::new(),
             keeps: false,
+            lasts: false,
             replayed: None,
             resending: None,
         }
@@ -96,9 +102,9 @@ impl Default for Deliveries {
 }
 
 impl Deliveries {
-    /// The session may outlive this connection.
-    pub(super) fn keep(&mut self) {
-        self.keeps = true;
+    /// The session may outlive this connection, and where its back end `lasts` the process.
+    pub(super) fn keep(&mut self, lasts: bool) {
+        (self.keeps, self.lasts) = (true, lasts);
     }
 
     /// Takes everything out, to be moved to another socket; nothing is taken here any more.
@@ -162,7 +168,7 @@ impl Deliveries {
     }
 
     /// What the client has acknowledged, as runs to be settled, and the PUBRELs that answer PUBRECs; says how many more
-    /// deliveries it may have.
+    /// deliveries it may have. Those that are released only when it is safe that they were `received` are told apart.
     ///
     /// # Errors
     /// When it acknowledges a delivery as if it had come at another QoS.
@@ -170,6 +176,7 @@ impl Deliveries {
         &mut self,
         acks: &[Acked],
         runs: &mut Vec<Settled>,
+        received: &mut Vec<NonZeroU16>,
         replies: &mut Vec<u8>,
     ) -> Result<u32, Ending> {
         let version = self.receiver.version;
@@ -179,7 +186,7 @@ impl Deliveries {
         };
         let mut count = 0;
         let mut replayed = Vec::new();
-        let inflight = self.inflight.get_or_insert_default();
+        let inflight = self.inflight();
         for Acked { kind, packet_id, reason } in acks {
             match inflight.hear(*kind, *packet_id, reason.is_error()) {
                 Heard::Over(key, tag) => {
@@ -196,6 +203,15 @@ impl Deliveries {
                     }
                     release(*packet_id, ReasonCode::Success);
                 }
+                Heard::ReceivedLasting(key, tag) => {
+                    add_run(runs, key, tag, 1, Settlement::Receive);
+                    received.push(*packet_id);
+                }
+                Heard::CompleteLasting(key, tag) => {
+                    count += 1;
+                    add_run(runs, key, tag, 1, Settlement::Accept);
+                }
+                Heard::TooEarly => {}
                 Heard::ReceivedBefore => release(*packet_id, ReasonCode::Success),
                 Heard::Complete => count += 1,
                 Heard::Unknown if *kind == AckKind::Pubrec && !reason.is_error() => {
@@ -235,6 +251,10 @@ impl Deliveries {
         to: &mut Writer<'_>,
     ) {
         for pick in picks {
+            if pick.standing != Standing::Passing && pick.attempt > 0 {
+                self.append_known(batch, pick, to);
+                continue;
+            }
             let Some((terms, messages)) = self.begin(batch, pick, drop_settled, to) else {
                 continue;
             };
@@ -243,15 +263,14 @@ impl Deliveries {
             while let Some((message, after)) = rest.split_first() {
                 let passing = self.receiver.passing(batch, rest, terms);
                 let sent = if passing.count > 0 {
-                    let inflight = &mut self.inflight;
                     let mut next = tag;
                     passing.append(rest, terms, to.out, |exactly_once| {
-                        let packet_id = inflight.get_or_insert_default().allot(pick.key, next, exactly_once);
+                        let packet_id = self.identify(pick, next, exactly_once);
                         next += 1;
                         packet_id
                     })
                 } else {
-                    usize::from(self.append_one(batch, message, pick.key, tag, terms, to))
+                    usize::from(self.append_one(batch, message, pick, tag, terms, to))
                 };
                 to.tally.sent += sent as u64;
                 let dealt_with = sent.max(1);
@@ -274,11 +293,15 @@ impl Deliveries {
         drop_settled: bool,
         to: &mut Writer<'_>,
     ) -> bool {
+        if pick.standing == Standing::Received {
+            self.append_known(batch, pick, to);
+            return false;
+        }
         let Some((terms, messages)) = self.begin(batch, pick, drop_settled, to) else {
             return false;
         };
         let Some(message) = messages.first() else { return false };
-        let sent = self.append_one(batch, message, pick.key, pick.first, terms, to);
+        let sent = self.append_one(batch, message, pick, pick.first, terms, to);
         if sent {
             to.tally.sent += 1;
             to.tally.bytes += batch.payload_len(message);
@@ -300,7 +323,11 @@ impl Deliveries {
             to.tally.slow += messages.len() as u64;
             return None;
         }
-        let Some(subscribed) = self.find(pick.key.subscription) else {
+        // What the client may have of a subscription that is over is completed [MQTT-3.10.4-3].
+        let again = pick.standing == Standing::Lasting && pick.attempt > 0;
+        let number = pick.key.subscription;
+        let over = Subscribed { number, identifier: None, exactly_once: true, retain_as_published: false };
+        let Some(subscribed) = self.find(number).or(again.then_some(over)) else {
             self.discard(pick, pick.first, messages.len());
             return None;
         };
@@ -312,7 +339,7 @@ impl Deliveries {
         let terms = Terms {
             acknowledged: !pick.settled,
             exactly_once: subscribed.exactly_once,
-            again: false,
+            again,
             retain_as_published: subscribed.retain_as_published,
             retained: false,
             age: pick.age,
@@ -326,21 +353,18 @@ impl Deliveries {
         &mut self,
         batch: &Batch<'_>,
         message: &Message,
-        key: SubscriptionKey,
+        pick: &Pick,
         tag: DeliveryTag,
         terms: Terms,
         to: &mut Writer<'_>,
     ) -> bool {
+        let exactly_once = terms.qos(message.flags) == Qos::ExactlyOnce;
         let outcome = match self.receiver.prepare(batch, message, &terms, &mut to.list) {
             Ok(prepared) if !terms.acknowledged => {
                 prepared.append(None, to.out);
                 return true;
             }
-            Ok(prepared) => match self.inflight.get_or_insert_default().allot(
-                key,
-                tag,
-                terms.qos(message.flags) == Qos::ExactlyOnce,
-            ) {
+            Ok(prepared) => match self.identify(pick, tag, exactly_once) {
                 Some(packet_id) => {
                     prepared.append(Some(packet_id), to.out);
                     return true;
@@ -349,11 +373,17 @@ impl Deliveries {
             },
             Err(why) => {
                 to.tally.dropped(why);
-                undeliverable(why)
+                if terms.again && exactly_once {
+                    // The client may know it, and would take another message for it: it is released.
+                    self.append_pubrel(pick.key, tag, to.out);
+                    Settlement::Receive
+                } else {
+                    undeliverable(why)
+                }
             }
         };
         if terms.acknowledged {
-            add_run(&mut self.discarded, key, tag, 1, outcome);
+            add_run(&mut self.discarded, pick.key, tag, 1, outcome);
         }
         false
     }
@@ -365,7 +395,7 @@ impl Deliveries {
             Ok(prepared) if !terms.acknowledged => prepared.append(None, to.out),
             Ok(prepared) => {
                 let exactly_once = terms.qos(message.flags) == Qos::ExactlyOnce;
-                let packet_id = self.inflight.get_or_insert_default().allot(RETAINED, 0, exactly_once);
+                let packet_id = self.inflight().allot(RETAINED, 0, exactly_once);
                 if let (Some(packet_id), true) = (packet_id, self.keeps) {
                     let replayed = Replayed { message: kept.clone(), terms };
                     self.replayed.get_or_insert_default().insert(packet_id, replayed);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU16;
 
+use linkspan_contract::sink::SPAN;
 use linkspan_contract::{DeliveryTag, SubscriptionKey};
 
 use crate::protocol::mqtt::AckKind;
@@ -16,16 +17,29 @@ const IDENTIFIERS: usize = 65_535;
 
 /// Packet identifiers are given out in turn, so the entries form a ring: an identifier's place is its distance from the
 /// first one. A few that the client leaves unacknowledged for long are moved aside, so that the ring stays short.
-#[derive(Debug, Default)]
+///
+/// Lasting deliveries have the identifier that their tag says, 1 to [`SPAN`], after a restart of the server, too; where
+/// there may be such the others share the rest.
+#[derive(Debug)]
 pub(super) struct Inflight {
     ring: VecDeque<Entry>,
-    /// The identifier of the ring's first entry, less one.
+    /// The identifier of the ring's first entry, less the first one, which is `first`.
     front: u16,
+    first: NonZeroU16,
     /// Entries of the ring that are not acknowledged.
     open: usize,
+    /// Those that are not in the ring, and their places in the order.
     aside: BTreeMap<u16, (u64, Entry)>,
-    /// How many were moved aside so far.
-    moved: u64,
+    /// The place in the order of the ring's first entry.
+    passed: u64,
+}
+
+impl Default for Inflight {
+    /// None is lasting.
+    fn default() -> Self {
+        let (ring, aside) = (VecDeque::new(), BTreeMap::new());
+        Self { ring, front: 0, first: NonZeroU16::MIN, open: 0, aside, passed: 0 }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +55,8 @@ struct Entry {
 pub(super) enum Stage {
     /// Nothing: it is acknowledged.
     Over,
+    /// What is noted of a lasting delivery at QoS 2 to be safe: the client has the message, and is not told so yet.
+    Noted,
     /// PUBACK, of a delivery at QoS 1.
     Puback,
     /// PUBREC, of a delivery at QoS 2.
@@ -65,10 +81,16 @@ pub(super) enum Heard {
     Over(SubscriptionKey, DeliveryTag),
     /// The client has the delivery, and its identifier stays taken until PUBCOMP.
     Received(SubscriptionKey, DeliveryTag),
-    /// That was heard before.
+    /// The same of a lasting one, which is released when that is safe.
+    ReceivedLasting(SubscriptionKey, DeliveryTag),
+    /// That was heard before, and the delivery was released.
     ReceivedBefore,
     /// The identifier of a delivery that the client has is free.
     Complete,
+    /// The same of a lasting one, which is over now.
+    CompleteLasting(SubscriptionKey, DeliveryTag),
+    /// Nothing is to be done yet.
+    TooEarly,
     /// The identifier stands for nothing.
     Unknown,
     /// The identifier waits for another kind of packet.
@@ -85,7 +107,61 @@ impl Entry {
     }
 }
 
+/// The packet identifier of a lasting delivery.
+fn lasting_identifier(tag: DeliveryTag) -> NonZeroU16 {
+    let number = tag.saturating_sub(1) % SPAN;
+    NonZeroU16::MIN.saturating_add(u16::try_from(number).unwrap_or_default())
+}
+
 impl Inflight {
+    /// For a session that has lasting deliveries.
+    pub(super) fn lasting() -> Self {
+        let reserved = u16::try_from(SPAN).unwrap_or_default();
+        Self { first: NonZeroU16::MIN.saturating_add(reserved), ..Self::default() }
+    }
+
+    /// The packet identifier of a lasting delivery, which from now on stands for it; none when it stands for another one,
+    /// which does not happen as long as the back end keeps its word.
+    pub(super) fn hold(
+        &mut self,
+        key: SubscriptionKey,
+        tag: DeliveryTag,
+        stage: Stage,
+    ) -> Option<NonZeroU16> {
+        let identifier = lasting_identifier(tag);
+        let place = self.passed + self.ring.len() as u64;
+        let SubscriptionKey { subscription, part } = key;
+        let (_, entry) =
+            self.aside.entry(identifier.get()).or_insert((place, Entry { tag, subscription, part, stage }));
+        (entry.tag == tag).then_some(identifier)
+    }
+
+    /// Whether this lasting delivery has its identifier.
+    pub(super) fn holds(&self, tag: DeliveryTag) -> bool {
+        self.aside.get(&lasting_identifier(tag).get()).is_some_and(|(_, entry)| entry.tag == tag)
+    }
+
+    /// That the client has this delivery is safe: true when it is to be released now.
+    pub(super) fn release(&mut self, identifier: NonZeroU16) -> bool {
+        match self.aside.get_mut(&identifier.get()) {
+            Some((_, entry)) if entry.stage == Stage::Noted => {
+                entry.stage = Stage::Pubcomp;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an identifier is one of lasting deliveries.
+    fn is_lasting(&self, identifier: NonZeroU16) -> bool {
+        identifier < self.first
+    }
+
+    /// How many identifiers are given out in turn.
+    fn range(&self) -> usize {
+        IDENTIFIERS + 1 - usize::from(self.first.get())
+    }
+
     /// The next free packet identifier, which from now on stands for a delivery; none when all are taken.
     #[inline]
     pub(super) fn allot(
@@ -94,7 +170,7 @@ impl Inflight {
         tag: DeliveryTag,
         exactly_once: bool,
     ) -> Option<NonZeroU16> {
-        if self.len() >= IDENTIFIERS {
+        if self.len() >= self.range() {
             return None;
         }
         if self.ring.len() >= KEPT && self.ring.len() > 4 * self.open {
@@ -103,7 +179,7 @@ impl Inflight {
         let SubscriptionKey { subscription, part } = key;
         let mut entry = Entry { tag, subscription, part, stage: Stage::Over };
         loop {
-            if self.ring.len() >= IDENTIFIERS {
+            if self.ring.len() >= self.range() {
                 self.move_aside();
                 continue;
             }
@@ -124,6 +200,7 @@ impl Inflight {
     /// delivery (MQTT 5 §4.3.3).
     #[inline]
     pub(super) fn hear(&mut self, kind: AckKind, identifier: NonZeroU16, failed: bool) -> Heard {
+        let lasting = self.is_lasting(identifier);
         let place = self.place_of(identifier);
         let entry = match self.ring.get_mut(place) {
             Some(entry) if entry.is_open() => entry,
@@ -143,6 +220,11 @@ impl Inflight {
                 self.free(identifier);
                 Heard::Over(key, tag)
             }
+            (Stage::Pubrec, AckKind::Pubrec) if lasting => {
+                entry.stage = Stage::Noted;
+                Heard::ReceivedLasting(key, tag)
+            }
+            (Stage::Noted, AckKind::Pubrec) => Heard::TooEarly,
             (Stage::Pubrec, AckKind::Pubrec) => {
                 entry.stage = Stage::Pubcomp;
                 Heard::Received(key, tag)
@@ -150,6 +232,9 @@ impl Inflight {
             (Stage::Pubcomp, AckKind::Pubrec) => Heard::ReceivedBefore,
             (Stage::Pubcomp, AckKind::Pubcomp) => {
                 self.free(identifier);
+                if lasting {
+                    return Heard::CompleteLasting(key, tag);
+                }
                 Heard::Complete
             }
             _ => Heard::Unexpected,
@@ -158,12 +243,18 @@ impl Inflight {
 
     /// The identifiers that are taken, in the order in which they were given out.
     pub(super) fn sent(&self) -> Vec<Sent> {
-        let mut aside: Vec<_> = self.aside.iter().collect();
-        aside.sort_unstable_by_key(|(_, (moved, _))| *moved);
-        let aside = aside.into_iter().filter_map(|(id, (_, entry))| Some((NonZeroU16::new(*id)?, *entry)));
-        let ring = self.ring.iter().enumerate().map(|(place, entry)| (self.identifier_at(place), *entry));
-        aside
-            .chain(ring.filter(|(_, entry)| entry.is_open()))
+        let aside = self.aside.iter().filter_map(|(id, (place, entry))| {
+            let identifier = NonZeroU16::new(*id)?;
+            // Lasting ones stand before what took the next place of the ring, in the order of their tags.
+            let rank = if self.is_lasting(identifier) { (*place, 0, entry.tag) } else { (*place, 1, 0) };
+            Some((rank, identifier, *entry))
+        });
+        let ring = (self.passed..).zip(self.ring.iter().enumerate());
+        let ring = ring.map(|(place, (at, entry))| ((place, 1, 0), self.identifier_at(at), *entry));
+        let mut all: Vec<_> = aside.chain(ring.filter(|(.., entry)| entry.is_open())).collect();
+        all.sort_unstable_by_key(|(rank, ..)| *rank);
+        all.into_iter()
+            .map(|(_, packet_id, entry)| (packet_id, entry))
             .map(|(packet_id, entry)| Sent {
                 packet_id,
                 key: entry.key(),
@@ -213,16 +304,21 @@ impl Inflight {
     }
 
     fn identifier_at(&self, place: usize) -> NonZeroU16 {
-        let number = (usize::from(self.front) + place) % IDENTIFIERS;
-        NonZeroU16::MIN.saturating_add(u16::try_from(number).unwrap_or_default())
+        let number = within(usize::from(self.front) + place, self.range());
+        self.first.saturating_add(u16::try_from(number).unwrap_or_default())
     }
 
+    /// Where in the ring it is; beyond all places for one that is not given out in turn.
     fn place_of(&self, identifier: NonZeroU16) -> usize {
-        (usize::from(identifier.get()) - 1 + IDENTIFIERS - usize::from(self.front)) % IDENTIFIERS
+        match usize::from(identifier.get()).checked_sub(usize::from(self.first.get())) {
+            Some(number) => within(number + self.range() - usize::from(self.front), self.range()),
+            None => usize::MAX,
+        }
     }
 
     fn advance(&mut self, places: usize) {
-        let front = (usize::from(self.front) + places) % IDENTIFIERS;
+        self.passed += places as u64;
+        let front = within(usize::from(self.front) + places, self.range());
         self.front = u16::try_from(front).unwrap_or_default();
     }
 
@@ -246,13 +342,17 @@ impl Inflight {
         if let Some(entry) = self.ring.pop_front() {
             if entry.is_open() {
                 self.open -= 1;
-                self.moved += 1;
-                self.aside.insert(identifier.get(), (self.moved, entry));
+                self.aside.insert(identifier.get(), (self.passed, entry));
             }
             self.advance(1);
         }
         self.drop_acknowledged();
     }
+}
+
+/// A number below twice the range, brought within it.
+const fn within(number: usize, range: usize) -> usize {
+    if number < range { number } else { number - range }
 }
 
 #[cfg(test)]
@@ -372,6 +472,56 @@ mod tests {
         assert!(inflight.give_up(least) && !inflight.give_up(once));
         assert_eq!(inflight.hear(AckKind::Puback, least, false), Heard::Unknown);
         assert_eq!(inflight.hear(AckKind::Pubcomp, once, false), Heard::Complete);
+    }
+
+    #[test]
+    fn a_lasting_delivery_has_the_identifier_of_its_tag_and_others_have_the_rest() {
+        let mut inflight = Inflight::lasting();
+        let hold = |inflight: &mut Inflight, tag| inflight.hold(KEY, tag, Stage::Puback).map(NonZeroU16::get);
+        assert_eq!(hold(&mut inflight, 1), Some(1));
+        assert_eq!(hold(&mut inflight, SPAN), Some(32_767));
+        assert_eq!(hold(&mut inflight, SPAN + 2), Some(2));
+        assert_eq!(hold(&mut inflight, SPAN + 1), None, "the first one is not acknowledged");
+        assert_eq!(hold(&mut inflight, 1), Some(1), "it is the same delivery");
+        assert_eq!(acked(&mut inflight, id(1)), Some((KEY, 1)));
+        assert_eq!(hold(&mut inflight, SPAN + 1), Some(1));
+        for round in 0..70_000_u64 {
+            let identifier = inflight.allot(KEY, round, false).unwrap();
+            assert_eq!(u64::from(identifier.get()), 32_768 + round % 32_768);
+            assert_eq!(acked(&mut inflight, identifier), Some((KEY, round)));
+        }
+        assert_eq!(acked(&mut inflight, id(2)), Some((KEY, SPAN + 2)));
+        assert_eq!(acked(&mut inflight, id(2)), None);
+    }
+
+    #[test]
+    fn a_lasting_delivery_is_released_when_that_is_safe() {
+        let mut inflight = Inflight::lasting();
+        let first = inflight.hold(KEY, 5, Stage::Pubrec).unwrap();
+        assert!(!inflight.release(first), "nobody has it");
+        assert_eq!(inflight.hear(AckKind::Pubrec, first, false), Heard::ReceivedLasting(KEY, 5));
+        assert_eq!(inflight.hear(AckKind::Pubrec, first, false), Heard::TooEarly);
+        assert_eq!(inflight.hear(AckKind::Pubcomp, first, false), Heard::Unexpected);
+        assert!(inflight.release(first) && !inflight.release(first));
+        assert_eq!(inflight.hear(AckKind::Pubrec, first, false), Heard::ReceivedBefore);
+        assert_eq!(inflight.hear(AckKind::Pubcomp, first, false), Heard::CompleteLasting(KEY, 5));
+        assert_eq!(inflight.len(), 0);
+    }
+
+    #[test]
+    fn lasting_deliveries_stand_among_the_others_in_the_order_in_which_they_were_given_out_mqtt_4_4_0_1() {
+        let mut inflight = Inflight::lasting();
+        for tag in [40_000, 40_001] {
+            inflight.hold(KEY, tag, Stage::Puback);
+        }
+        inflight.allot(KEY, 7, false);
+        inflight.hold(KEY, 40_002, Stage::Puback);
+        let over: Vec<_> = (0..600).map(|_| inflight.allot(KEY, 0, false).unwrap()).collect();
+        over.into_iter().for_each(|identifier| drop(acked(&mut inflight, identifier)));
+        inflight.allot(KEY, 8, false);
+        inflight.hold(KEY, 40_003, Stage::Puback);
+        let told: Vec<_> = inflight.sent().iter().map(|sent| sent.tag).collect();
+        assert_eq!(told, [40_000, 40_001, 7, 40_002, 8, 40_003]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | [`session`], [`publishing`], [`subscribing`] | what a client's packets mean |
 //! | [`sink`], [`deliveries`], [`inflight`] | what is on its way to a client, and not yet acknowledged |
 //! | [`coordinator`], [`resting`], [`away`], [`recall`], [`record`] | sessions whose clients are away, and what the ledger knows of them |
-//! | [`receipts`] | what a client published, and is not yet answered |
+//! | [`receipts`], [`notes`] | what a client published, and is not yet answered; what waits for the disk at QoS 2 |
 //! | [`translate`] | MQTT's words and the contract's |
 //! | [`registry`], [`mailbox`] | client identifiers, and what other tasks have to say to a connection |
 //! | [`ending`], [`will`] | why a connection ends, and what it leaves |
@@ -35,6 +35,7 @@ mod large;
 mod limits;
 mod mailbox;
 mod metric;
+mod notes;
 mod overtaking;
 mod publishing;
 mod recall;

@@ -60,6 +60,25 @@ impl Publishing {
         known
     }
 
+    /// Whether a QoS 2 message of this identifier is not over.
+    pub(super) fn knows(&self, packet_id: NonZeroU16) -> bool {
+        self.state.as_ref().is_some_and(|state| state.received.contains(&packet_id))
+    }
+
+    /// QoS 2 messages of these identifiers are not over, from before a restart of the server.
+    pub(super) fn know(&mut self, identifiers: Vec<NonZeroU16>) {
+        if !identifiers.is_empty() {
+            self.state().received.extend(identifiers);
+        }
+    }
+
+    /// The word was told that a PUBLISH's answer waits for.
+    pub(super) fn noted(&mut self, word: Seq) {
+        if let Some(state) = &mut self.state {
+            state.receipts.noted(word);
+        }
+    }
+
     /// Why the connection has to end: a message was refused that MQTT 3.1.1 cannot be told of.
     pub(super) fn refused(&mut self) -> Option<Ending> {
         self.state.as_mut()?.refused.take().map(Ending::Refused)
@@ -74,13 +93,17 @@ impl Publishing {
         }
     }
 
-    /// Receipts have come while nobody is connected.
-    pub(super) fn hear(&mut self, runs: &[Receipt]) {
+    /// Receipts have come while nobody is connected. What `lane` has noted of messages that were not taken it takes back;
+    /// with what word does not matter, as whoever sends the message again does so behind it.
+    pub(super) fn hear(&mut self, runs: &[Receipt], lane: &mut dyn Lane, word: Seq) {
         let state = self.state();
         for run in runs {
             state.receipts.settle(run.first, run.count, &translate::answer(&run.outcome));
         }
-        while let Some(due) = state.receipts.pop() {
+        while let Some(due) = state.receipts.pop(false) {
+            if due.kind == AckKind::Pubrec && due.answer.reason.is_error() {
+                lane.unnote(due.packet_id, word);
+            }
             state.forgo(&due);
         }
     }

@@ -58,7 +58,7 @@ impl MqttDoor {
                 })?)
             }
         };
-        Ok(Box::new(Tenure { user: Arc::clone(user), keep, _place: place, record }))
+        Ok(Box::new(Tenure { user: Arc::clone(user), keep, _place: place, record, notes: None }))
     }
 
     /// Takes up the sessions that the ledger knows of.

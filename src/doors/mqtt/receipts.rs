@@ -38,8 +38,20 @@ struct Waiting {
     packet_id: NonZeroU16,
     kind: AckKind,
     answer: Option<Answer>,
+    noting: Noting,
     /// The connection that it came by is over: nobody is answered.
     mute: bool,
+}
+
+/// How far it is written down what a PUBLISH of QoS 2 came to, where that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noting {
+    /// It has not come to anything yet.
+    Ahead,
+    /// It is safe when this word is told.
+    Waits(Seq),
+    /// It is safe.
+    Safe,
 }
 
 /// A PUBLISH whose answer is due.
@@ -73,7 +85,8 @@ impl Receipts {
     /// The next PUBLISH: its receipt is, or will be, number `seq`; without `answer` it is still to come. One that has an
     /// answer of its own takes the number of the one behind it.
     pub(super) fn push(&mut self, seq: Seq, packet_id: NonZeroU16, kind: AckKind, answer: Option<Answer>) {
-        self.waiting.push_back(Waiting { seq, packet_id, kind, answer, mute: false });
+        let noting = Noting::Ahead;
+        self.waiting.push_back(Waiting { seq, packet_id, kind, answer, noting, mute: false });
     }
 
     /// The receipts `first..first + count` have come.
@@ -85,9 +98,34 @@ impl Receipts {
         }
     }
 
-    /// The next one that can be answered.
-    pub(super) fn pop(&mut self) -> Option<Due> {
-        self.waiting.front()?.answer.as_ref()?;
+    /// Has it written down what PUBLISHes of QoS 2 came to, each once: `note` is told the packet identifier and whether the
+    /// message was taken, and says the word that tells when that is safe; none when it is.
+    pub(super) fn note(&mut self, mut note: impl FnMut(NonZeroU16, bool) -> Option<Seq>) {
+        for waiting in &mut self.waiting {
+            if let (Some(answer), AckKind::Pubrec, Noting::Ahead) =
+                (&waiting.answer, waiting.kind, waiting.noting)
+            {
+                let word = note(waiting.packet_id, !answer.reason.is_error());
+                waiting.noting = word.map_or(Noting::Safe, Noting::Waits);
+            }
+        }
+    }
+
+    /// A word was told.
+    pub(super) fn noted(&mut self, word: Seq) {
+        let waits = |waiting: &&mut Waiting| waiting.noting == Noting::Waits(word);
+        if let Some(waiting) = self.waiting.iter_mut().find(waits) {
+            waiting.noting = Noting::Safe;
+        }
+    }
+
+    /// The next one that can be answered; one of QoS 2 that is `noted` when that is safe.
+    pub(super) fn pop(&mut self, noted: bool) -> Option<Due> {
+        let front = self.waiting.front()?;
+        front.answer.as_ref()?;
+        if noted && front.kind == AckKind::Pubrec && front.noting != Noting::Safe {
+            return None;
+        }
         let Waiting { packet_id, kind, answer, mute, .. } = self.waiting.pop_front()?;
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
@@ -105,7 +143,7 @@ mod tests {
     }
 
     fn ready(receipts: &mut Receipts) -> Vec<u16> {
-        std::iter::from_fn(|| receipts.pop()).map(|due| due.packet_id.get()).collect()
+        std::iter::from_fn(|| receipts.pop(false)).map(|due| due.packet_id.get()).collect()
     }
 
     #[test]
@@ -135,9 +173,9 @@ mod tests {
         assert!(ready(&mut receipts).is_empty());
         receipts.settle(7, 2, &Answer::SUCCESS);
         let due = |packet_id, kind, answer| Due { packet_id, kind, answer, mute: false };
-        assert_eq!(receipts.pop(), Some(due(id(1), AckKind::Puback, Answer::SUCCESS)));
-        assert_eq!(receipts.pop(), Some(due(id(2), AckKind::Puback, refused)));
-        assert_eq!(receipts.pop(), Some(due(id(3), AckKind::Pubrec, Answer::SUCCESS)));
+        assert_eq!(receipts.pop(false), Some(due(id(1), AckKind::Puback, Answer::SUCCESS)));
+        assert_eq!(receipts.pop(false), Some(due(id(2), AckKind::Puback, refused)));
+        assert_eq!(receipts.pop(false), Some(due(id(3), AckKind::Pubrec, Answer::SUCCESS)));
     }
 
     #[test]
@@ -150,7 +188,31 @@ mod tests {
         assert!(receipts.holds(id(3)), "it came again");
         assert!(!receipts.holds(id(1)), "of QoS 1, so it is published again");
         receipts.settle(0, 3, &Answer::SUCCESS);
-        let mute: Vec<bool> = std::iter::from_fn(|| receipts.pop()).map(|due| due.mute).collect();
+        let mute: Vec<bool> = std::iter::from_fn(|| receipts.pop(false)).map(|due| due.mute).collect();
         assert_eq!(mute, [true, true, false]);
+    }
+
+    #[test]
+    fn where_it_is_noted_what_came_of_a_publish_of_qos_2_it_is_answered_when_that_is_safe() {
+        let mut receipts = Receipts::default();
+        receipts.push(0, id(1), AckKind::Pubrec, None);
+        receipts.push(1, id(2), AckKind::Pubrec, None);
+        receipts.push(2, id(3), AckKind::Puback, None);
+        receipts.settle(0, 3, &Answer::SUCCESS);
+        let mut asked = Vec::new();
+        let mut note = |packet_id: NonZeroU16, taken| {
+            asked.push((packet_id.get(), taken));
+            (packet_id.get() == 1).then_some(70)
+        };
+        receipts.note(&mut note);
+        receipts.note(&mut note);
+        assert_eq!(asked, [(1, true), (2, true)], "each once");
+        assert_eq!(receipts.pop(true), None);
+        receipts.noted(71);
+        assert_eq!(receipts.pop(true), None);
+        receipts.noted(70);
+        let told: Vec<u16> =
+            std::iter::from_fn(|| receipts.pop(true)).map(|due| due.packet_id.get()).collect();
+        assert_eq!(told, [1, 2, 3]);
     }
 }

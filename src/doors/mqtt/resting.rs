@@ -13,6 +13,7 @@ use super::handshake::Agreement;
 use super::limits::Limits;
 use super::mailbox::Mailbox;
 use super::metric::{Counters, Tally};
+use super::notes::Notes;
 use super::publishing::Publishing;
 use super::record::{self, Line, Record};
 use super::session::{Parts, Session};
@@ -36,6 +37,8 @@ pub(super) struct Tenure {
     pub _place: OwnedSemaphorePermit,
     /// Where it is written down; none where there is no ledger.
     pub record: Option<record::Place>,
+    /// What of it waits for the disk; none where it ends with the process.
+    pub notes: Option<Notes>,
 }
 
 /// A session without a connection.
@@ -68,6 +71,15 @@ enum Lying {
     There(Arc<Sink>),
 }
 
+impl Lying {
+    fn with(&mut self, what: impl FnOnce(&mut Deliveries)) {
+        match self {
+            Self::Here(deliveries) => what(deliveries),
+            Self::There(sink) => what(sink.outbound.lock().state()),
+        }
+    }
+}
+
 impl Session {
     /// Whether it is to go on without this connection, which ended so.
     pub(super) fn outlives(&self, ending: &Ending) -> bool {
@@ -88,6 +100,9 @@ impl Session {
         let deliveries = self.sink.outbound.lock().state().leave();
         self.connection.attach(Arc::new(Away::new(mailbox)));
         self.publishing.rest();
+        if let Some(notes) = self.notes() {
+            notes.rest();
+        }
         Some(Resting {
             identifier: self.agreement.identifier,
             version: self.agreement.version,
@@ -168,7 +183,13 @@ impl Resting {
 
     /// Receipts have come.
     pub(super) fn receipts(&mut self, runs: &[Receipt]) {
-        self.publishing.hear(runs);
+        let (words, runs): (Vec<Receipt>, Vec<Receipt>) = runs.iter().cloned().partition(Notes::is_word);
+        let mut word = 0;
+        if let Some(notes) = &mut self.tenure.notes {
+            word = notes.word();
+            self.place.with(|deliveries| notes.hear(&words, deliveries, &mut self.publishing, None));
+        }
+        self.publishing.hear(&runs, &mut *self.lane, word);
     }
 
     /// Resolves its subscriptions again.
@@ -293,9 +314,14 @@ impl Resting {
     /// # Errors
     /// When one of its subscriptions cannot be made.
     pub(super) async fn made(parts: Resumed, record: &Record) -> Result<Self, Refused> {
-        let Resumed { version, tenure, will, connection, lane, limits, retained, counters, mailbox } = parts;
+        let Resumed { version, mut tenure, will, connection, lane, limits, retained, counters, mailbox } =
+            parts;
+        let lasts = connection.lasts();
+        tenure.notes = lasts.then(Notes::default);
         let mut deliveries = Deliveries::default();
-        deliveries.keep();
+        deliveries.keep(lasts);
+        let mut publishing = Publishing::default();
+        publishing.know(lane.noted());
         let mut resting = Self {
             identifier: record.client.as_ref().into(),
             version,
@@ -307,7 +333,7 @@ impl Resting {
             retained,
             counters,
             credit: Arc::new(Credit::new(0)),
-            publishing: Publishing::default(),
+            publishing,
             subscriptions: Subscriptions::default(),
             mailbox,
             place: Lying::Here(Box::new(deliveries)),

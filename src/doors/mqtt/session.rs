@@ -6,12 +6,13 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use linkspan_contract::{Connection, Credit, Lane, Receipt};
+use linkspan_contract::{Connection, Credit, Lane, Receipt, Settled, Settlement};
 
 use super::ending::Ending;
 use super::handshake::Agreement;
 use super::limits::Limits;
 use super::metric::Counters;
+use super::notes::{Due, Notes};
 use super::publishing::Publishing;
 use super::resting::Tenure;
 use super::sink::Sink;
@@ -218,14 +219,33 @@ impl Session {
     }
 
     fn settle(&mut self, work: &mut Work) -> Result<(), Ending> {
-        let Work { acks, runs, replies, .. } = work;
-        let settled = self.sink.outbound.lock().state().settle(acks, runs, replies);
+        let Work { acks, runs, received, replies, .. } = work;
+        let settled = self.sink.outbound.lock().state().settle(acks, runs, received, replies);
         acks.clear();
+        if !received.is_empty() {
+            self.await_received(received, runs);
+        }
         if !runs.is_empty() {
             self.lane.settle(runs);
             runs.clear();
         }
         settled.map(|count| self.grant(count))
+    }
+
+    /// What the client has is released when that is safe: the last run of these says so for all.
+    #[cold]
+    fn await_received(&mut self, received: &mut Vec<NonZeroU16>, runs: &mut [Settled]) {
+        let Some(notes) = self.notes() else { return };
+        let word = notes.word();
+        notes.wait(word, Due::Pubrel(std::mem::take(received)));
+        if let Some(last) = runs.iter_mut().rfind(|run| run.outcome == Settlement::Receive) {
+            last.word = Some(word);
+        }
+    }
+
+    /// What waits for the disk, where the session outlives the process.
+    pub(super) fn notes(&mut self) -> Option<&mut Notes> {
+        self.tenure.as_mut()?.notes.as_mut()
     }
 
     /// The client may have as many more deliveries.
@@ -241,7 +261,7 @@ impl Session {
         let runs = self.sink.outbound.lock().state().take_discarded();
         if !runs.is_empty() {
             self.lane.settle(&runs);
-            self.grant(runs.iter().map(|run| run.count).sum());
+            self.grant(runs.iter().filter(|run| run.outcome.is_last()).map(|run| run.count).sum());
             self.lane.flush();
         }
     }
@@ -256,8 +276,15 @@ impl Session {
 
     /// Receipts have come.
     pub(super) fn receipts(&mut self, runs: &[Receipt], work: &mut Work) -> Result<(), Ending> {
-        for run in runs {
+        for run in runs.iter().filter(|run| !Notes::is_word(run)) {
             self.publishing.receipt(run.first, run.count, &translate::answer(&run.outcome));
+        }
+        if let Some(notes) = self.tenure.as_mut().and_then(|tenure| tenure.notes.as_mut()) {
+            let words: Vec<Receipt> = runs.iter().filter(|run| Notes::is_word(run)).cloned().collect();
+            if !words.is_empty() {
+                let mut guard = self.sink.outbound.lock();
+                notes.hear(&words, guard.state(), &mut self.publishing, Some(&mut work.replies));
+            }
         }
         self.answer_waiting(work);
         self.reply(work);
@@ -300,6 +327,18 @@ impl Session {
 
     /// PUBREL: the client will not send the PUBLISH again.
     fn release(&mut self, packet_id: NonZeroU16, work: &mut Work) {
+        if self.publishing.knows(packet_id)
+            && let Some(notes) = self.tenure.as_mut().and_then(|tenure| tenure.notes.as_mut())
+        {
+            if notes.is_ending(packet_id) {
+                return;
+            }
+            let word = notes.word();
+            if !self.lane.unnote(packet_id, word) {
+                notes.wait(word, Due::Pubcomp { packet_id, asked: 1 });
+                return;
+            }
+        }
         let reason = match self.publishing.release(packet_id) {
             true => ReasonCode::Success,
             false => ReasonCode::PacketIdentifierNotFound,

@@ -28,6 +28,8 @@ pub(super) struct Work {
     pub acks: Vec<Acked>,
     /// The same as runs of deliveries.
     pub runs: Vec<Settled>,
+    /// Deliveries that the client has, and that are released when this is safe.
+    pub received: Vec<NonZeroU16>,
 }
 
 /// A client's PUBACK, PUBREC or PUBCOMP.
@@ -80,6 +82,7 @@ impl Work {
         emptied(&mut self.asked);
         emptied(&mut self.acks);
         emptied(&mut self.runs);
+        emptied(&mut self.received);
         self.rewritten.clear();
         self.rewritten.shrink_to(KEPT * size_of::<Message>());
         self.replies.clear();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 use lapin::options::BasicAckOptions;
-use linkspan_contract::{Delivered, DeliveryTag, Kept, Pick, Settle, SubscriptionKey};
+use linkspan_contract::{Delivered, DeliveryTag, Kept, Pick, Settle, Standing, SubscriptionKey};
 
 use super::Hungry;
 use super::coordinator::{Due, Turn, Worker};
@@ -192,7 +192,8 @@ impl Worker {
             unsettled.attempt = unsettled.attempt.saturating_add(1);
             let at = message.at..message.at.saturating_add(1);
             let attempt = unsettled.attempt;
-            let pick = Pick { at, key, first: tag, age: 0, attempt, settled: false };
+            let pick =
+                Pick { at, key, first: tag, age: 0, attempt, settled: false, standing: Standing::Passing };
             self.sink.deliver(&message.batch.batch(), std::slice::from_ref(&pick));
         }
         self.sink.flush();
@@ -221,6 +222,7 @@ fn picks(key: SubscriptionKey, mut next: DeliveryTag, placed: &[Placed]) -> Vec<
                 age: 0,
                 attempt: it.attempt,
                 settled: it.settled,
+                standing: Standing::Passing,
             }),
         }
         next += u64::from(!it.settled);

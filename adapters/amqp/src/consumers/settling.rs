@@ -35,6 +35,9 @@ impl Worker {
     }
 
     fn settle_one(&mut self, key: SubscriptionKey, tag: DeliveryTag, outcome: &Settlement) -> bool {
+        if *outcome == Settlement::Receive {
+            return self.held.get_mut(key, tag).is_some_and(|it| !it.late);
+        }
         if let Settlement::Extend(millis) = outcome {
             let at = self.plan.clock.now().saturating_add(*millis);
             let Some(unsettled) = self.held.get_mut(key, tag).filter(|it| !it.late) else { return false };
@@ -68,7 +71,9 @@ impl Worker {
                     taker.delayed = taker.delayed.saturating_add(1);
                 }
             }
-            Settlement::Release { .. } | Settlement::Extend(_) => self.reject(upstream, true),
+            Settlement::Release { .. } | Settlement::Receive | Settlement::Extend(_) => {
+                self.reject(upstream, true);
+            }
         }
         true
     }

@@ -22,12 +22,18 @@ impl Consumers {
             written = written.max(lsn);
             tally.known
         };
-        let mut settle = |queue: &Arc<Queue>, consumer, first, count| {
+        // What a session gives back is of a subscription that is over, for nobody else has its queue: it would come again at
+        // once, and for ever.
+        let of_inbox = match &run.outcome {
+            Settlement::Release { .. } => &Settlement::Accept,
+            outcome => outcome,
+        };
+        let settle = |queue: &Arc<Queue>, consumer, first, count| {
             settle_as(queue, consumer, first, count, &run.outcome)
         };
         let known = match self.by_key.get_mut(&run.key) {
             Some(Consuming::Filter { .. }) => match at_inbox {
-                Some((inbox, consumer)) => settle(&inbox, consumer, run.first, run.count) > 0,
+                Some((inbox, consumer)) => settle_as(&inbox, consumer, run.first, run.count, of_inbox) > 0,
                 None => {
                     self.session.settle(run.key, run.first, run.count);
                     true
@@ -43,14 +49,7 @@ impl Consumers {
             }
             // The subscription may be over, what it brought is still the client's.
             None => match at_inbox {
-                Some((inbox, consumer)) => {
-                    // Given back it would come again at once, and for ever: nobody else has this queue.
-                    let outcome = match &run.outcome {
-                        Settlement::Release { .. } => &Settlement::Accept,
-                        outcome => outcome,
-                    };
-                    settle_as(&inbox, consumer, run.first, run.count, outcome) > 0
-                }
+                Some((inbox, consumer)) => settle_as(&inbox, consumer, run.first, run.count, of_inbox) > 0,
                 None => self.settle_fetched(run, settle),
             },
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use linkspan_contract::Millis;
 use linkspan_queues::log::Window;
-use linkspan_queues::{Absent, Gone, Journal};
+use linkspan_queues::{Absent, Gone, Journal, NEVER};
 
 use super::State;
 use crate::archive::NotTaken;
@@ -73,7 +73,11 @@ impl State {
                     let gone = position..position.saturating_add(1);
                     self.engine.journal_mut().gone(priority, gone, Gone::Purged);
                 }
-                Found::Message(message, not_before) => {
+                Found::Message(mut message, not_before) => {
+                    if self.is_inbox && message.attempts > 0 {
+                        // Once it is on its way it does not expire any more [MQTT-4.3.3-7].
+                        message.deadline = NEVER;
+                    }
                     self.engine.bring(now, message, not_before);
                     brought = true;
                 }

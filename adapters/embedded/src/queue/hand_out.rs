@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use linkspan_contract::{Batch, Delivered, Millis, Pick, SubscriptionKey};
+use linkspan_contract::{Batch, Delivered, Millis, Pick, Standing, SubscriptionKey};
 use linkspan_queues::Assignment;
 
 use super::{Seat, State};
@@ -21,6 +21,7 @@ const IDLE: u32 = 16;
 impl State {
     /// Gives out what is ready as long as somebody can take it.
     pub(super) fn hand_out(&mut self, now: Millis, scratch: &mut Scratch, touched: &mut Touched) {
+        self.give_kept_back(scratch, touched);
         let mut idle = 0;
         loop {
             let held = self.is_held();
@@ -38,6 +39,9 @@ impl State {
             }
             idle = 0;
             self.waive_ended(scratch);
+            if self.keep_back(scratch) {
+                continue;
+            }
             if self.seats.len() == 1 {
                 let mut all = std::mem::take(&mut scratch.assignments);
                 if let Some(consumer) = all.first().map(|first| first.consumer) {
@@ -66,13 +70,16 @@ impl State {
         }
     }
 
-    /// What came by a subscription that has ended since is nobody's to have.
+    /// What came by a subscription that has ended since is nobody's to have, unless the client may have it
+    /// [MQTT-3.10.4-3].
     fn waive_ended(&mut self, scratch: &mut Scratch) {
         if self.ended_subscriptions.is_empty() {
             return;
         }
         let ended = &self.ended_subscriptions;
-        let is_over = |assignment: &mut Assignment<Parcel>| ended.contains(&assignment.message.body.via);
+        let is_over = |assignment: &mut Assignment<Parcel>| {
+            assignment.message.attempts == 0 && ended.contains(&assignment.message.body.via)
+        };
         for assignment in scratch.assignments.extract_if(.., is_over) {
             self.engine.waive(assignment);
         }
@@ -120,7 +127,7 @@ impl State {
     }
 
     /// Gives one consumer its share. What a closed sink does not take comes back, for others: then it answers true.
-    fn give(
+    pub(super) fn give(
         &mut self,
         consumer: u64,
         share: &mut Vec<Assignment<Parcel>>,
@@ -186,7 +193,15 @@ impl State {
         for share in &straight {
             let Some(seat) = self.seats.get_mut(&share.consumer) else { continue };
             let key = seat.key;
-            let pick = |at| Pick { at, key, first: 0, age: 0, attempt: 0, settled: true };
+            let pick = |at| Pick {
+                at,
+                key,
+                first: 0,
+                age: 0,
+                attempt: 0,
+                settled: true,
+                standing: Standing::Passing,
+            };
             scratch.given.clear();
             if share.turns == 1 {
                 scratch.given.extend(ranges.iter().cloned().map(pick));
@@ -249,6 +264,16 @@ fn pick(seat: &Seat, assignment: &Assignment<Parcel>, at: u32) -> Pick {
         age: assignment.age,
         attempt: assignment.message.attempts,
         settled: assignment.settled,
+        standing: standing(assignment),
+    }
+}
+
+/// What a session's queue gives out has tags that last.
+fn standing(assignment: &Assignment<Parcel>) -> Standing {
+    match assignment.message.body.via {
+        Parcel::NO_SUBSCRIPTION => Standing::Passing,
+        _ if assignment.message.received => Standing::Received,
+        _ => Standing::Lasting,
     }
 }
 
@@ -257,6 +282,7 @@ fn continues(last: &Pick, seat: &Seat, assignment: &Assignment<Parcel>, at: u32)
     last.at.end == at
         && last.key == key(seat, assignment)
         && last.settled == assignment.settled
+        && last.standing == standing(assignment)
         && (last.settled || last.first + count == assignment.tag)
         && last.age == assignment.age
         && last.attempt == assignment.message.attempts

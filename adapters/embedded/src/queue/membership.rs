@@ -65,12 +65,20 @@ impl Queue {
         touched: &mut Touched,
     ) -> (Tally, Lsn) {
         self.gate.progress(now);
-        if *outcome == Settlement::Accept {
+        if matches!(outcome, Settlement::Accept | Settlement::Receive) {
             let mut state = self.state.lock();
             state.written = 0;
             let tally = state.engine.settle(now, consumer, first, count, outcome);
-            state.write(self);
-            return (tally, state.written);
+            if !state.write(self) {
+                state.written = state.next_lsn();
+            }
+            let written = state.written;
+            // A session's oldest delivery may have held what is far behind it.
+            if state.is_inbox && state.engine.has_work() {
+                drop(state);
+                self.act(now, touched, |_| ());
+            }
+            return (tally, written);
         }
         self.act(now, touched, |state| {
             state.written = 0;
@@ -113,10 +121,14 @@ impl Queue {
         touched: &mut Touched,
     ) {
         let Some(consumers) = again else {
-            return self.act(now, touched, |state| state.engine.recover(now, lane));
+            return self.act(now, touched, |state| {
+                state.take_kept_back();
+                state.engine.recover(now, lane);
+            });
         };
         Scratch::with(|scratch| {
             let mut state = self.state.lock();
+            state.take_kept_back();
             for consumer in consumers {
                 state.engine.redeliver(now, *consumer, &mut scratch.assignments);
             }
@@ -128,6 +140,7 @@ impl Queue {
     /// Lets a consumer go; true when it was the last and nobody else holds the queue.
     pub(crate) fn part(self: &Arc<Self>, consumer: ConsumerId, now: Millis, touched: &mut Touched) -> bool {
         let left = self.act(now, touched, |state| {
+            state.take_kept_back();
             state.rise(consumer);
             state.engine.remove_consumer(now, consumer).was_last
         });
@@ -143,6 +156,7 @@ impl Queue {
         touched: &mut Touched,
     ) -> bool {
         let left = self.act(now, touched, |state| {
+            state.take_kept_back();
             consumers.iter().for_each(|consumer| state.rise(*consumer));
             state.engine.release_lane(now, lane).was_last
         });

@@ -251,6 +251,12 @@ impl Journal<Parcel> for Record {
         }
     }
 
+    fn received(&mut self, message: &Queued<Parcel>) {
+        if let Some(desk) = &mut self.desk {
+            desk.diary.received(message);
+        }
+    }
+
     fn gone(&mut self, priority: u8, positions: Range<Position>, how: Gone) {
         if let Some(desk) = &mut self.desk {
             Journal::<Parcel>::gone(&mut desk.diary, priority, positions, how);

@@ -50,6 +50,7 @@ impl Queue {
         state.ended = true;
         state.congested = 0;
         self.give_up(state);
+        state.kept_back.clear();
         self.gate.open();
         let nothing = Engine::with_journal(0, Limits::default(), Record::default());
         let mut engine = std::mem::replace(&mut state.engine, nothing);

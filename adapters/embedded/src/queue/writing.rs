@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use linkspan_contract::Refused;
+use linkspan_queues::log::Lsn;
 
 use super::{Queue, State};
 use crate::archive::NotTaken;
@@ -24,8 +25,14 @@ impl Queue {
         self.let_go();
     }
 
-    /// What a transaction has published here may be given out.
+    /// What a transaction has published here, or what was kept back, may be given out.
     pub(crate) fn let_go(self: &Arc<Self>) {
+        self.state.lock().kept_back.told();
+        self.look_soon();
+    }
+
+    /// Has the coordinator look at once at what may be given out.
+    pub(super) fn look_soon(self: &Arc<Self>) {
         if let Some(vhost) = self.vhost() {
             vhost.house.coordinator.look_at(self, vhost.house.now(), None);
         }
@@ -60,7 +67,13 @@ impl State {
                 return false;
             }
         }
+        self.await_kept_back(queue);
         true
+    }
+
+    /// A place in the log behind everything that is written: what waits to be written is not safe before.
+    pub(super) fn next_lsn(&mut self) -> Lsn {
+        self.engine.journal_mut().desk().map_or(0, |desk| desk.archive.written().saturating_add(1))
     }
 
     /// Why a message that has to be written down is not taken.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use linkspan_contract::neutral::NEUTRAL;
 use linkspan_contract::{
-    Batch, Body, Credit, Delivered, DeliverySink, Message, Millis, Pick, Refused, Settled, SubscriptionKey,
+    Batch, Body, Credit, Delivered, DeliverySink, Message, Millis, Pick, Refused, Settled, Standing,
+    SubscriptionKey,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -368,7 +369,15 @@ impl Draft {
             {
                 pick.at.end = at + 1;
             }
-            _ => self.picks.push(Pick { at: at..at + 1, key, first, age, attempt, settled }),
+            _ => self.picks.push(Pick {
+                at: at..at + 1,
+                key,
+                first,
+                age,
+                attempt,
+                settled,
+                standing: Standing::Passing,
+            }),
         }
     }
 

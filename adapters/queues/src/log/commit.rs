@@ -131,6 +131,30 @@ impl Commit {
         self.record(Kind::Put, owner, key.len() as u64, &[key, value])
     }
 
+    /// Nothing but that there is something under a short `key` of `owner`: it takes next to no room, and the log takes it
+    /// always.
+    ///
+    /// # Errors
+    /// When the key is larger than [`MAX_PAYLOAD`].
+    pub fn note(&mut self, owner: u64, key: &[u8]) -> Result<(), LogError> {
+        let adds = self.adds;
+        let noted = self.put(owner, key, &[]);
+        self.adds = adds;
+        noted
+    }
+
+    /// Takes out the first `size` bytes, which are whole records: those of another commit that was [joined](Self::join)
+    /// first.
+    pub fn forget_first(&mut self, size: u64) {
+        let size = usize::try_from(size).unwrap_or(usize::MAX).min(self.bytes.len());
+        self.bytes.drain(..size);
+        self.last = self.last.saturating_sub(size);
+        self.open = None;
+        if self.bytes.is_empty() {
+            self.clear();
+        }
+    }
+
     /// Nothing is under `key` of `owner` any more.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use crate::log::Lsn;
 use crate::log::record::number;
 use crate::log::segments::Segments;
 
-/// What is noted of a message. As a record: first sequence and count, 8 bytes each; given, one or zero, attempts, zero, 4
-/// bytes each; not before, 8 bytes.
+/// What is noted of a message. As a record: first sequence and count, 8 bytes each; given, one when attempts count and two
+/// when it was received, attempts, zero, 4 bytes each; not before, 8 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
     /// Its attempts, when they are others than its payload says.
@@ -17,6 +17,8 @@ pub struct Mark {
     pub given: u32,
     /// From when on it is ready; none before it was given out again.
     pub not_before: u64,
+    /// Its consumer has it.
+    pub received: bool,
 }
 
 impl Mark {
@@ -29,7 +31,7 @@ impl Mark {
         let words = [
             sequences.start,
             count,
-            u64::from(self.given) | u64::from(self.attempts.is_some()) << 32,
+            u64::from(self.given) | u64::from(self.attempts.is_some()) << 32 | u64::from(self.received) << 33,
             u64::from(self.attempts.unwrap_or(0)),
             self.not_before,
         ];
@@ -42,8 +44,9 @@ impl Mark {
         let (words, _) = payload.first_chunk::<{ Self::SIZE }>()?.as_chunks::<8>();
         let word = |at: usize| words.get(at).map_or(0, |word| number(word));
         let low = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
-        let attempts = (word(2) >> 32 != 0).then(|| low(word(3)));
-        let mark = Self { attempts, given: low(word(2)), not_before: word(4) };
+        let attempts = (word(2) >> 32 & 1 != 0).then(|| low(word(3)));
+        let received = word(2) >> 33 & 1 != 0;
+        let mark = Self { attempts, given: low(word(2)), not_before: word(4), received };
         Some((word(0)..word(0).saturating_add(word(1)), mark))
     }
 }
@@ -180,8 +183,9 @@ mod tests {
     fn a_mark_is_read_as_it_was_written() {
         for mark in [
             Mark::default(),
-            Mark { attempts: Some(7), given: 2, not_before: u64::MAX },
-            Mark { attempts: Some(0), given: u32::MAX, not_before: 0 },
+            Mark { attempts: Some(7), given: 2, not_before: u64::MAX, received: false },
+            Mark { attempts: Some(0), given: u32::MAX, not_before: 0, received: true },
+            Mark { attempts: None, given: 1, not_before: 0, received: true },
         ] {
             let mut bytes = [0; Mark::SIZE];
             mark.encode(&(5..9), &mut bytes);
@@ -206,7 +210,7 @@ mod tests {
     #[test]
     fn a_hole_in_a_run_leaves_its_two_sides() {
         let (mut marks, mut segments) = (Marks::default(), segments());
-        let mark = Mark { attempts: Some(3), given: 0, not_before: 99 };
+        let mark = Mark { attempts: Some(3), not_before: 99, ..Mark::default() };
         marks.set(0..10, mark, 8, &mut segments);
         marks.clear(&(4..6), &mut segments);
         assert_eq!(marks.within(&(0..10)), [(0..4, mark), (6..10, mark)]);
@@ -217,9 +221,9 @@ mod tests {
     #[test]
     fn given_out_again_is_ready_no_later() {
         let (mut marks, mut segments) = (Marks::default(), segments());
-        marks.set(0..2, Mark { attempts: Some(3), given: 0, not_before: 99 }, 8, &mut segments);
+        marks.set(0..2, Mark { attempts: Some(3), not_before: 99, ..Mark::default() }, 8, &mut segments);
         marks.given(&(0..1), 16, &mut segments);
-        assert_eq!(marks.get(0), Mark { attempts: Some(3), given: 1, not_before: 0 });
+        assert_eq!(marks.get(0), Mark { attempts: Some(3), given: 1, ..Mark::default() });
         assert_eq!(marks.get(1).not_before, 99);
     }
 }

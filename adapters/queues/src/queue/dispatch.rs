@@ -71,7 +71,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             && self.has_head()
             && let Some(head) = self.ready.first()
         {
-            let durable = head.durable;
+            let (durable, position) = (head.durable, head.position);
             if head.is_expired(now) {
                 self.drop_expired(now);
                 continue;
@@ -85,6 +85,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 Settle::AsPublished => !durable,
                 Settle::ByConsumer => false,
             };
+            if wants.tags_by_position && holder.unsettled.is_far_behind(position) {
+                (wants.listed, wants.stalled) = (false, true);
+                self.rotation.leave();
+                continue;
+            }
             if let Some(credit) = wants.credit.as_ref().filter(|_| !settled) {
                 if lot.left == 0 {
                     // Never in advance of somebody else's turn, and never without using at least one: who shares the
@@ -175,7 +180,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         Some(Assignment { consumer: key, tag, settled, age: message.age(now), message })
     }
 
-    /// Gives a consumer all that it has not settled once more, with the same tags and in order, and begins their
+    /// Gives a consumer all that it has not settled, nor said that it has, once more, with the same tags and in order, and begins their
     /// deadlines anew (an MQTT session that is resumed). No credit is taken for them.
     pub fn redeliver(&mut self, now: Millis, consumer: ConsumerId, out: &mut Vec<Assignment<B>>) {
         let Some(holder) = self.holders.find(consumer).and_then(|at| self.holders.get_mut(at)) else {

@@ -31,9 +31,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let arrival = self.arrivals;
         if let Some(holder) = self.holders.get_mut(at) {
             holder.ack_timeout = ack_timeout;
-            let (paused, listed) = (true, false);
+            let (paused, listed, stalled) = (true, false, false);
             holder.wants =
-                Some(Wants { priority, settle, credit, arrival, paused, listed, tags_by_position });
+                Some(Wants { priority, settle, credit, arrival, paused, listed, tags_by_position, stalled });
             self.consumers += 1;
             self.idle = None;
             self.exclusive = exclusive.then_some(id);
@@ -155,7 +155,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     }
 
     /// Lets the consumer `at` into the rotation, unless it is there or must not be.
-    fn list(&mut self, at: usize) {
+    pub(super) fn list(&mut self, at: usize) {
         if self.limits.single_active && self.active != Some(at) {
             return;
         }

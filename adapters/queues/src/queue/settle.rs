@@ -41,6 +41,14 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             };
             return Tally { known, unknown: count.saturating_sub(known) };
         }
+        if *outcome == Settlement::Receive {
+            let known = holder.unsettled.receive(first, count, |message| {
+                if J::RECORDS && message.logged {
+                    self.journal.received(message);
+                }
+            });
+            return Tally { known, unknown: count.saturating_sub(known) };
+        }
         let known = if *outcome == Settlement::Accept {
             let mut run = Run::default();
             let known = holder.unsettled.take(first, count, |message| {
@@ -59,8 +67,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             holder.unsettled.take(first, count, |message| self.coming_back.push(message))
         };
         self.unsettled = self.unsettled.saturating_sub(known.into());
+        let stalled = holder.wants.as_mut().is_some_and(|wants| std::mem::take(&mut wants.stalled));
         if holder.unsettled.len() == 0 {
             self.holders.tidy(at);
+        }
+        if stalled {
+            // To be looked at again, and perhaps found to be where it was.
+            self.list(at);
         }
         match outcome {
             Settlement::Reject(why) => {
@@ -71,7 +84,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 self.keep_room(rejected);
             }
             Settlement::Release { delay } => self.come_back(now, now.saturating_add(*delay)),
-            Settlement::Accept | Settlement::Extend(_) => {}
+            Settlement::Accept | Settlement::Receive | Settlement::Extend(_) => {}
         }
         Tally { known, unknown: count.saturating_sub(known) }
     }

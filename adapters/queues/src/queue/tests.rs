@@ -547,6 +547,7 @@ fn what_was_restored_goes_on_where_it_was() {
         durable: true,
         logged: false,
         apart: false,
+        received: false,
     };
     queue.restore(100, kept("c", 9, 0), 0);
     queue.restore(100, kept("a", 2, 1), 0);
@@ -587,4 +588,42 @@ fn what_must_not_wait_waits_for_a_queue_that_is_held_and_for_no_consumer() {
     queue.push(0, at_once(), &mut Vec::new());
     queue.hold(false);
     assert_eq!(dispatch(&mut queue, 20), [(1, "now")]);
+}
+
+fn by_position(id: ConsumerId) -> Consumer {
+    Consumer { tags_by_position: true, ..settling(id) }
+}
+
+#[test]
+fn what_a_consumer_has_is_not_given_again_and_stays_unsettled() {
+    let mut queue = queue(Limits::default());
+    push(&mut queue, &["a", "b", "c"]);
+    consume(&mut queue, by_position(1));
+    assert_eq!(assignments(&mut queue, 0).len(), 3);
+    assert_eq!(queue.settle(0, 1, 2, 1, &Settlement::Receive).known, 1);
+    let mut again = Vec::new();
+    queue.redeliver(0, 1, &mut again);
+    assert_eq!(again.iter().map(|it| it.message.body).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(queue.unsettled(), 3);
+    queue.release_lane(0, 1);
+    consume(&mut queue, by_position(2));
+    let after = assignments(&mut queue, 0);
+    let seen: Vec<_> = after.iter().map(|it| (it.message.body, it.message.received)).collect();
+    assert_eq!(seen, [("a", false), ("b", true), ("c", false)]);
+    assert_eq!(queue.settle(0, 2, 2, 1, &Settlement::Accept).known, 1);
+}
+
+#[test]
+fn a_consumer_whose_tags_are_positions_waits_for_what_it_has_not_settled_for_long() {
+    let mut queue = queue(Limits::default());
+    let span = usize::try_from(linkspan_contract::sink::SPAN).unwrap();
+    push(&mut queue, &vec!["x"; span + 2]);
+    consume(&mut queue, by_position(1));
+    assert_eq!(assignments(&mut queue, 0).len(), span);
+    queue.settle(0, 1, 2, u32::try_from(span).unwrap(), &Settlement::Accept);
+    assert!(assignments(&mut queue, 0).is_empty(), "the oldest one is not settled");
+    queue.resume(1);
+    assert!(assignments(&mut queue, 0).is_empty(), "it is not settled still");
+    queue.settle(0, 1, 1, 1, &Settlement::Accept);
+    assert_eq!(assignments(&mut queue, 0).len(), 2);
 }

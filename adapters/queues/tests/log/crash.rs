@@ -37,8 +37,8 @@ fn says() -> impl Strategy<Value = Says> {
         4 => (queue.clone(), range()).prop_map(|(queue, sequences)| Says::Gone { queue, sequences }),
         1 => queue.clone().prop_map(|queue| Says::Gone { queue, sequences: 0..u64::MAX }),
         2 => (queue.clone(), range()).prop_map(|(queue, sequences)| Says::Given { queue, sequences }),
-        1 => (queue, range(), prop::option::of(0..5_u32), 0..3_u32, 0..100_u64)
-            .prop_map(|(queue, sequences, attempts, given, not_before)| Says::Mark { queue, sequences, mark: Mark { attempts, given, not_before } }),
+        1 => (queue, range(), prop::option::of(0..5_u32), 0..3_u32, 0..100_u64, any::<bool>())
+            .prop_map(|(queue, sequences, attempts, given, not_before, received)| Says::Mark { queue, sequences, mark: Mark { attempts, given, not_before, received } }),
         3 => (0..2_u64, key.clone(), bytes(60)).prop_map(|(owner, key, value)| Says::Put { owner, key, value }),
         2 => (0..2_u64, key).prop_map(|(owner, key)| Says::Delete { owner, key }),
     ]

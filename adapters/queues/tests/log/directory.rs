@@ -111,7 +111,7 @@ fn fill(log: &Log) {
     commit.gone(1, 3..10);
     commit.gone(1, 12..14);
     commit.given(1, 20..25);
-    commit.mark(1, 30..32, Mark { attempts: Some(2), given: 0, not_before: 1_700_000_000_000 });
+    commit.mark(1, 30..32, Mark { attempts: Some(2), not_before: 1_700_000_000_000, ..Mark::default() });
     commit.put(5, b"retained/topic", b"value").unwrap();
     commit.put(5, b"deleted", b"value").unwrap();
     commit.delete(5, b"deleted").unwrap();

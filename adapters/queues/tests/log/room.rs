@@ -280,7 +280,7 @@ fn making_room_comes_to_an_end_where_none_can_be_made() {
         // What is noted of it takes more than the message.
         let at = u64::from(sequence);
         commit.message(1, at, b"small").unwrap();
-        commit.mark(1, at..at + 1, Mark { attempts: Some(sequence), given: 0, not_before: 0 });
+        commit.mark(1, at..at + 1, Mark { attempts: Some(sequence), not_before: 0, ..Mark::default() });
         // And what is gone has to be said as long as the first file is there.
         commit.gone(2, 2 * at + 1..2 * at + 2);
         log.commit(&mut commit).unwrap();

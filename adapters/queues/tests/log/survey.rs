@@ -37,7 +37,7 @@ fn of_all_kinds() -> Disk {
     }
     commit.gone(1, 0..3);
     commit.given(1, 4..6);
-    commit.mark(1, 7..8, Mark { attempts: Some(1), given: 0, not_before: 9 });
+    commit.mark(1, 7..8, Mark { attempts: Some(1), not_before: 9, ..Mark::default() });
     commit.put(5, b"key", b"value").unwrap();
     commit.put(5, b"away", b"value").unwrap();
     commit.delete(5, b"away").unwrap();

@@ -281,6 +281,7 @@ impl Naive {
             Settlement::Accept => self.messages.retain(|message| !held.contains(&message.body)),
             Settlement::Reject(_) => held.iter().for_each(|body| self.bury(self.at(*body), "rejected")),
             Settlement::Release { delay } => self.come_back(&held, now, *delay),
+            Settlement::Receive => {}
             Settlement::Extend(by) => {
                 for body in &held {
                     let at = self.at(*body);

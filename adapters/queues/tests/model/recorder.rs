@@ -43,6 +43,11 @@ impl Journal<u64> for Recorder {
         *ready = not_before;
     }
 
+    fn received(&mut self, message: &Queued<u64>) {
+        let (kept, _) = self.messages.get_mut(&message.position).expect("what is received is there");
+        kept.received = true;
+    }
+
     fn gone(&mut self, priority: u8, positions: Range<Position>, how: Gone) {
         for position in positions {
             let kept = self.messages.get(&position).map(|(message, _)| message.priority);

@@ -6,7 +6,9 @@ use std::num::NonZeroU16;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{Batch, Body, DeliveryTag, Message, Pick, Settled, SubscriptionKey};
+use linkspan_contract::{
+    Batch, Body, DeliveryTag, Message, Pick, Settled, Settlement, Standing, SubscriptionKey,
+};
 
 use super::{Deliveries, RETAINED, Replayed, Writer};
 use crate::doors::mqtt::inflight::{Sent, Stage};
@@ -92,6 +94,8 @@ impl Deliveries {
         let sent = self.inflight.as_ref().map(|inflight| inflight.sent()).unwrap_or_default();
         for sent in sent {
             let packet = match sent.stage {
+                // It is released when that is safe.
+                Stage::Noted => continue,
                 Stage::Pubcomp => Some(self.pubrel(sent.packet_id)),
                 _ if sent.key == RETAINED => self.retained_again(&sent, tally),
                 _ => None,
@@ -144,6 +148,10 @@ impl Deliveries {
     /// Gathers what is delivered while a session is taken up again.
     pub(in crate::doors::mqtt) fn gather(&mut self, batch: &Batch<'_>, picks: &[Pick], tally: &mut Tally) {
         for pick in picks {
+            if pick.standing == Standing::Received {
+                self.gather_known(pick);
+                continue;
+            }
             let messages = batch.messages.get(pick.at.start as usize..pick.at.end as usize);
             for (tag, message) in (pick.first..).zip(messages.unwrap_or_default()) {
                 let sent = self.resending.as_ref().filter(|_| !pick.settled);
@@ -177,13 +185,23 @@ impl Deliveries {
         let Some(resending) = &mut self.resending else { return };
         match written {
             Ok(packet) => resending.put(place, packet),
-            Err(why) => resending.cannot(Settled {
-                key: pick.key,
-                first: sent.tag,
-                count: 1,
-                outcome: undeliverable(why),
-                word: None,
-            }),
+            Err(why) => {
+                // The client is told to forget it, and that it was is known for as long as the delivery is.
+                let stays = pick.standing == Standing::Lasting && sent.stage == Stage::Pubrec;
+                let outcome = if stays { Settlement::Receive } else { undeliverable(why) };
+                resending.cannot(Settled { key: pick.key, first: sent.tag, count: 1, outcome, word: None });
+            }
+        }
+    }
+
+    /// What the client has already, from before a restart of the server.
+    fn gather_known(&mut self, pick: &Pick) {
+        for (tag, _) in (pick.first..).zip(pick.at.clone()) {
+            let mut head = Vec::new();
+            self.append_pubrel(pick.key, tag, &mut head);
+            if let Some(resending) = self.resending.as_mut().filter(|_| !head.is_empty()) {
+                resending.push(Written { head, body: None });
+            }
         }
     }
 
@@ -199,9 +217,10 @@ impl Deliveries {
         let one = Pick { at: pick.at.start..pick.at.start + 1, first: tag, ..pick.clone() };
         let mut to = Writer::new(&mut head, tally);
         let Some((terms, _)) = self.begin(batch, &one, false, &mut to) else { return };
-        if self.append_one(batch, message, pick.key, tag, terms, &mut to) {
-            tally.sent += 1;
-            let body = batch.body.cloned();
+        let sent = self.append_one(batch, message, &one, tag, terms, &mut to);
+        if sent || !head.is_empty() {
+            tally.sent += u64::from(sent);
+            let body = batch.body.filter(|_| sent).cloned();
             if let Some(resending) = &mut self.resending {
                 resending.push(Written { head, body });
             }

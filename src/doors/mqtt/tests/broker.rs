@@ -94,7 +94,15 @@ impl Subscription {
             return;
         }
         let at = kept.at..kept.at + 1;
-        let pick = Pick { at, key: self.key, first: self.next, age: 0, attempt: 0, settled };
+        let pick = Pick {
+            at,
+            key: self.key,
+            first: self.next,
+            age: 0,
+            attempt: 0,
+            settled,
+            standing: Standing::Passing,
+        };
         if !settled {
             held.push(Held { client: self.client, key: self.key, tag: self.next, message: kept.clone() });
         }
@@ -268,7 +276,15 @@ impl Broker {
             if let Some(credit) = subscription.credit.as_ref().filter(|_| !settled) {
                 credit.take(at.end);
             }
-            let pick = Pick { at, key: subscription.key, first: subscription.next, age, attempt: 0, settled };
+            let pick = Pick {
+                at,
+                key: subscription.key,
+                first: subscription.next,
+                age,
+                attempt: 0,
+                settled,
+                standing: Standing::Passing,
+            };
             subscription.next += count;
             subscription.sink.deliver(&batch, &[pick]);
             subscription.sink.flush();
@@ -548,7 +564,15 @@ impl Lane for Way {
         // The last first: the door knows the order.
         for Held { key, tag, message, .. } in state.held.iter().filter(|it| it.client == self.client).rev() {
             let at = message.at..message.at + 1;
-            let pick = Pick { at, key: *key, first: *tag, age: 0, attempt: 1, settled: false };
+            let pick = Pick {
+                at,
+                key: *key,
+                first: *tag,
+                age: 0,
+                attempt: 1,
+                settled: false,
+                standing: Standing::Passing,
+            };
             sink.deliver(&message.batch.batch(), &[pick]);
         }
         Ok(())

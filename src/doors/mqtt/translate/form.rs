@@ -1,6 +1,8 @@
 //! How others read what came in as PUBLISH packets.
 
-use linkspan_contract::{Address, Malformed, Properties, Syntax, WireForm};
+use std::num::NonZeroU16;
+
+use linkspan_contract::{Address, Flags, Malformed, Message, Properties, Syntax, WireForm};
 
 use super::properties;
 use crate::protocol::mqtt::{PublishProperties, Version};
@@ -42,6 +44,13 @@ impl WireForm for PublishForm {
 
     fn address<'a>(&self, encoded: &'a [u8]) -> Address<'a> {
         Address { exchange: None, path: encoded, syntax: Syntax::Topic }
+    }
+
+    fn identifier(&self, bytes: &[u8], message: &Message) -> Option<NonZeroU16> {
+        // It follows the topic name (MQTT 5 §3.3.2.2).
+        let behind = bytes.get(message.address.end() as usize..)?;
+        let identifier = NonZeroU16::new(u16::from_be_bytes(*behind.first_chunk()?));
+        identifier.filter(|_| message.flags.has(Flags::EXACTLY_ONCE))
     }
 
     fn properties<'a>(&self, encoded: &'a [u8]) -> Result<Properties<'a>, Malformed> {

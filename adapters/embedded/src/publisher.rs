@@ -14,7 +14,7 @@ use crate::inward::Inward;
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
 use crate::plan::{Goal, Plan, Way};
-use crate::retained::{self, Note};
+use crate::retained::{self, Bodies, Note};
 use crate::scratch::{NO_LIST, Scratch};
 use crate::slots::{FOUND, Slots};
 use crate::subscription::Subscription;

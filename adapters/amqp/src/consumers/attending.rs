@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use linkspan_contract::address::{Syntax, respelled};
-use linkspan_contract::{Credit, Delivered, Pick, Refused, Settle, SubscriptionKey};
+use linkspan_contract::{Credit, Delivered, Pick, Refused, Settle, Standing, SubscriptionKey};
 
 use super::attendance::{Attendance, Interest, Letter as Going};
 use super::coordinator::{Due, Worker};
@@ -245,7 +245,8 @@ impl Worker {
             letter.copies.pop_front();
             let first = self.held.next(key);
             let place = letter.message.at..letter.message.at.saturating_add(1);
-            let pick = Pick { at: place, key, first, age: 0, attempt: letter.attempt, settled };
+            let (attempt, standing) = (letter.attempt, Standing::Passing);
+            let pick = Pick { at: place, key, first, age: 0, attempt, settled, standing };
             let said = self.sink.deliver(&letter.message.batch.batch(), std::slice::from_ref(&pick));
             if !settled {
                 self.note(key, letter.upstream, letter.attempt, Some(letter.message.clone()), None);

@@ -37,13 +37,13 @@ const WHERE: &str = "LINKSPAN_TEST_SMALL_DISK";
 /// How the shell says that there can be no small disk.
 const NO_MOUNT: i32 = 77;
 
-/// Runs a test of this file in a process that has a disk of `SIZE` where its server keeps what it has. The disk is that
+/// Runs a test of this file in a process that has a disk of `size` where its server keeps what it has. The disk is that
 /// process's alone, and goes with it, however it ends.
-fn run_on_a_small_disk(test: &str) {
+fn run_on_a_small_disk(test: &str, size: &str) {
     let folder = Folder::new();
     fs::create_dir(folder.path().join(DATA)).expect("a place for the disk");
     let script = format!(
-        "mount -t tmpfs -o size={SIZE} linkspan-test \"$1/{DATA}\" || exit {NO_MOUNT}\n\
+        "mount -t tmpfs -o size={size} linkspan-test \"$1/{DATA}\" || exit {NO_MOUNT}\n\
          exec \"$2\" --exact full_disk::{test} --ignored --nocapture"
     );
     let mut refusals = String::new();
@@ -68,7 +68,7 @@ fn run_on_a_small_disk(test: &str) {
     );
 }
 
-/// The disk of `SIZE`.
+/// The small disk.
 struct Disk {
     folder: PathBuf,
 }
@@ -116,39 +116,50 @@ struct Told {
 impl Told {
     /// Publishes a batch of large messages.
     async fn publish(&mut self, amqp: &Amqp) {
+        soon("every publish is answered", self.try_to_publish(amqp)).await.expect("the connection lives");
+    }
+
+    async fn try_to_publish(&mut self, amqp: &Amqp) -> lapin::Result<()> {
         let mut confirms = Vec::new();
         let first = self.next;
-        for number in first..first + 20 {
+        self.next += 20;
+        for number in first..self.next {
             let mut payload = format!("{number} ").into_bytes();
             payload.resize(LARGE, b'.');
             let options = BasicPublishOptions::default();
             let publish =
                 amqp.channel.basic_publish("".into(), "full".into(), options, &payload, persistent());
-            confirms.push(publish.await.expect("published"));
+            confirms.push(publish.await?);
         }
-        self.next += confirms.len();
-        let told = soon("every publish is answered", join_all(confirms)).await;
-        for (number, told) in (first..).zip(told) {
-            match told.expect("the connection lives") {
+        for (number, told) in (first..).zip(join_all(confirms).await) {
+            match told? {
                 Confirmation::Ack(None) => self.acknowledged.push(number),
                 Confirmation::Nack(_) => self.refused.push(number),
                 other => panic!("{number}: {other:?}"),
             }
         }
+        Ok(())
     }
 
     /// Takes and accepts up to `count` messages: their numbers.
     async fn take(amqp: &Amqp, count: usize) -> Vec<usize> {
         let mut taken = Vec::new();
         while taken.len() < count {
-            let get = amqp.channel.basic_get("full".into(), BasicGetOptions::default());
-            let Some(message) = soon("an answer", get).await.expect("get-ok or get-empty") else { break };
-            let text = String::from_utf8_lossy(&message.delivery.data);
-            taken.push(text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number"));
-            assert_eq!(message.delivery.data.len(), LARGE, "all of it");
-            message.delivery.acker.ack(BasicAckOptions::default()).await.expect("the channel lives");
+            let one = soon("an answer", Self::try_to_take(amqp)).await.expect("the connection lives");
+            let Some(number) = one else { break };
+            taken.push(number);
         }
         taken
+    }
+
+    async fn try_to_take(amqp: &Amqp) -> lapin::Result<Option<usize>> {
+        let got = amqp.channel.basic_get("full".into(), BasicGetOptions::default()).await?;
+        let Some(message) = got else { return Ok(None) };
+        let text = String::from_utf8_lossy(&message.delivery.data);
+        let number = text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+        assert_eq!(message.delivery.data.len(), LARGE, "all of it");
+        message.delivery.acker.ack(BasicAckOptions::default()).await?;
+        Ok(Some(number))
     }
 }
 
@@ -185,7 +196,7 @@ async fn check_refusals(amqp: &Amqp, mqtt: &mut Mqtt5, http_door: std::net::Sock
 
 #[test]
 fn a_full_disk_loses_nothing_and_is_told_and_service_resumes_with_space() {
-    run_on_a_small_disk("filled_and_served_again");
+    run_on_a_small_disk("filled_and_served_again", SIZE);
 }
 
 #[tokio::test]
@@ -250,7 +261,7 @@ async fn filled_and_served_again() {
 
 #[test]
 fn a_server_that_is_killed_on_a_full_disk_starts_there_and_serves_what_it_has() {
-    run_on_a_small_disk("filled_and_killed");
+    run_on_a_small_disk("filled_and_killed", SIZE);
 }
 
 #[tokio::test]
@@ -280,5 +291,68 @@ async fn filled_and_killed() {
     taken.extend(Told::take(&amqp, usize::MAX).await);
     assert!(taken.is_sorted_by(|a, b| a < b), "in order, each once");
     let missing: Vec<_> = told.acknowledged.iter().filter(|number| !taken.contains(number)).collect();
+    assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
+}
+
+/// A disk that is full most of the time, how often its server is killed, and what is free of it at the first start.
+const TINY: &str = "24m";
+const KILLS: u32 = 12;
+const FREE: usize = 14 << 20;
+
+#[test]
+fn a_server_that_is_killed_at_any_moment_on_a_disk_that_is_nearly_full_loses_nothing() {
+    run_on_a_small_disk("filled_and_killed_at_any_moment", TINY);
+}
+
+#[tokio::test]
+#[ignore = "a_server_that_is_killed_at_any_moment_on_a_disk_that_is_nearly_full_loses_nothing runs it"]
+async fn filled_and_killed_at_any_moment() {
+    let disk = Disk::given();
+    fs::write(disk.ballast(), vec![1; (24 << 20) - FREE]).expect("the disk has room for the ballast");
+    let configuration = format!(
+        "[backends.local]\nkind = \"embedded\"\nsegment-size = \"1 MiB\"\n\
+         path = \"{DATA}\"\n[disk]\nfree-limit = \"0\"\n"
+    );
+    fs::write(disk.folder.join("linkspan.toml"), configuration).expect("a file for the test");
+    let start = || Process::start(&disk.folder, &["--config", "linkspan.toml"]);
+    let (mut told, mut taken) = (Told::default(), Vec::new());
+    for life in 0..KILLS {
+        let mut process = start();
+        let door = process.door("amqp");
+        let (publisher, consumer) = (Amqp::confirming(door).await, Amqp::connect(door).await);
+        declare(&publisher).await;
+        let working = async {
+            let publishing = async {
+                loop {
+                    if told.try_to_publish(&publisher).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let taking = async {
+                loop {
+                    // Slower than who publishes.
+                    sleep(Duration::from_millis(15)).await;
+                    match Told::try_to_take(&consumer).await {
+                        Ok(number) => taken.extend(number),
+                        Err(_) => return,
+                    }
+                }
+            };
+            tokio::join!(publishing, taking)
+        };
+        // Uneven moments; the seed of all is the machine's own pace.
+        let moment = Duration::from_millis(u64::from(300 + life * 7919 % 900));
+        assert!(tokio::time::timeout(moment, working).await.is_err(), "the server ended by itself");
+        process.kill();
+    }
+    assert!(!told.refused.is_empty(), "the disk was never full: {} were taken", told.acknowledged.len());
+    disk.make_room();
+    let mut process = start();
+    let amqp = Amqp::connect(process.door("amqp")).await;
+    let rest = Told::take(&amqp, usize::MAX).await;
+    assert!(rest.is_sorted_by(|a, b| a < b), "in order, each once: {rest:?}");
+    let is_missing = |number: &&usize| !taken.contains(number) && !rest.contains(number);
+    let missing: Vec<_> = told.acknowledged.iter().filter(is_missing).collect();
     assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
 }

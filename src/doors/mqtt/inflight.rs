@@ -517,7 +517,9 @@ mod tests {
         inflight.allot(KEY, 7, false);
         inflight.hold(KEY, 40_002, Stage::Puback);
         let over: Vec<_> = (0..600).map(|_| inflight.allot(KEY, 0, false).unwrap()).collect();
-        over.into_iter().for_each(|identifier| drop(acked(&mut inflight, identifier)));
+        for identifier in over {
+            acked(&mut inflight, identifier);
+        }
         inflight.allot(KEY, 8, false);
         inflight.hold(KEY, 40_003, Stage::Puback);
         let told: Vec<_> = inflight.sent().iter().map(|sent| sent.tag).collect();

@@ -75,6 +75,9 @@ pub fn queue_names(directory: &Path) -> Box<dyn Fn(u64) -> Option<String>> {
         known = of(parent);
     }
     Box::new(move |number| {
+        if number == linkspan_embedded::RETAINED {
+            return Some("retained messages".into());
+        }
         let (queue, priority) = linkspan_embedded::of_log(number);
         let QueueName { vhost, name } = known.get(&queue)?;
         let name = if **vhost == *"/" { name.to_string() } else { format!("{name} in vhost {vhost}") };

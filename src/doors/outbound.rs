@@ -105,17 +105,21 @@ pub enum Turn {
 #[derive(Default)]
 pub struct Owner {
     patience: Option<Pin<Box<Sleep>>>,
-    /// A part of a stored body that is being read.
-    reading: Option<Reading>,
-    /// One that was read, and is to be put into its place.
-    part: Option<Bytes>,
+    /// Boxed: few clients are ever sent a stored body.
+    part: Option<Box<Part>>,
 }
 
-type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
+/// A part of a stored body.
+enum Part {
+    /// It is being read.
+    Reading(Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>),
+    /// It was read, and is to be put into its place.
+    Read(Bytes),
+}
 
 impl fmt::Debug for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Owner").field("reads", &self.reading.is_some()).finish_non_exhaustive()
+        f.debug_struct("Owner").field("reads", &self.part.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -275,19 +279,21 @@ impl<S> Outbound<S> {
         cx: &mut Context<'_>,
         owner: &mut Owner,
     ) -> Poll<()> {
-        if let Some(part) = owner.part.take() {
-            inner.unsent.put_read(part);
+        if let Some(Part::Read(bytes)) =
+            owner.part.take_if(|part| matches!(**part, Part::Read(_))).map(|part| *part)
+        {
+            inner.unsent.put_read(bytes);
         }
-        if owner.reading.is_none() {
-            owner.reading = inner.unsent.wanted().map(|wanted| Box::pin(wanted.read()) as Reading);
+        if owner.part.is_none() {
+            let wanted = inner.unsent.wanted();
+            owner.part = wanted.map(|wanted| Box::new(Part::Reading(Box::pin(wanted.read()))));
         }
         drop(inner);
-        let Some(reading) = &mut owner.reading else { return Poll::Pending };
-        let read = ready!(reading.as_mut().poll(cx));
-        owner.reading = None;
-        match read {
-            Ok(part) => owner.part = Some(part),
+        let Some(Part::Reading(reading)) = owner.part.as_deref_mut() else { return Poll::Pending };
+        match ready!(reading.as_mut().poll(cx)) {
+            Ok(bytes) => owner.part = Some(Box::new(Part::Read(bytes))),
             Err(error) => {
+                owner.part = None;
                 tracing::error!(%error, "a stored payload cannot be read: the connection that it was sent to is closed");
                 self.end(self.inner.lock(), Closed::Broken(error.kind()));
             }

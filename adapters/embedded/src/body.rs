@@ -12,6 +12,7 @@ use linkspan_contract::{Body, BodyWriter, Refused, StoredPayload};
 use linkspan_queues::log::Commit;
 
 use crate::archive::{Archive, NotTaken};
+use crate::coordinator;
 
 /// Bytes of a part.
 const PART: usize = 256 << 10;
@@ -54,9 +55,7 @@ impl StoredPayload for LogBody {
         if offset >= self.len {
             return Ok(Bytes::new());
         }
-        let (archive, number) = (Arc::clone(&self.archive), self.number);
-        let read = tokio::task::spawn_blocking(move || archive.read_body(number, offset));
-        let mut part = read.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let mut part = coordinator::read_body(Arc::clone(&self.archive), self.number, offset).await?;
         if part.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

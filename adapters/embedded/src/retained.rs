@@ -15,7 +15,7 @@ use crate::written::{self, Written};
 
 /// Who owns the values in the log: no queue of the topology has this number. As a queue it has a message without content for
 /// each body of the log that a value names, under the body's number, and so holds that.
-pub(crate) const OWNER: u64 = 1 << 61;
+pub const OWNER: u64 = 1 << 61;
 
 /// Bytes before the message: since when, 8; its priority, 1; 1 when number and length of a body of the log, 8 bytes each,
 /// stand before the message, 1; six zeros.

@@ -28,10 +28,10 @@ const LIMITS: &str = "[doors.mqtt]\nmax-packet-size = \"250 MiB\"\n\
                       [doors.http]\nmax-body-size = \"250 MiB\"\n";
 
 /// Bytes of a body: more than the server may take.
-const LARGE: usize = 160 << 20;
+const LARGE: usize = 128 << 20;
 
 /// What the server may have in memory at any time, all in all.
-const MEMORY: u64 = 120 << 20;
+const MEMORY: u64 = 112 << 20;
 
 /// Bytes that cannot be guessed from where they stand.
 fn body(seed: u64, size: usize) -> Vec<u8> {

@@ -109,10 +109,6 @@ impl MqttDoor {
     /// Takes up one session; false when it is over, or cannot be made now.
     async fn recall(self: &Arc<Self>, written: Written) -> bool {
         let client: Arc<str> = written.record.client.as_ref().into();
-        if written.is_over(self.now()) && written.record.will.is_none() {
-            self.forget(&written).await;
-            return false;
-        }
         let Some(claim) = self.registry.take(&client) else {
             // It has come meanwhile, and was told that there is no session.
             self.forget(&written).await;
@@ -141,6 +137,11 @@ impl MqttDoor {
     async fn recall_for(self: &Arc<Self>, claim: Claim, written: Written) -> bool {
         let client = Arc::clone(claim.identifier());
         match restore(self, &claim, &written).await {
+            // What its back ends have of it goes with it.
+            Ok(resting) if written.is_over(self.now()) && written.record.will.is_none() => {
+                remove(resting.end().await).await;
+                false
+            }
             Ok(resting) => {
                 let (ends, due) = (written.record.ends, written.record.will.and_then(|will| will.due));
                 Keeper::new(self, claim, Box::new(resting), ends, due).start();

@@ -627,3 +627,48 @@ fn a_consumer_whose_tags_are_positions_waits_for_what_it_has_not_settled_for_lon
     queue.settle(0, 1, 1, 1, &Settlement::Accept);
     assert_eq!(assignments(&mut queue, 0).len(), 2);
 }
+
+/// Keeps everything.
+struct Keeps;
+
+impl Journal<&'static str> for Keeps {
+    fn queued(&mut self, _message: &Queued<&'static str>, _paged: bool) -> bool {
+        true
+    }
+
+    fn given(&mut self, _priority: u8, _positions: std::ops::Range<Position>) {}
+
+    fn returned(&mut self, _message: &Queued<&'static str>, _not_before: Millis) {}
+
+    fn gone(&mut self, _priority: u8, _positions: std::ops::Range<Position>, _how: Gone) {}
+}
+
+#[test]
+fn what_lies_apart_counts_little_for_the_memory_and_in_full_for_all_else() {
+    let limits = Limits {
+        window: Some(crate::Window { messages: 100, bytes: 40 << 10 }),
+        max_bytes: Some(4 << 30),
+        overflow: Overflow::Reject,
+        ..Limits::default()
+    };
+    let mut queue = Queue::with_journal(0, limits, Keeps);
+    let large = |body| Offer { size: 1 << 30, apart: true, ..offer(body) };
+    let mut none = Vec::new();
+    for body in ["a", "b", "c", "d"] {
+        assert_eq!(queue.push(0, large(body), &mut none), Pushed::Queued);
+    }
+    assert_eq!(
+        queue.push(0, large("e"), &mut none),
+        Pushed::Refused,
+        "the bytes that it may have count them whole"
+    );
+    assert_eq!((queue.len(), queue.bytes()), (4, 4 << 30));
+    assert_eq!(queue.wants(), None);
+    queue.add_consumer(settling(1)).unwrap();
+    queue.set_paused(1, false);
+    let mut got = Vec::new();
+    queue.dispatch(0, &mut got);
+    let bodies: Vec<_> = got.iter().map(|got| got.message.body).collect();
+    assert_eq!(bodies, ["a", "b", "c"], "as long as 40 KiB had room for one more");
+    assert_eq!(queue.wants(), Some(Absent { priority: 0, from: 3 }));
+}

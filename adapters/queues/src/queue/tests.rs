@@ -641,6 +641,8 @@ impl Journal<&'static str> for Keeps {
     fn returned(&mut self, _message: &Queued<&'static str>, _not_before: Millis) {}
 
     fn gone(&mut self, _priority: u8, _positions: std::ops::Range<Position>, _how: Gone) {}
+
+    fn received(&mut self, _message: &Queued<&'static str>) {}
 }
 
 #[test]

@@ -85,6 +85,7 @@ impl<'t> Commit<'t> {
     ///
     /// # Errors
     /// When it cannot be carried out: then nothing was.
+    #[allow(clippy::too_many_arguments, reason = "all that a lane has takes part in it")]
     pub(crate) fn carry_out(
         transaction: &'t Transaction,
         noted: linkspan_queues::log::Commit,

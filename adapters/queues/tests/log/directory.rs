@@ -196,7 +196,7 @@ fn a_log_whose_last_owner_lets_go_of_it_in_its_own_writers_thread_ends_and_frees
             Ok((log, _)) => break log,
             Err(why) => assert!(begin.elapsed() < Duration::from_secs(20), "{why}"),
         }
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     };
     assert_eq!(again.queues().len(), 1);
 }

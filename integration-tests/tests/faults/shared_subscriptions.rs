@@ -188,6 +188,7 @@ async fn a_group_goes_with_its_last_kept_member() {
     let (mut one, _) = kept(&mut server, "one").await;
     subscribe(&mut one, 1).await;
     assert!(is_there(&mut server).await);
+    assert_eq!(taken(&mut one, 1).await, ["0"]);
     unsubscribed(&mut one).await;
     assert!(!is_there(&mut server).await, "it has gone");
     let mut server = again(server, &folder);

@@ -300,13 +300,13 @@ const KILLS: u32 = 12;
 const FREE: usize = 14 << 20;
 
 #[test]
-fn a_server_that_is_killed_at_any_moment_on_a_disk_that_is_nearly_full_loses_nothing() {
-    run_on_a_small_disk("filled_and_killed_at_any_moment", TINY);
+fn a_server_that_is_killed_again_and_again_on_a_disk_that_is_nearly_full_loses_nothing() {
+    run_on_a_small_disk("filled_and_killed_again_and_again", TINY);
 }
 
 #[tokio::test]
-#[ignore = "a_server_that_is_killed_at_any_moment_on_a_disk_that_is_nearly_full_loses_nothing runs it"]
-async fn filled_and_killed_at_any_moment() {
+#[ignore = "a_server_that_is_killed_again_and_again_on_a_disk_that_is_nearly_full_loses_nothing runs it"]
+async fn filled_and_killed_again_and_again() {
     let disk = Disk::given();
     fs::write(disk.ballast(), vec![1; (24 << 20) - FREE]).expect("the disk has room for the ballast");
     let configuration = format!(

@@ -570,10 +570,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = |name: &str| {
             let directory = folder.path().join(name);
-            let on_disk = OnDisk { directory, sync: SyncMode::Group, forms: vec![&NEUTRAL] };
+            let on_disk = OnDisk {
+                directory,
+                sync: SyncMode::Group,
+                segment_size: 1 << 20,
+                forms: vec![&NEUTRAL],
+                budget: Arc::default(),
+            };
             Embedded::durable(name, EmbeddedOptions::default(), Arc::new(SystemClock), &on_disk).unwrap()
         };
-        let (one, two, (three, _)) = (open("one"), open("two"), self::two());
+        let (one, two, (three, _)) = (open("one"), open("two"), two());
         let sent: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
         let mut here = client(&one).await;
         here.queue("q").await;

@@ -178,7 +178,7 @@ impl Publisher {
             let retains =
                 self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
             if retains {
-                retained::note(batch, at, message, &self.vhost.name, now, archive, bodies, note);
+                retained::note(batch, at, &self.vhost.name, now, archive, bodies, note);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::backend::Retained;
-use linkspan_contract::{Batch, Flags, Message, Millis};
+use linkspan_contract::{Batch, Flags, Millis};
 use linkspan_queues::Encode;
 use linkspan_queues::log::Commit;
 
@@ -59,13 +59,13 @@ fn key_of(vhost: &str, topic: &[u8]) -> Vec<u8> {
 pub(crate) fn note(
     batch: &Batch<'_>,
     at: u32,
-    message: &Message,
     vhost: &str,
     now: Millis,
     archive: &Arc<Archive>,
     bodies: &Bodies,
     note: &mut Note,
 ) {
+    let Some(message) = batch.message(at) else { return };
     let key = key_of(vhost, &batch.address(message).topic());
     let before = note.named(&key, bodies);
     let mut place = None;

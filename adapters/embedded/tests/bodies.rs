@@ -29,14 +29,13 @@ use tokio::time::{sleep, timeout};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn open(folder: &TempDir, name: &str) -> Arc<Embedded> {
-    let on_disk =
-        OnDisk {
-            directory: folder.path().join(name),
-            sync: SyncMode::Group,
-            segment_size: 1 << 20,
-            forms: vec![&NEUTRAL],
-            budget: Arc::default(),
-        };
+    let on_disk = OnDisk {
+        directory: folder.path().join(name),
+        sync: SyncMode::Group,
+        segment_size: 1 << 20,
+        forms: vec![&NEUTRAL],
+        budget: Arc::default(),
+    };
     let options = EmbeddedOptions { large_body: 1000, ..EmbeddedOptions::default() };
     Embedded::durable(name, options, Arc::new(SystemClock), &on_disk).expect("it opens")
 }

@@ -50,6 +50,8 @@ fn filled(path: &Path) -> Log {
             priority: 0,
             durable: true,
             logged: false,
+            apart: false,
+            received: false,
         };
         assert!(diary.queued(&message, false));
     }

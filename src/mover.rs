@@ -248,7 +248,7 @@ impl Mover {
             poll_fn(|cx| away.lane.poll_ready(cx)).await?;
             if let Some(delivery) = away.first_again() {
                 // One by one: what comes behind it must not overtake it.
-                away.take(delivery)?;
+                away.take(delivery).await?;
                 while !away.pending.is_empty() {
                     let _ = timeout(QUIET, away.ears.said()).await;
                     away.heed()?;
@@ -268,7 +268,7 @@ impl Mover {
                     Some(Ok(Next::Delivery(delivery))) => {
                         looks = Looks::default();
                         self.pass_sluice(away).await?;
-                        away.take(delivery)?;
+                        away.take(delivery).await?;
                     }
                     Some(Ok(Next::Ended(_, Ended::QueueDeleted))) if self.ends_with_its_queue() => {
                         return Ok(());
@@ -395,9 +395,9 @@ impl Looks {
 
 #[cfg(test)]
 mod tests {
-    use linkspan_contract::neutral::Draft;
+    use linkspan_contract::neutral::{Draft, NEUTRAL};
     use linkspan_contract::{Body, Connection, Destination, Flags, Message, Properties, SystemClock};
-    use linkspan_embedded::{Embedded, EmbeddedOptions};
+    use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, SyncMode};
 
     use super::*;
 
@@ -563,5 +563,38 @@ mod tests {
         let got = there.take(Source::Queue("r"), 10).await;
         let numbers: Vec<u32> = got.iter().map(|(_, payload)| payload.parse().unwrap()).collect();
         assert!(numbers.iter().copied().eq(0..10), "in the order in which they were: {numbers:?}");
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_lies_in_a_log_is_brought_where_it_is_carried_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let directory = folder.path().join(name);
+            let on_disk = OnDisk { directory, sync: SyncMode::Group, forms: vec![&NEUTRAL] };
+            Embedded::durable(name, EmbeddedOptions::default(), Arc::new(SystemClock), &on_disk).unwrap()
+        };
+        let (one, two, (three, _)) = (open("one"), open("two"), self::two());
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+        let mut here = client(&one).await;
+        here.queue("q").await;
+        let target = here.lane.target(&Destination::Queue { name: "q", more: &[] });
+        let head = Message { target, flags: Flags::DURABLE, ..Message::default() };
+        let (payload, properties) = (Body::Shared(sent.clone().into()), Properties::default());
+        let draft = Draft { exchange: Some(b""), topic: b"q", properties: &properties, payload, head };
+        here.lane.publish(&draft.build().batch());
+        let mut there = client(&three).await;
+        there.queue("q").await;
+        client(&two).await.queue("q").await;
+        for (from, to) in [(&one, &two), (&two, &three)] {
+            let mover = mover(station(from, "q"), To::Queue(station(to, "q")), Until::Drained);
+            timeout(Duration::from_secs(10), mover.run()).await.expect("it ends when the queue is empty");
+        }
+        let key = SubscriptionKey::default();
+        let how = Subscribe::new(Settle::OnDelivery);
+        there.lane.subscribe(&Source::Queue("q"), key, &how, None).await.unwrap();
+        there.lane.start(key);
+        let next = timeout(Duration::from_secs(5), there.deliveries.next(&mut *there.lane));
+        let Next::Delivery(delivery) = next.await.expect("a message is due") else { panic!("no message") };
+        assert!(delivery.message.payload() == Some(&sent[..]), "in memory, where there is no other place");
     }
 }

@@ -67,6 +67,9 @@ pub fn queue_names(directory: &Path) -> Box<dyn Fn(u64) -> Option<String>> {
         known = of(parent);
     }
     Box::new(move |number| {
+        if number == linkspan_embedded::RETAINED {
+            return Some("retained messages".into());
+        }
         let (queue, priority) = linkspan_embedded::of_log(number);
         let QueueName { vhost, name } = known.get(&queue)?;
         let name = if **vhost == *"/" { name.to_string() } else { format!("{name} in vhost {vhost}") };
@@ -166,7 +169,7 @@ fn embedded(limits: &Limits) -> EmbeddedOptions {
         session_high: limits.session_high,
         session_limit: limits.session_limit,
         slow_after: u64::try_from(limits.slow_after.as_millis()).unwrap_or(u64::MAX),
-        ..EmbeddedOptions::default()
+        large_body: limits.large_body,
     }
 }
 

@@ -27,6 +27,10 @@ pub struct Limits {
     /// waited is dropped and counted.
     #[serde(with = "size")]
     pub session_limit: u64,
+    /// Bytes of a body from which on an embedded back end with a directory keeps it in its log by itself: it is written there
+    /// while it comes in, and read from there while it goes out.
+    #[serde(with = "size")]
+    pub large_body: u64,
     /// Bytes waiting for one connection's socket above which those who publish to it wait.
     #[serde(with = "size")]
     pub outbound_high: u64,
@@ -48,6 +52,7 @@ impl Default for Limits {
             queue_limit: 1 << 30,
             session_high: 1 << 20,
             session_limit: 16 << 20,
+            large_body: 1 << 20,
             outbound_high: 1 << 20,
             outbound_low: 256 << 10,
             slow_after: Duration::from_secs(1),
@@ -82,6 +87,10 @@ impl Limits {
                     format!("{high} ({high_value}) has to be less than {limit} ({limit_value})"),
                 );
             }
+        }
+        if !(64 << 10..=64 << 20).contains(&self.large_body) {
+            let text = format!("{} is out of range; expected 64 KiB to 64 MiB", size::show(self.large_body));
+            report.bad_value(&at("large-body"), text);
         }
         if self.slow_after.is_zero() {
             report.bad_value(

@@ -7,12 +7,14 @@
 
 mod guard;
 
-use std::io::ErrorKind;
+use std::fmt;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep};
 
@@ -56,8 +58,8 @@ struct Inner<S> {
     /// Gone once the connection has ended: others may hold the outbound side for longer, but not the socket.
     socket: Option<Arc<WriteHalf>>,
     unsent: Unsent,
-    /// Bytes in the hands of who writes.
-    in_hand: usize,
+    /// Bytes in the hands of who writes: those in memory, and those to be read yet.
+    in_hand: (usize, u64),
     writing: bool,
     blocked: bool,
     congested: bool,
@@ -80,7 +82,13 @@ pub enum Closed {
 
 impl<S> Inner<S> {
     fn backlog(&self) -> usize {
-        self.unsent.len + self.in_hand
+        let stored = self.unsent.stored.saturating_add(self.in_hand.1);
+        self.held().saturating_add(usize::try_from(stored).unwrap_or(usize::MAX))
+    }
+
+    /// Those of the backlog that are in memory.
+    fn held(&self) -> usize {
+        self.unsent.len + self.in_hand.0
     }
 }
 
@@ -93,10 +101,26 @@ pub enum Turn {
     Closed(Closed),
 }
 
-/// The owning task's part: its timer for a client that takes nothing.
-#[derive(Debug, Default)]
+/// The owning task's part: its timer for a client that takes nothing, and what it reads of stored bodies.
+#[derive(Default)]
 pub struct Owner {
     patience: Option<Pin<Box<Sleep>>>,
+    /// Boxed: few clients are ever sent a stored body.
+    part: Option<Box<Part>>,
+}
+
+/// A part of a stored body.
+enum Part {
+    /// It is being read.
+    Reading(Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>),
+    /// It was read, and is to be put into its place.
+    Read(Bytes),
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owner").field("reads", &self.part.is_some()).finish_non_exhaustive()
+    }
 }
 
 impl<S> Outbound<S> {
@@ -106,7 +130,7 @@ impl<S> Outbound<S> {
             state,
             socket: Some(Arc::new(socket)),
             unsent: Unsent::default(),
-            in_hand: 0,
+            in_hand: (0, 0),
             writing: false,
             blocked: false,
             congested: false,
@@ -135,7 +159,7 @@ impl<S> Outbound<S> {
 
     /// Writes up to a fair share and says how much it was.
     fn write<'a>(&'a self, mut inner: MutexGuard<'a, Inner<S>>) -> usize {
-        if inner.unsent.is_empty() || inner.writing || inner.closed.is_some() {
+        if !inner.unsent.is_at_hand() || inner.writing || inner.closed.is_some() {
             return 0;
         }
         let Some(socket) = inner.socket.clone() else { return 0 };
@@ -143,14 +167,14 @@ impl<S> Outbound<S> {
         inner.writing = true;
         loop {
             let mut hand = std::mem::take(&mut inner.unsent);
-            inner.in_hand = hand.len;
+            inner.in_hand = (hand.len, hand.stored);
             drop(inner);
             let before = hand.len;
             let result = hand.write(&socket, budget);
             let written = before.saturating_sub(hand.len);
             budget = budget.saturating_sub(written);
             inner = self.inner.lock();
-            inner.in_hand = 0;
+            inner.in_hand = (0, 0);
             if inner.closed.is_some() {
                 inner.writing = false;
                 return 0;
@@ -165,7 +189,7 @@ impl<S> Outbound<S> {
                 inner.slow = false;
             }
             match result {
-                Ok(()) if !inner.unsent.is_empty() && budget > 0 => {}
+                Ok(()) if inner.unsent.is_at_hand() && budget > 0 => {}
                 Ok(()) => {
                     let rest = !inner.unsent.is_empty();
                     self.let_go(inner, rest);
@@ -220,6 +244,15 @@ impl<S> Outbound<S> {
                 owner.patience = None;
                 return Poll::Pending;
             }
+            if inner.unsent.stored > 0 {
+                match self.poll_stored(inner, cx, owner) {
+                    Poll::Ready(()) => continue,
+                    Poll::Pending => inner = self.inner.lock(),
+                }
+                if inner.writing || !inner.unsent.is_at_hand() {
+                    return Poll::Pending;
+                }
+            }
             let Some(socket) = inner.socket.clone() else { return Poll::Pending };
             drop(inner);
             match socket.poll_writable(cx) {
@@ -237,6 +270,35 @@ impl<S> Outbound<S> {
                 Poll::Pending => return self.wait_for_progress(cx, owner),
             }
         }
+    }
+
+    /// Reads the next part of a stored body, when it is time; ready when there is something else to be done.
+    fn poll_stored(
+        &self,
+        mut inner: MutexGuard<'_, Inner<S>>,
+        cx: &mut Context<'_>,
+        owner: &mut Owner,
+    ) -> Poll<()> {
+        if let Some(Part::Read(bytes)) =
+            owner.part.take_if(|part| matches!(**part, Part::Read(_))).map(|part| *part)
+        {
+            inner.unsent.put_read(bytes);
+        }
+        if owner.part.is_none() {
+            let wanted = inner.unsent.wanted();
+            owner.part = wanted.map(|wanted| Box::new(Part::Reading(Box::pin(wanted.read()))));
+        }
+        drop(inner);
+        let Some(Part::Reading(reading)) = owner.part.as_deref_mut() else { return Poll::Pending };
+        match ready!(reading.as_mut().poll(cx)) {
+            Ok(bytes) => owner.part = Some(Box::new(Part::Read(bytes))),
+            Err(error) => {
+                owner.part = None;
+                tracing::error!(%error, "a stored payload cannot be read: the connection that it was sent to is closed");
+                self.end(self.inner.lock(), Closed::Broken(error.kind()));
+            }
+        }
+        Poll::Ready(())
     }
 
     fn wait_for_progress(&self, cx: &mut Context<'_>, owner: &mut Owner) -> Poll<Turn> {
@@ -323,7 +385,10 @@ impl<S> Outbound<S> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use async_trait::async_trait;
+    use linkspan_contract::StoredPayload;
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
@@ -382,6 +447,57 @@ mod tests {
         outbound.finish(Duration::from_secs(5)).await;
         let got = reader.await.unwrap();
         assert!(got[..FLOOD] == sent[..] && &got[FLOOD..] == b"end", "bytes were lost or out of order");
+    }
+
+    /// A stored body, and how far it was read.
+    struct Kept(Bytes, AtomicU64);
+
+    #[async_trait]
+    impl StoredPayload for Kept {
+        fn len(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        async fn read(&self, offset: u64, max: usize) -> io::Result<Bytes> {
+            tokio::task::yield_now().await;
+            let start = offset as usize;
+            let end = (start + max.min(100_000)).min(self.0.len());
+            self.1.fetch_max(end as u64, Ordering::Relaxed);
+            Ok(self.0.slice(start..end))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stored_body_is_read_as_the_socket_takes_it_and_what_comes_behind_it_waits() {
+        let (outbound, _read, mut client) = pair(Marks::default()).await;
+        let body: Bytes = (0..FLOOD).map(|i| (i % 251) as u8).collect::<Vec<_>>().into();
+        let stored = Arc::new(Kept(body.clone(), AtomicU64::new(0)));
+        append(&outbound, b"head");
+        let mut guard = outbound.lock();
+        guard.push_stored(Arc::clone(&stored) as _, None);
+        assert!(guard.appended(), "that is above the high mark");
+        drop(guard);
+        append(&outbound, b"behind");
+        outbound.flush();
+        let outbound = Arc::new(outbound);
+        let owned = Arc::clone(&outbound);
+        let owning = tokio::spawn(async move {
+            let mut owner = Owner::default();
+            loop {
+                let turn = std::future::poll_fn(|cx| owned.poll_owner(cx, &mut owner)).await;
+                assert_eq!(turn, Turn::Drained);
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let ahead = stored.1.load(Ordering::Relaxed);
+        assert!(ahead < FLOOD as u64, "{ahead} bytes were read for a client that takes none");
+        assert!(outbound.lock().held() < 1024 * 1024, "{} bytes are in memory", outbound.lock().held());
+        let mut got = vec![0; FLOOD + 10];
+        client.read_exact(&mut got).await.unwrap();
+        let (head, rest) = got.split_at(4);
+        assert!(head == b"head" && rest[..FLOOD] == body[..] && &rest[FLOOD..] == b"behind");
+        assert_eq!(outbound.backlog(), 0);
+        owning.abort();
     }
 
     #[tokio::test(start_paused = true)]

@@ -211,11 +211,11 @@ impl Lane for HubLane {
         }
     }
 
-    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
+    fn body(&mut self, target: TargetId, size: Option<u64>) -> Result<Option<Box<dyn BodyWriter>>, Refused> {
         self.follow_routes();
-        let (_, course) = self.current(target);
-        let (part, target) = course?;
-        self.part(part)?.body(target, size).await
+        // What may have to go into a spool is held in memory; what cannot be published is told when it is.
+        let (None, Ok((part, target))) = self.current(target) else { return Ok(None) };
+        self.part(part)?.body(target, size)
     }
 
     async fn subscribe(

@@ -1,18 +1,23 @@
 //! The far end of a mover: where messages are published, and what is heard of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
     Address, Batch, Body, Connection, Deliveries, Delivery, DeliveryTag, Destination, Flags, Kept, Lane,
     LaneEvent, LaneEvents, Message, Outcome, OwnedBatch, QueueSpec, Receipt, ReceiptSink, Refused, Seq,
-    Settlement, Syntax, TargetId,
+    Settlement, StoredPayload, Syntax, TargetId,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Mover, Stopped, To};
+
+/// Bytes of a stored body that are carried at a time.
+const PART: usize = 256 << 10;
 
 /// The far end: where messages are published.
 pub struct Away<'m> {
@@ -88,7 +93,7 @@ impl<'m> Away<'m> {
         self.again.pop_first().map(|(_, delivery)| delivery)
     }
 
-    pub fn take(&mut self, delivery: Delivery) -> Result<(), Stopped> {
+    pub async fn take(&mut self, delivery: Delivery) -> Result<(), Stopped> {
         let of = delivery.message.message();
         let expired = of.flags.has(Flags::EXPIRES) && of.expiry <= delivery.age;
         if expired {
@@ -106,12 +111,17 @@ impl<'m> Away<'m> {
             expiry: of.expiry.saturating_sub(delivery.age),
             ..of
         };
+        let brought = match delivery.message.body() {
+            Some(Body::Stored(stored)) => Some(self.bring(message.target, stored).await?),
+            Some(Body::Shared(_)) | None => None,
+        };
+        let body = brought.as_ref().or(delivery.message.body());
         let published = match &self.mover.to {
             To::Queue(_) | To::Addresses { .. } => {
                 let batch = delivery.message.batch.batch();
-                self.lane.publish(&Batch { messages: &[message], any: message.flags, ..batch })
+                self.lane.publish(&Batch { messages: &[message], any: message.flags, body, ..batch })
             }
-            To::Address { topic, .. } => match readdressed(&delivery, topic, message) {
+            To::Address { topic, .. } => match readdressed(&delivery, topic, message, body) {
                 Some(batch) => self.lane.publish(&batch.batch()),
                 None => {
                     delivery.settle(Settlement::Reject(None));
@@ -133,6 +143,28 @@ impl<'m> Away<'m> {
             self.pending.insert(published.first, delivery);
         }
         Ok(())
+    }
+
+    /// A stored body, as the far end can have it: where it keeps it, else in memory.
+    async fn bring(&mut self, target: TargetId, stored: &Arc<dyn StoredPayload>) -> Result<Body, Stopped> {
+        let unread = |error: io::Error| {
+            tracing::error!(mover = %self.mover.name, %error, "a stored payload cannot be read");
+            Stopped::Ended("could not give a payload")
+        };
+        let Some(mut place) = self.lane.body(target, Some(stored.len()))? else {
+            return Ok(Body::Shared(Body::Stored(Arc::clone(stored)).whole().await.map_err(unread)?));
+        };
+        let mut at = 0;
+        while at < stored.len() {
+            let part = stored.read(at, PART).await.map_err(unread)?;
+            if part.is_empty() {
+                return Err(unread(io::ErrorKind::UnexpectedEof.into()));
+            }
+            poll_fn(|cx| place.poll_ready(cx)).await;
+            place.write(&part)?;
+            at = at.saturating_add(part.len() as u64);
+        }
+        Ok(Body::Stored(poll_fn(|cx| place.poll_finish(cx)).await?))
     }
 
     /// Deals with the receipts that have come.
@@ -207,10 +239,14 @@ impl Targets<'_> {
 }
 
 /// The message as one that is published to `topic`; none when its properties cannot be read.
-fn readdressed(delivery: &Delivery, topic: &str, head: Message) -> Option<Arc<OwnedBatch>> {
+fn readdressed(
+    delivery: &Delivery,
+    topic: &str,
+    head: Message,
+    body: Option<&Body>,
+) -> Option<Arc<OwnedBatch>> {
     let properties = delivery.message.properties().ok()?;
-    let batch = delivery.message.batch.batch();
-    let payload = match batch.body {
+    let payload = match body {
         Some(body) => body.clone(),
         None => Body::Shared(delivery.message.payload()?.to_vec().into()),
     };

@@ -8,9 +8,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Published,
-    QueueCounts, QueueSpec, ReceiptSink, Refused, Settled, Source, Subscribe, SubscriptionKey, TargetId,
-    Value,
+    Batch, Binding, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Published, QueueCounts,
+    QueueSpec, ReceiptSink, Refused, Settled, Source, Subscribe, SubscriptionKey, TargetId, Value,
 };
 
 use crate::connection::Scope;
@@ -252,16 +251,6 @@ impl Lane for AmqpLane {
         if let Some(consumers) = self.consumers.as_ref().filter(|_| !consumers_first) {
             consumers.resume();
         }
-    }
-
-    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
-        let limit = self.scope.fleet.options.body_limit;
-        if size > limit {
-            return Err(Refused::TooLarge(format!(
-                "the body has {size} bytes, and the back end takes {limit}"
-            )));
-        }
-        self.inner()?.body(target, size).await
     }
 
     async fn subscribe(

@@ -143,12 +143,17 @@ pub trait Lane: Send {
     /// and after a sink above its mark has drained. Once per read, after `settle`; then `flush`.
     fn resume(&mut self);
 
-    /// A body too large for memory: written once, where the route's plan keeps it. What this lane publishes later waits
-    /// until it is finished.
+    /// A place for a body too large for memory: it is written once, where what is published to `target` is kept, and then
+    /// published as [`Body::Stored`](crate::Body::Stored). None when a body of that `size` is better held in memory, or there
+    /// is no such place; without a size it is not known yet, and not small. What the door publishes on this lane later waits
+    /// until it is finished: nothing overtakes it.
     ///
     /// # Errors
-    /// When a body of that size is not taken there.
-    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused>;
+    /// When the place takes nothing now.
+    fn body(&mut self, target: TargetId, size: Option<u64>) -> Result<Option<Box<dyn BodyWriter>>, Refused> {
+        let _ = (target, size);
+        Ok(None)
+    }
 
     /// Makes a subscription of `source` under the door's own `key`. It gives nothing before [`Lane::start`], so that
     /// the door can write its answer first. Without `credit` the sink's mark is the only bound.

@@ -136,6 +136,12 @@ impl OwnedBatch {
         wire.saturating_add(self.body.as_ref().map_or(0, Body::len))
     }
 
+    /// Number of those bytes that are in memory.
+    pub fn held(&self, at: u32) -> u64 {
+        let wire = self.messages.get(at as usize).map_or(0, |message| u64::from(message.wire.len));
+        wire.saturating_add(self.body.as_ref().map_or(0, Body::held))
+    }
+
     /// The handle of the message at `at`, when there is one.
     pub fn kept(self: &Arc<Self>, at: u32) -> Option<Kept> {
         ((at as usize) < self.messages.len()).then(|| Kept { batch: Arc::clone(self), at })
@@ -179,6 +185,11 @@ impl Kept {
     /// When the encoded properties are not of the message's form.
     pub fn properties(&self) -> Result<Properties<'_>, Malformed> {
         self.batch.batch().properties(&self.message())
+    }
+
+    /// The payload, when it has one apart.
+    pub fn body(&self) -> Option<&Body> {
+        self.batch.body.as_ref()
     }
 
     /// The payload, when it is in memory.

@@ -1,12 +1,18 @@
 //! Payloads too large to be copied along.
 
+use std::any::Any;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::refusal::Refused;
+
+/// Bytes of a stored payload that are read at a time.
+const PIECE: usize = 1 << 20;
 
 /// The payload of a large message, apart from its other bytes.
 #[derive(Clone)]
@@ -30,6 +36,34 @@ impl Body {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Number of bytes that are in memory.
+    pub fn held(&self) -> u64 {
+        match self {
+            Self::Shared(bytes) => bytes.len() as u64,
+            Self::Stored(_) => 0,
+        }
+    }
+
+    /// All of it, in memory: for who cannot send it piece by piece.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn whole(&self) -> io::Result<Bytes> {
+        let stored = match self {
+            Self::Shared(bytes) => return Ok(bytes.clone()),
+            Self::Stored(stored) => stored,
+        };
+        let mut bytes = BytesMut::new();
+        while (bytes.len() as u64) < stored.len() {
+            let piece = stored.read(bytes.len() as u64, PIECE).await?;
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    }
 }
 
 impl fmt::Debug for Body {
@@ -41,7 +75,7 @@ impl fmt::Debug for Body {
 
 /// A complete payload that is not in memory.
 #[async_trait]
-pub trait StoredPayload: Send + Sync {
+pub trait StoredPayload: Any + Send + Sync {
     /// Number of bytes.
     fn len(&self) -> u64;
 
@@ -50,25 +84,28 @@ pub trait StoredPayload: Send + Sync {
         self.len() == 0
     }
 
-    /// Up to `max` bytes from `offset` on.
+    /// At least one and up to `max` bytes from `offset` on; none at the end.
     ///
     /// # Errors
     /// When the store cannot be read; the connection that was sending it has to close.
-    async fn read(&self, offset: u64, max: usize) -> std::io::Result<Bytes>;
+    async fn read(&self, offset: u64, max: usize) -> io::Result<Bytes>;
 }
 
-/// Takes a large payload while it arrives; dropping it before [`BodyWriter::finish`] removes what was written.
-#[async_trait]
+/// Takes a large payload while it arrives; dropping it before it was finished removes what was written.
 pub trait BodyWriter: Send {
-    /// Appends a chunk.
+    /// Appends a chunk. Never waits: who writes asks [`BodyWriter::poll_ready`] before.
     ///
     /// # Errors
-    /// When the place cannot take it: full, or lost.
-    async fn write(&mut self, chunk: &[u8]) -> Result<(), Refused>;
+    /// When the place cannot take it: full, or lost; or when it is more than was announced.
+    fn write(&mut self, chunk: &[u8]) -> Result<(), Refused>;
 
-    /// The complete payload, safe as the route promises.
+    /// Pending while so much is on its way to the place that no more should be read.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The complete payload. It is safe when the message is that is published with it. Not to be called again when it was
+    /// ready.
     ///
     /// # Errors
-    /// When it could not be completed.
-    async fn finish(self: Box<Self>) -> Result<Arc<dyn StoredPayload>, Refused>;
+    /// When it could not be completed, or is less than was announced.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<dyn StoredPayload>, Refused>>;
 }

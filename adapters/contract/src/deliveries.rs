@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::backend::Lane;
 use crate::batch::{Batch, Kept};
+use crate::body::Body;
 use crate::credit::Credit;
 use crate::settlement::{DeliveryTag, Settled, Settlement};
 use crate::sink::{Delivered, DeliverySink, Ended, Pick, SubscriptionKey};
@@ -54,7 +55,8 @@ struct Item {
 
 impl Item {
     fn size(&self) -> u64 {
-        self.message.payload_len().saturating_add(OVERHEAD)
+        let payload = self.message.body().map_or_else(|| self.message.payload_len(), Body::held);
+        payload.saturating_add(OVERHEAD)
     }
 }
 

@@ -10,12 +10,13 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::{Receipt, ReceiptSink, WireForm};
 use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Recovery, Window};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::dead_letter::DeadLetters;
 use crate::pending::{Pending, Waits};
 use crate::queue::Queue;
+use crate::retained::{self, Bodies};
 use crate::vhost::Vhost;
 
 /// The log, and what goes with it.
@@ -27,6 +28,7 @@ pub(crate) struct Archive {
     found: Mutex<HashMap<u64, QueueState, RandomState>>,
     /// Numbers of queues that end with the process.
     passing: AtomicU64,
+    retained: Mutex<Bodies>,
 }
 
 /// Queues of the log from this number on end with the process.
@@ -57,13 +59,15 @@ impl Archive {
         let pending = Arc::new(Pending::default());
         let (log, recovery) = Log::open(directory, options, Arc::clone(&pending) as _)?;
         pending.begin(log.synced());
-        let found = log.queues().into_iter().map(|state| (state.queue, state)).collect();
+        let queues = log.queues().into_iter().filter(|state| state.queue != retained::OWNER);
+        let found = queues.map(|state| (state.queue, state)).collect();
         let archive = Self {
             log,
             pending,
             forms: forms.into(),
             found: Mutex::new(found),
             passing: AtomicU64::new(PASSING),
+            retained: Mutex::default(),
         };
         Ok((Arc::new(archive), recovery))
     }
@@ -211,6 +215,34 @@ impl Archive {
     /// When it cannot be read.
     pub(crate) fn value(&self, number: u64, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
         self.log.get(number, key)
+    }
+
+    /// The bodies that retained messages have.
+    pub(crate) fn retained_bodies(&self) -> MutexGuard<'_, Bodies> {
+        self.retained.lock()
+    }
+
+    /// The number of a new body, held by whoever asked.
+    pub(crate) fn body(&self) -> u64 {
+        self.log.body()
+    }
+
+    /// Holds a body that a message has.
+    pub(crate) fn hold_body(&self, number: u64) {
+        self.log.hold_body(number);
+    }
+
+    /// Lets go of a body.
+    pub(crate) fn release_body(&self, number: u64) {
+        self.log.release_body(number);
+    }
+
+    /// The bytes of a body from `offset` on, up to the end of the part that they are in.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn read_body(&self, number: u64, offset: u64) -> Result<Vec<u8>, LogError> {
+        self.log.read_body(number, offset)
     }
 
     /// The form of that number.

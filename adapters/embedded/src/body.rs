@@ -1,64 +1,170 @@
-//! A large body, put together in memory.
+//! A large body in the log: written and read in parts, and shared by all who have it.
 
+use std::any::Any;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use linkspan_contract::{BodyWriter, Refused, StoredPayload};
+use bytes::Bytes;
+use linkspan_contract::{Body, BodyWriter, Refused, StoredPayload};
+use linkspan_queues::log::Commit;
 
-/// Takes a body in pieces.
-pub(crate) struct MemoryBody {
-    bytes: BytesMut,
-    size: u64,
+use crate::archive::{Archive, NotTaken};
+use crate::coordinator;
+
+/// Bytes of a part.
+const PART: usize = 256 << 10;
+
+/// A complete body. As long as it is here, it is held in the log.
+pub(crate) struct LogBody {
+    archive: Arc<Archive>,
+    number: u64,
+    len: u64,
 }
 
-/// A complete body.
-struct Complete(Bytes);
+impl LogBody {
+    /// One that a message in the log has, which is not let go meanwhile.
+    pub(crate) fn hold(archive: &Arc<Archive>, (number, len): (u64, u64)) -> Self {
+        archive.hold_body(number);
+        Self { archive: Arc::clone(archive), number, len }
+    }
 
-impl MemoryBody {
-    /// A body of `size` bytes, which must not be more than `limit`.
-    pub(crate) fn new(size: u64, limit: u64) -> Result<Self, Refused> {
-        if size > limit {
-            return Err(Refused::TooLarge(format!(
-                "the body has {size} bytes, and this back end, which keeps messages in memory, takes {limit}"
-            )));
-        }
-        Ok(Self { bytes: BytesMut::new(), size })
+    /// The number and length of a body, when it lies in this log.
+    pub(crate) fn place(body: &Body, archive: &Archive) -> Option<(u64, u64)> {
+        let Body::Stored(stored) = body else { return None };
+        let stored = (&**stored as &dyn Any).downcast_ref::<Self>()?;
+        std::ptr::eq(&*stored.archive, archive).then_some((stored.number, stored.len))
+    }
+}
+
+impl Drop for LogBody {
+    fn drop(&mut self) {
+        self.archive.release_body(self.number);
     }
 }
 
 #[async_trait]
-impl BodyWriter for MemoryBody {
-    async fn write(&mut self, chunk: &[u8]) -> Result<(), Refused> {
-        if (self.bytes.len() + chunk.len()) as u64 > self.size {
-            return Err(Refused::Precondition(format!(
-                "the body is longer than the {} bytes it announced",
-                self.size
-            )));
-        }
-        self.bytes.extend_from_slice(chunk);
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<Arc<dyn StoredPayload>, Refused> {
-        if self.bytes.len() as u64 != self.size {
-            let (got, size) = (self.bytes.len(), self.size);
-            return Err(Refused::Precondition(format!("the body ended after {got} of {size} bytes")));
-        }
-        Ok(Arc::new(Complete(self.bytes.freeze())))
-    }
-}
-
-#[async_trait]
-impl StoredPayload for Complete {
+impl StoredPayload for LogBody {
     fn len(&self) -> u64 {
-        self.0.len() as u64
+        self.len
     }
 
     async fn read(&self, offset: u64, max: usize) -> io::Result<Bytes> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let end = start.saturating_add(max).min(self.0.len());
-        Ok(self.0.slice(start..end))
+        if offset >= self.len {
+            return Ok(Bytes::new());
+        }
+        let mut part = coordinator::read_body(Arc::clone(&self.archive), self.number, offset).await?;
+        if part.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        part.truncate(max);
+        Ok(part.into())
+    }
+}
+
+/// Puts a body into the log, part by part.
+pub(crate) struct LogWriter {
+    /// What was written; none when that was handed over.
+    body: Option<LogBody>,
+    /// What is to have been written in the end.
+    size: Option<u64>,
+    /// What comes behind the last part.
+    rest: Vec<u8>,
+    commit: Commit,
+}
+
+impl fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogWriter").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl LogWriter {
+    pub(crate) fn new(archive: &Arc<Archive>, size: Option<u64>) -> Self {
+        let body = LogBody { number: archive.body(), archive: Arc::clone(archive), len: 0 };
+        Self { body: Some(body), size, rest: Vec::new(), commit: Commit::new() }
+    }
+
+    /// Puts in a body that is in memory.
+    ///
+    /// # Errors
+    /// When the log takes nothing now.
+    pub(crate) fn put(archive: &Arc<Archive>, bytes: &[u8]) -> Result<Body, NotTaken> {
+        let mut writer = Self::new(archive, Some(bytes.len() as u64));
+        bytes.chunks(PART).try_for_each(|part| writer.part(part))?;
+        let body = writer.body.take().ok_or(NotTaken)?;
+        Ok(Body::Stored(Arc::new(body)))
+    }
+
+    fn part(&mut self, part: &[u8]) -> Result<(), NotTaken> {
+        let Some(body) = &mut self.body else { return Err(NotTaken) };
+        self.commit.clear();
+        // Shorter than what a record may have.
+        let _ = self.commit.chunk(body.number, body.len, part);
+        body.archive.write(&mut self.commit)?;
+        body.len = body.len.saturating_add(part.len() as u64);
+        Ok(())
+    }
+
+    fn write_rest(&mut self) -> Result<(), Refused> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let written = self.part(&rest);
+        self.rest = rest;
+        self.rest.clear();
+        written.map_err(|NotTaken| self.unwritable())
+    }
+
+    fn unwritable(&self) -> Refused {
+        Refused::Full(self.body.as_ref().map_or_else(String::new, |body| body.archive.why()))
+    }
+
+    fn written(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.len).saturating_add(self.rest.len() as u64)
+    }
+}
+
+impl BodyWriter for LogWriter {
+    fn write(&mut self, mut chunk: &[u8]) -> Result<(), Refused> {
+        if let Some(size) = self.size.filter(|size| self.written().saturating_add(chunk.len() as u64) > *size)
+        {
+            let text = format!("the body is longer than the {size} bytes that it announced");
+            return Err(Refused::Precondition(text));
+        }
+        while !chunk.is_empty() {
+            let room = PART.saturating_sub(self.rest.len());
+            let (now, later) = chunk.split_at(room.min(chunk.len()));
+            self.rest.reserve_exact(room);
+            self.rest.extend_from_slice(now);
+            chunk = later;
+            if self.rest.len() >= PART {
+                self.write_rest()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.body {
+            Some(body) if body.archive.is_congested() => body.archive.poll(cx),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Arc<dyn StoredPayload>, Refused>> {
+        let (got, size) = (self.written(), self.size);
+        if let Some(size) = size.filter(|size| got != *size) {
+            let text = format!("the body ended after {got} of {size} bytes");
+            return Poll::Ready(Err(Refused::Precondition(text)));
+        }
+        let written = self.write_rest();
+        Poll::Ready(written.and_then(|()| match self.body.take() {
+            Some(body) => Ok(Arc::new(body) as Arc<dyn StoredPayload>),
+            None => Err(Refused::Precondition("the body is finished already".into())),
+        }))
     }
 }

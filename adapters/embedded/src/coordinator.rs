@@ -1,6 +1,7 @@
 //! Looks at queues when something in them becomes due, and wakes publishers that were held long enough.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -129,6 +130,12 @@ impl Coordinator {
         state.runs = next.is_some();
         next
     }
+}
+
+/// Reads the part of a body that holds the byte at `offset`, from there on, where waiting for the disk holds up nobody.
+pub(crate) async fn read_body(archive: Arc<Archive>, number: u64, offset: u64) -> io::Result<Vec<u8>> {
+    let read = tokio::task::spawn_blocking(move || archive.read_body(number, offset));
+    read.await.map_err(io::Error::other)?.map_err(io::Error::other)
 }
 
 /// Has everything written, and gives the files free; false when that failed.

@@ -6,16 +6,16 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvent, LaneEvents, Lost,
-    Message, Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled, Source,
-    Subscribe, SubscriptionKey, TargetId,
+    Batch, Binding, Body, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvent, LaneEvents,
+    Lost, Message, Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settled,
+    Source, Subscribe, SubscriptionKey, TargetId,
 };
 
 use linkspan_queues::log::Lsn;
 use smallvec::{SmallVec, smallvec};
 
 use crate::archive::Archive;
-use crate::body::MemoryBody;
+use crate::body::{LogBody, LogWriter};
 use crate::brake::Brakes;
 use crate::commit::{Commit, Committed};
 use crate::connection::Own;
@@ -129,6 +129,29 @@ impl EmbeddedLane {
         Ok(written)
     }
 
+    /// A large body is put into the log, where there is one: all who get it share it there.
+    fn publish_body(&mut self, batch: &Batch<'_>, body: &Body) -> Published {
+        let house = &self.vhost.house;
+        let put = match (body, &house.archive) {
+            (Body::Shared(bytes), Some(archive)) if body.len() >= house.options.large_body => {
+                // What the log does not take now is written down by nobody: who needs it written says so.
+                LogWriter::put(archive, bytes).ok()
+            }
+            (Body::Shared(_), _) => None,
+            (Body::Stored(_), archive) => {
+                let is_here = archive.as_ref().is_some_and(|archive| LogBody::place(body, archive).is_some());
+                if !is_here {
+                    let text =
+                        "the payload is kept by another back end than the one that its address is at now";
+                    return self.publisher.refuse(batch, Refused::Full(text.into()));
+                }
+                None
+            }
+        };
+        let batch = &Batch { body: Some(put.as_ref().unwrap_or(body)), ..*batch };
+        if self.transaction.is_some() { self.hold(batch) } else { self.publish_now(batch) }
+    }
+
     /// Holds a batch back until the commit, up to the first message that has nowhere to go.
     fn hold(&mut self, batch: &Batch<'_>) -> Published {
         let mut published = Published::default();
@@ -160,7 +183,11 @@ impl Lane for EmbeddedLane {
     }
 
     fn publish(&mut self, batch: &Batch<'_>) -> Published {
-        if self.transaction.is_some() { self.hold(batch) } else { self.publish_now(batch) }
+        match batch.body {
+            Some(body) => self.publish_body(batch, body),
+            None if self.transaction.is_some() => self.hold(batch),
+            None => self.publish_now(batch),
+        }
     }
 
     fn flush(&mut self) {
@@ -187,8 +214,14 @@ impl Lane for EmbeddedLane {
         self.consumers.resume(self.vhost.house.now(), &mut self.touched);
     }
 
-    async fn body(&mut self, _target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
-        Ok(Box::new(MemoryBody::new(size, self.vhost.house.options.body_limit)?))
+    fn body(&mut self, _target: TargetId, size: Option<u64>) -> Result<Option<Box<dyn BodyWriter>>, Refused> {
+        let house = &self.vhost.house;
+        let is_large = size.is_none_or(|size| size >= house.options.large_body);
+        match house.archive.as_ref().filter(|_| is_large) {
+            None => Ok(None),
+            Some(archive) if archive.is_failed() => Err(Refused::Full(archive.why())),
+            Some(archive) => Ok(Some(Box::new(LogWriter::new(archive, size)))),
+        }
     }
 
     async fn subscribe(

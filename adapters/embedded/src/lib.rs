@@ -78,3 +78,4 @@ pub use linkspan_queues::log::SyncMode;
 pub use open_error::OpenError;
 pub use options::{EmbeddedOptions, OnDisk};
 pub use register::{QueueName, RegisterError, queue_names};
+pub use retained::OWNER as RETAINED;

@@ -21,8 +21,8 @@ pub struct EmbeddedOptions {
     pub session_limit: u64,
     /// Milliseconds without progress after which a consumer holds nobody.
     pub slow_after: Millis,
-    /// Bytes of one body that is taken in pieces.
-    pub body_limit: u64,
+    /// Bytes of a body from which on it lies in the log by itself, where there is one, and is read from there.
+    pub large_body: u64,
 }
 
 impl Default for EmbeddedOptions {
@@ -33,7 +33,7 @@ impl Default for EmbeddedOptions {
             session_high: 1 << 20,
             session_limit: 16 << 20,
             slow_after: 1000,
-            body_limit: 128 << 20,
+            large_body: 1 << 20,
         }
     }
 }

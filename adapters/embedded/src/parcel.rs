@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{Flags, Kept, OwnedBatch};
+use linkspan_contract::{Body, Flags, Kept, OwnedBatch};
 use linkspan_queues::Offer;
 
 /// A kept message, and the subscription that brought it into the queue, where that is a session's.
@@ -16,9 +16,25 @@ pub(crate) struct Parcel {
     pub(crate) via: u32,
 }
 
+/// Which bytes of its messages a queue counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// All.
+    All,
+    /// Those of bodies, as RabbitMQ: a length in bytes was asked for.
+    Body,
+    /// Those that are not in a body of their own in the log: what a session keeps.
+    Held,
+}
+
 impl Parcel {
     /// It came by no subscription.
     pub(crate) const NO_SUBSCRIPTION: u32 = u32::MAX;
+
+    /// True when its body is not in memory.
+    fn is_apart(&self) -> bool {
+        matches!(self.batch.batch().body, Some(Body::Stored(_)))
+    }
 
     /// Bytes of its body: what RabbitMQ counts.
     pub(crate) fn body_len(&self) -> u64 {
@@ -26,14 +42,19 @@ impl Parcel {
         batch.message(self.at).map_or(0, |message| batch.payload_len(message))
     }
 
-    /// The message, that the engine may take it; with only its body counted, or all that it takes.
-    pub(crate) fn offer(self, only_body: bool) -> Offer<Self> {
+    /// The message, that the engine may take it.
+    pub(crate) fn offer(self, counts: Counts) -> Offer<Self> {
         let message = self.batch.messages().get(self.at as usize).copied().unwrap_or_default();
         Offer {
-            size: if only_body { self.body_len() } else { self.batch.size(self.at) },
+            size: match counts {
+                Counts::All => self.batch.size(self.at),
+                Counts::Body => self.body_len(),
+                Counts::Held => self.batch.held(self.at),
+            },
             priority: message.priority,
             expiry: message.flags.has(Flags::EXPIRES).then_some(message.expiry),
             durable: message.flags.has(Flags::DURABLE),
+            apart: self.is_apart(),
             body: self,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use linkspan_contract::{
     Batch, Delivered, Destination, Flags, Millis, Outcome, Pick, Published, Refused, Seq, TargetId,
 };
-use linkspan_queues::log::{Commit, Lsn};
+use linkspan_queues::log::Lsn;
 use slab::Slab;
 
 use crate::brake::Brakes;
@@ -14,7 +14,7 @@ use crate::inward::Inward;
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
 use crate::plan::{Goal, Plan, Way};
-use crate::retained;
+use crate::retained::{self, Note};
 use crate::scratch::{NO_LIST, Scratch};
 use crate::slots::{FOUND, Slots};
 use crate::subscription::Subscription;
@@ -135,25 +135,39 @@ impl Publisher {
     #[cold]
     fn retain(&mut self, batch: &Batch<'_>, taken: u32, now: Millis) -> bool {
         let Some(archive) = &self.vhost.house.archive else { return true };
-        let mut commit = Commit::new();
+        let mut note = Note::default();
+        let mut bodies = archive.retained_bodies();
         let messages = batch.messages.get(..taken as usize).unwrap_or_default();
         for (at, message) in (0..).zip(messages).filter(|(_, message)| message.flags.has(Flags::RETAIN)) {
             let retains =
                 self.targets.get(message.target.0 as usize).is_some_and(|target| target.goal.retains());
             if retains {
-                retained::note(batch, at, message, &self.vhost.name, now, &mut commit);
+                retained::note(batch, at, message, &self.vhost.name, now, archive, &bodies, &mut note);
             }
         }
-        if commit.is_empty() {
+        if note.commit.is_empty() {
             return true;
         }
-        let written = archive.write(&mut commit);
+        let written = archive.write(&mut note.commit);
+        if written.is_ok() {
+            note.enter(&mut bodies);
+        }
         if let Ok(written) = written
             && batch.any.has(Flags::DURABLE)
         {
             self.written = self.written.max(written);
         }
         written.is_ok()
+    }
+
+    /// Takes none of a batch of one message, now.
+    #[cold]
+    pub(crate) fn refuse(&mut self, batch: &Batch<'_>, why: Refused) -> Published {
+        let wanting = u32::from(batch.any.has(Flags::RECEIPT));
+        let first = self.next;
+        self.next = self.next.saturating_add(wanting.into());
+        let exceptions = (0..wanting).map(|place| (place, Outcome::Failed(why.clone()))).collect();
+        Published { taken: 1, first, wanting, done: wanting, exceptions, congested: false }
     }
 
     /// Goes through the batch run by run; tells how many messages could be dealt with.

@@ -30,7 +30,7 @@ use crate::inbox::INBOX;
 use crate::inward::Inward;
 use crate::keeper::{Keeper, Piece};
 use crate::outlet::{Outlet, Touched};
-use crate::parcel::Parcel;
+use crate::parcel::{Counts, Parcel};
 use crate::scratch::Scratch;
 use crate::vhost::Vhost;
 
@@ -81,8 +81,7 @@ struct State {
     is_group: bool,
     /// It is a session's: one for which more comes than it may have is over.
     is_inbox: bool,
-    /// It was declared with a length in bytes: those of bodies count, as in RabbitMQ.
-    counts_bodies: bool,
+    counts: Counts,
     /// Of a session's queue: what came by these is nobody's any more.
     ended_subscriptions: BTreeSet<u32>,
     ended: bool,
@@ -174,7 +173,11 @@ impl Queue {
                 scheduled: None,
                 is_group,
                 is_inbox,
-                counts_bodies: arguments.max_bytes.is_some(),
+                counts: match arguments.max_bytes {
+                    Some(_) => Counts::Body,
+                    None if is_inbox => Counts::Held,
+                    None => Counts::All,
+                },
                 ended_subscriptions,
                 ended: false,
             }),
@@ -275,7 +278,7 @@ impl Queue {
                 dropped("queue-deleted", 1);
                 return Said::default();
             }
-            let offer = message.offer(state.counts_bodies);
+            let offer = message.offer(state.counts);
             let pushed = state.engine.push(now, offer, &mut scratch.assignments);
             if pushed == Pushed::Refused {
                 dropped("queue-full", 1);
@@ -378,24 +381,21 @@ impl State {
         for Piece { ranges, owned } in &*keeper.keep(ranges) {
             for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
                 let parcel = Parcel { batch: Arc::clone(owned), at, via };
-                let why = match self.engine.push(
-                    inward.now,
-                    parcel.offer(self.counts_bodies),
-                    &mut scratch.assignments,
-                ) {
-                    Pushed::Queued => continue,
-                    Pushed::Refused if self.is_inbox => {
-                        dropped("session-full", 1);
-                        self.overrun(via);
-                        continue;
-                    }
-                    Pushed::Refused if self.is_group => {
-                        dropped("group-full", 1);
-                        continue;
-                    }
-                    Pushed::Refused => Outcome::Refused(full()),
-                    Pushed::Unwritable => Outcome::Failed(self.unwritable()),
-                };
+                let why =
+                    match self.engine.push(inward.now, parcel.offer(self.counts), &mut scratch.assignments) {
+                        Pushed::Queued => continue,
+                        Pushed::Refused if self.is_inbox => {
+                            dropped("session-full", 1);
+                            self.overrun(via);
+                            continue;
+                        }
+                        Pushed::Refused if self.is_group => {
+                            dropped("group-full", 1);
+                            continue;
+                        }
+                        Pushed::Refused => Outcome::Refused(full()),
+                        Pushed::Unwritable => Outcome::Failed(self.unwritable()),
+                    };
                 refused(keeper.batch(), place, why, inward.published);
             }
             self.hand_out(inward.now, scratch, inward.touched);

@@ -77,5 +77,5 @@ impl Wait {
 }
 
 pub(crate) fn size(batch: &OwnedBatch, place: u32) -> u64 {
-    batch.size(place).saturating_add(OVERHEAD)
+    batch.held(place).saturating_add(OVERHEAD)
 }

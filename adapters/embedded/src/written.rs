@@ -1,6 +1,7 @@
 //! A message as the log keeps it.
 //!
-//! One byte with the form's number, one with 1 when the payload is a body apart, two with the flags, eight with the expiry;
+//! One byte with the form's number, one with 1 when the payload is a body behind the message's own bytes and 2 when it is one
+//! of the log, two with the flags, eight with the expiry;
 //! then where address, properties and payload lie in the message's own bytes, offset and length of each, and the number of
 //! these bytes, four bytes each; the number of the subscription that it came by, four; then the message's bytes, and the
 //! body behind them. All little-endian.
@@ -13,6 +14,7 @@ use linkspan_queues::log::Window;
 use linkspan_queues::{Encode, Queued, remembered};
 
 use crate::archive::Archive;
+use crate::body::LogBody;
 use crate::parcel::Parcel;
 
 /// Bytes before the message's own.
@@ -24,25 +26,38 @@ const MESSAGES: usize = 128;
 /// and of not much more than so many bytes: one that stays holds no more than these.
 const BYTES: usize = 16 * 1024;
 
-/// Writes messages.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Written;
+/// The payload is a body behind the message's own bytes,
+const BEHIND: u8 = 1;
+
+/// or one of the log.
+const APART: u8 = 2;
+
+/// Writes messages for a log.
+#[derive(Debug)]
+pub(crate) struct Written {
+    archive: Arc<Archive>,
+}
 
 impl Written {
     /// Bytes that a message takes in the log beside its own.
     pub(crate) const BESIDE: u64 = HEAD as u64 + 32;
+
+    pub(crate) fn new(archive: &Arc<Archive>) -> Self {
+        Self { archive: Arc::clone(archive) }
+    }
 }
 
 impl Encode<Parcel> for Written {
     fn encode(&self, parcel: &Parcel, out: &mut Vec<u8>) -> Option<(u64, u64)> {
         let batch = parcel.batch.batch();
         let message = batch.message(parcel.at).copied().unwrap_or_default();
-        let body = match batch.body {
-            Some(Body::Shared(body)) => Some(body),
-            // This back end has made none yet.
-            Some(Body::Stored(_)) | None => None,
+        let (how, behind, apart) = match batch.body {
+            None => (0, None, None),
+            Some(Body::Shared(body)) => (BEHIND, Some(body), None),
+            // The lane lets in none that lie elsewhere.
+            Some(body) => (APART, None, LogBody::place(body, &self.archive)),
         };
-        out.extend_from_slice(&[batch.form.id(), u8::from(body.is_some())]);
+        out.extend_from_slice(&[batch.form.id(), how]);
         out.extend_from_slice(&message.flags.0.to_le_bytes());
         out.extend_from_slice(&message.expiry.to_le_bytes());
         for span in [message.address, message.properties, message.payload] {
@@ -53,10 +68,10 @@ impl Encode<Parcel> for Written {
         out.extend_from_slice(&message.wire.len.to_le_bytes());
         out.extend_from_slice(&parcel.via.to_le_bytes());
         out.extend_from_slice(message.wire.of(batch.bytes));
-        if let Some(body) = body {
+        if let Some(body) = behind {
             out.extend_from_slice(body);
         }
-        None
+        apart
     }
 }
 
@@ -74,21 +89,30 @@ struct Head<'r> {
     message: Message,
     via: u32,
     own: &'r [u8],
-    body: Option<&'r [u8]>,
+    body: Option<Body>,
 }
 
 impl<'r> Head<'r> {
     /// None when these bytes are no message that this version has written.
-    fn read(bytes: &'r [u8], priority: u8, archive: &Archive) -> Option<Self> {
+    fn read(
+        bytes: &'r [u8],
+        priority: u8,
+        place: Option<(u64, u64)>,
+        archive: &Arc<Archive>,
+    ) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
-        let ([form, apart, a, b], rest_of_head) = head.split_first_chunk::<4>()?;
+        let ([form, how, a, b], rest_of_head) = head.split_first_chunk::<4>()?;
         let (expiry, spans) = rest_of_head.split_first_chunk::<8>()?;
         let (words, _) = spans.as_chunks::<4>();
         let word = |at: usize| words.get(at).map(|word| u32::from_le_bytes(*word));
         let span = |at: usize| Some(Span::new(word(2 * at)?, word(2 * at + 1)?));
         let (address, properties, payload) = (span(0)?, span(1)?, span(2)?);
         let (own, body) = rest.split_at_checked(word(6)? as usize)?;
-        let body = (*apart == 1).then_some(body);
+        let body = match *how {
+            0 => None,
+            BEHIND => Some(Body::Shared(Bytes::copy_from_slice(body))),
+            _ => Some(Body::Stored(Arc::new(LogBody::hold(archive, place?)))),
+        };
         let message = Message {
             flags: Flags(u16::from_le_bytes([*a, *b])),
             priority,
@@ -135,25 +159,39 @@ impl Piece {
         let (bytes, messages) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.messages));
         let batch = OwnedBatch::new(bytes.into(), messages.into(), body, form);
         for (at, (queued, not_before)) in (0..).zip(self.queued.drain(..)) {
-            let Queued { body: via, position, size, since, deadline, attempts, priority, durable, logged } =
-                queued;
+            let Queued {
+                body: via,
+                position,
+                size,
+                since,
+                deadline,
+                attempts,
+                priority,
+                durable,
+                logged,
+                apart,
+            } = queued;
             let body = Parcel { batch: Arc::clone(&batch), at, via };
             let message =
-                Queued { body, position, size, since, deadline, attempts, priority, durable, logged };
+                Queued { body, position, size, since, deadline, attempts, priority, durable, logged, apart };
             to(Found::Message(message, not_before));
         }
     }
 }
 
 /// The message in these bytes; none when they are none.
-pub(crate) fn read_one(bytes: &[u8], priority: u8, archive: &Archive) -> Option<Kept> {
-    let Head { form, message, own, body, .. } = Head::read(bytes, priority, archive)?;
-    let body = body.map(|body| Body::Shared(Bytes::copy_from_slice(body)));
+pub(crate) fn read_one(
+    bytes: &[u8],
+    priority: u8,
+    place: Option<(u64, u64)>,
+    archive: &Arc<Archive>,
+) -> Option<Kept> {
+    let Head { form, message, own, body, .. } = Head::read(bytes, priority, place, archive)?;
     OwnedBatch::new(own.into(), Box::new([message]), body, form).kept(0)
 }
 
 /// Makes messages of what was read, in order.
-pub(crate) fn read(window: &Window, archive: &Archive, mut to: impl FnMut(Found)) {
+pub(crate) fn read(window: &Window, archive: &Arc<Archive>, mut to: impl FnMut(Found)) {
     let mut piece = Piece::default();
     let mut damaged: Vec<u64> = window.damaged.iter().map(|(sequence, _)| *sequence).collect();
     damaged.sort_unstable();
@@ -164,7 +202,9 @@ pub(crate) fn read(window: &Window, archive: &Archive, mut to: impl FnMut(Found)
             to(Found::Damaged(sequence));
         }
         let found = remembered(&record);
-        let head = found.as_ref().and_then(|(queued, _)| Head::read(queued.body, queued.priority, archive));
+        let head = found
+            .as_ref()
+            .and_then(|(queued, _)| Head::read(queued.body, queued.priority, record.body, archive));
         let (Some((queued, not_before)), Some(head)) = (found, head) else {
             piece.end(None, &mut to);
             to(Found::Damaged(record.sequence));
@@ -175,12 +215,23 @@ pub(crate) fn read(window: &Window, archive: &Archive, mut to: impl FnMut(Found)
         if apart || other || piece.messages.len() >= MESSAGES || piece.bytes.len() >= BYTES {
             piece.end(None, &mut to);
         }
-        let Queued { position, size, since, deadline, attempts, priority, durable, logged, .. } = queued;
-        let bare =
-            Queued { body: head.via, position, size, since, deadline, attempts, priority, durable, logged };
+        let Queued { position, size, since, deadline, attempts, priority, durable, logged, apart, .. } =
+            queued;
+        let bare = Queued {
+            body: head.via,
+            position,
+            size,
+            since,
+            deadline,
+            attempts,
+            priority,
+            durable,
+            logged,
+            apart,
+        };
         piece.add(&head, bare, not_before);
         if let Some(body) = head.body {
-            piece.end(Some(Body::Shared(Bytes::copy_from_slice(body))), &mut to);
+            piece.end(Some(body), &mut to);
         }
     }
     piece.end(None, &mut to);

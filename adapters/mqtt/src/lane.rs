@@ -160,8 +160,8 @@ impl Lane for MqttLane {
         }
     }
 
-    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
-        self.publisher.body(target, size, &mut *self.inner).await
+    fn body(&mut self, target: TargetId, size: Option<u64>) -> Result<Option<Box<dyn BodyWriter>>, Refused> {
+        self.publisher.body(target, size, &mut *self.inner)
     }
 
     async fn subscribe(

@@ -30,7 +30,6 @@
 //! | [`translate`] | properties in MQTT's words |
 //! | [`upstream`] | the sessions at the broker |
 
-mod body;
 mod claim;
 mod connection;
 mod exchanges;

@@ -9,7 +9,6 @@ use linkspan_contract::{
 };
 use slab::Slab;
 
-use crate::body::{self, Whole};
 use crate::claim::{Claim, Ears, Joint, Words};
 use crate::house::House;
 use crate::target::Target;
@@ -100,27 +99,17 @@ impl Publisher {
         }
     }
 
-    pub(crate) async fn body(
+    /// Only queues on this side take a body piece by piece: an MQTT packet is sent whole.
+    pub(crate) fn body(
         &mut self,
         target: TargetId,
-        size: u64,
+        size: Option<u64>,
         inner: &mut dyn Lane,
-    ) -> Result<Box<dyn BodyWriter>, Refused> {
-        if let Some(Target::Here(target)) = self.targets.get(target.0 as usize) {
-            return inner.body(*target, size).await;
+    ) -> Result<Option<Box<dyn BodyWriter>>, Refused> {
+        match self.targets.get(target.0 as usize) {
+            Some(Target::Here(target)) => inner.body(*target, size),
+            _ => Ok(None),
         }
-        let limit = self
-            .session
-            .welcome()
-            .and_then(|welcome| welcome.max_packet_size)
-            .map_or(body::LARGEST, u64::from);
-        let limit = limit.min(body::LARGEST).min(self.house.options.outbox_limit);
-        if size > limit {
-            return Err(Refused::TooLarge(format!(
-                "the body has {size} bytes, and the broker takes {limit}"
-            )));
-        }
-        Ok(Box::new(Whole::new(size)))
     }
 
     /// Takes the messages of one read, in order.

@@ -16,7 +16,6 @@ use linkspan_contract::{
 };
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
-use crate::body::in_memory;
 use crate::upstream::packet::{Incoming, Outgoing, Version};
 
 /// Says which client of which Linkspan instance published a message; taken off again here.
@@ -59,9 +58,11 @@ pub(crate) fn outgoing(
 ) -> Result<Outgoing, Refused> {
     let payload = match batch.body {
         None => Bytes::copy_from_slice(message.payload.of(batch.bytes)),
-        Some(body) => in_memory(body).ok_or_else(|| {
-            Refused::TooLarge("the payload is not in memory, and an MQTT packet has to be".into())
-        })?,
+        Some(Body::Shared(body)) => body.clone(),
+        Some(Body::Stored(_)) => {
+            let why = "the payload is not in memory, and an MQTT packet has to be";
+            return Err(Refused::TooLarge(why.into()));
+        }
     };
     let properties = match version {
         Version::V311 => None,

@@ -12,7 +12,7 @@ type Body = (Arc<str>, u32);
 const BATCH: u32 = 100;
 
 fn offer(body: &Body) -> Offer<Body> {
-    Offer { body: body.clone(), size: 16, priority: 0, expiry: None, durable: true }
+    Offer { body: body.clone(), size: 16, priority: 0, expiry: None, durable: true, apart: false }
 }
 
 /// A queue with `consumers` of `settle`, each with a window of 200 where it settles.

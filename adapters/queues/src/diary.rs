@@ -112,6 +112,7 @@ pub fn remembered<'w>(read: &Read<'w>) -> Option<(Queued<&'w [u8]>, Millis)> {
         priority,
         durable: transient == 0,
         logged: true,
+        apart: read.body.is_some(),
     };
     Some((message, read.mark.not_before))
 }

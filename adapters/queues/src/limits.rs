@@ -33,7 +33,7 @@ pub struct Limits {
 pub struct Window {
     /// Messages.
     pub messages: u64,
-    /// Bytes.
+    /// Bytes; a message whose body is not in memory counts as 16 KiB.
     pub bytes: u64,
 }
 

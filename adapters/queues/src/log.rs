@@ -134,7 +134,7 @@ pub struct QueueState {
     pub queue: u64,
     /// Live messages.
     pub len: u64,
-    /// Bytes of their payloads.
+    /// Bytes of their payloads, and of the bodies that they have apart.
     pub bytes: u64,
     /// Above every sequence that the files tell of.
     pub next: u64,
@@ -271,7 +271,7 @@ impl Log {
             .map(|(queue, index)| QueueState {
                 queue: *queue,
                 len: index.len,
-                bytes: index.bytes,
+                bytes: index.bytes.saturating_add(index.bodies.values().map(|(_, length)| length).sum()),
                 next: index.next,
             })
             .collect()
@@ -302,7 +302,7 @@ impl Log {
     pub fn release_body(&self, body: u64) {
         let mut state = self.shared.lock();
         let catalog = &mut state.catalog;
-        catalog.bodies.release(body, &mut catalog.segments);
+        catalog.bodies.release(body, false, &mut catalog.segments);
     }
 
     /// What the log takes on the disk.

@@ -22,6 +22,8 @@ pub struct Offer<B> {
     /// To be kept on disk by a durable queue; and what a consumer that settles
     /// [`AsPublished`](linkspan_contract::Settle::AsPublished) has to settle.
     pub durable: bool,
+    /// Most of what it counts is not in memory.
+    pub apart: bool,
 }
 
 /// What [`Queue::push`](crate::Queue::push) says.
@@ -56,9 +58,20 @@ pub struct Queued<B> {
     pub durable: bool,
     /// The journal keeps it.
     pub logged: bool,
+    /// Most of what it counts is not in memory.
+    pub apart: bool,
 }
 
+/// What a message counts for the memory whose body lies elsewhere.
+const APART: u64 = 16 << 10;
+
 impl<B> Queued<B> {
+    /// What it counts for the memory.
+    #[inline]
+    pub(crate) const fn held(&self) -> u64 {
+        if self.apart { APART } else { self.size }
+    }
+
     /// Milliseconds that it has been in the queue.
     pub fn age(&self, now: Millis) -> u64 {
         now.saturating_sub(self.since)

@@ -109,6 +109,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             priority: offer.priority.min(self.limits.max_priority),
             durable: offer.durable,
             logged: false,
+            apart: offer.apart,
         };
         if J::RECORDS && !self.journal.takes(message.durable, self.pages(message.priority)) {
             return Pushed::Unwritable;

@@ -17,6 +17,7 @@ pub(crate) struct Ready<B> {
     occupied: Occupied,
     len: u64,
     bytes: u64,
+    held: u64,
 }
 
 /// One priority's messages.
@@ -62,7 +63,7 @@ impl<B> Ready<B> {
     /// Levels `0..=max_priority`.
     pub(crate) fn new(max_priority: u8) -> Self {
         let levels = (0..=max_priority).map(|_| Level { line: VecDeque::new(), between: BinaryHeap::new() });
-        Self { levels: levels.collect(), occupied: Occupied::default(), len: 0, bytes: 0 }
+        Self { levels: levels.collect(), occupied: Occupied::default(), len: 0, bytes: 0, held: 0 }
     }
 
     pub(crate) const fn len(&self) -> u64 {
@@ -71,6 +72,11 @@ impl<B> Ready<B> {
 
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of memory.
+    pub(crate) const fn held(&self) -> u64 {
+        self.held
     }
 
     #[inline]
@@ -87,11 +93,13 @@ impl<B> Ready<B> {
     #[inline(always)]
     pub(crate) fn put(&mut self, message: Queued<B>) -> bool {
         let (at, size, position) = (usize::from(message.priority), message.size, message.position);
+        let held = message.held();
         let Some(level) = self.levels.get_mut(at) else { return false };
         level.put(message);
         self.occupied.set(at, true);
         self.len += 1;
         self.bytes = self.bytes.saturating_add(size);
+        self.held = self.held.saturating_add(held);
         level.first().is_some_and(|first| first.position == position)
     }
 
@@ -157,6 +165,7 @@ impl<B> Ready<B> {
     fn took(&mut self, message: &Queued<B>) {
         self.len = self.len.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(message.size);
+        self.held = self.held.saturating_sub(message.held());
     }
 }
 

@@ -196,6 +196,12 @@ impl Channels {
                 channel.state.mode = Mode::Transaction;
                 self.sink.send(|out| tx::SelectOk {}.encode(number, out));
             }
+            Answer::Finished(incoming) => {
+                return match self.complete(at, *incoming) {
+                    Ok(()) => Ok(()),
+                    Err(failure) => self.fail(at, failure),
+                };
+            }
             Answer::Committed => {
                 self.sink.committed(std::mem::take(&mut channel.held), &mut settling);
                 self.sink.send(|out| tx::CommitOk {}.encode(number, out));

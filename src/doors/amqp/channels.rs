@@ -263,12 +263,15 @@ impl Channels {
     }
 
     /// Whether more may be read: the connection is not held, nothing that was published to is above its mark or blocked,
-    /// and not too much waits for lanes.
+    /// and not too much waits for lanes, or for the places of bodies.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = 0;
         let mut ready = self.poll_hold(cx).is_ready();
         for channel in &mut self.open {
             waiting += channel.waiting.len();
+            if let Some(incoming) = &mut channel.incoming {
+                ready &= incoming.poll_ready(cx).is_ready();
+            }
             if channel.congested
                 && let Some(lane) = &mut channel.lane
             {

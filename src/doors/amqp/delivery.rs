@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use linkspan_contract::{Batch, Body, Flags, Message, Properties, WireForm};
 
+use crate::doors::unsent::Wrap;
 use crate::protocol::amqp::{
     self, Content, Delivery, Fetched, Returned, ShortBytes, frame,
     frame::{FrameKind, HEAD, OVERHEAD},
@@ -160,7 +161,7 @@ pub(super) fn forwards(batch: &Batch<'_>) -> bool {
 }
 
 /// Appends `message`, which waited `age` milliseconds. When its body goes out by reference, only what comes before it
-/// is appended, and the body is returned: its frames are [`pieces`].
+/// is appended, and the body is returned: its frames are [`pieces`], or those of [`BodyFrames`] when it is stored.
 #[inline]
 pub(super) fn append(
     batch: &Batch<'_>,
@@ -169,7 +170,7 @@ pub(super) fn append(
     head: Head<'_>,
     to: Recipient,
     out: &mut Vec<u8>,
-) -> Option<Bytes> {
+) -> Option<Body> {
     if batch.form.id() == AMQP_FORM.id() {
         let address = amqp::Address::new(message.address.of(batch.bytes)).unwrap_or(amqp::Address::EMPTY);
         let properties = message.properties.of(batch.bytes);
@@ -191,13 +192,13 @@ fn write(
     properties: &[u8],
     to: Recipient,
     out: &mut Vec<u8>,
-) -> Option<Bytes> {
+) -> Option<Body> {
     let properties = if properties.is_empty() { &NONE } else { properties };
     let body = match batch.body {
         None => message.payload.of(batch.bytes),
         Some(Body::Shared(body)) if body.len() < BY_REFERENCE => body,
-        Some(Body::Shared(body)) => {
-            let size = body.len() as u64;
+        Some(body) => {
+            let size = body.len();
             match head {
                 Head::Deliver { consumer_tag, delivery_tag, redelivered } => {
                     deliver(to.channel, consumer_tag, delivery_tag, redelivered, address)
@@ -214,8 +215,6 @@ fn write(
             }
             return Some(body.clone());
         }
-        // The sink has refused it before.
-        Some(Body::Stored(_)) => return None,
     };
     let content = Content { properties, body };
     match head {
@@ -272,4 +271,74 @@ pub(super) fn pieces(body: &Bytes, to: Recipient) -> impl Iterator<Item = (Vec<u
         before.extend_from_slice(&head);
         (before, piece)
     })
+}
+
+/// The body frames of a stored body.
+#[derive(Debug)]
+pub(super) struct BodyFrames {
+    channel: u16,
+    /// Bytes of a frame's payload.
+    max: u64,
+    /// Bytes of the body.
+    size: u64,
+}
+
+impl BodyFrames {
+    /// Those of a body of `size` bytes.
+    pub(super) fn new(size: u64, to: Recipient) -> Self {
+        Self { channel: to.channel, max: frame::payload_max(to.frame_max) as u64, size }
+    }
+}
+
+impl Wrap for BodyFrames {
+    fn wrap(&self, offset: u64, mut part: Bytes, piece: &mut dyn FnMut(Bytes)) {
+        let mut at = offset;
+        let mut between = Vec::new();
+        while !part.is_empty() {
+            let within = at % self.max;
+            let frame = self.max.min(self.size.saturating_sub(at - within));
+            if within == 0 {
+                between.extend_from_slice(&frame::head(FrameKind::Body, self.channel, frame as u32));
+            }
+            if !between.is_empty() {
+                piece(std::mem::take(&mut between).into());
+            }
+            let room = usize::try_from(frame.saturating_sub(within)).unwrap_or(usize::MAX);
+            let now = part.split_to(room.clamp(1, part.len()));
+            at = at.saturating_add(now.len() as u64);
+            if now.len() >= room {
+                between.push(frame::END);
+            }
+            piece(now);
+        }
+        if !between.is_empty() {
+            piece(between.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frames_of_a_stored_body_are_those_of_one_in_memory_however_it_is_read() {
+        let body: Bytes = (0..50_000_u32).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
+        for (frame_max, part) in [(4096, 1), (4096, 4088), (4096, 10_000), (131_072, 999), (0, 50_000)] {
+            let to = Recipient { channel: 7, frame_max };
+            let mut whole = Vec::new();
+            for (before, piece) in pieces(&body, to) {
+                whole.extend_from_slice(&before);
+                whole.extend_from_slice(&piece);
+            }
+            whole.push(frame::END);
+            let frames = BodyFrames::new(body.len() as u64, to);
+            let mut streamed = Vec::new();
+            for at in (0..body.len()).step_by(part) {
+                let read = body.slice(at..body.len().min(at + part));
+                frames.wrap(at as u64, read, &mut |piece| streamed.extend_from_slice(&piece));
+            }
+            assert!(whole == streamed, "frame-max {frame_max}, read by {part}");
+        }
+    }
 }

@@ -12,6 +12,8 @@ use super::channels::{Channels, is_closing};
 use super::failure::Failure;
 use super::incoming::Incoming;
 use super::publisher::{Pending, immediate};
+use super::request::Request;
+use super::translate::refusal;
 
 /// A message that is not there whole is waited for, when it is no longer than this.
 const WAIT_MAX: usize = 8192;
@@ -186,17 +188,16 @@ impl Channels {
                 return self.method(at, &method, frame.payload).map(|()| None);
             }
             Part::Header { header, last } => {
-                let begun = match &mut channel.incoming {
-                    Some(incoming) => incoming.header(header.properties, header.body_size, &self.budget),
-                    None => Ok(()),
-                };
+                let begun = self.begin_body(at, header.properties, header.body_size);
                 begun.and_then(|()| if last { self.last_part(buffer, at, pending) } else { Ok(()) })
             }
             Part::Body { chunk, last, .. } => {
-                if let Some(incoming) = &mut channel.incoming {
-                    incoming.body(chunk);
+                let taken = channel.incoming.as_mut().map_or(Ok(()), |incoming| incoming.body(chunk));
+                match taken {
+                    Ok(()) if last => self.last_part(buffer, at, pending),
+                    Ok(()) => Ok(()),
+                    Err(why) => Err(refusal::refused(&why, &self.opened.vhost).caused_by(basic::Publish::ID)),
                 }
-                if last { self.last_part(buffer, at, pending) } else { Ok(()) }
             }
         };
         if let Err(failure) = done {
@@ -209,6 +210,9 @@ impl Channels {
     fn last_part(&mut self, buffer: &[u8], at: usize, pending: &mut Pending) -> Result<(), Failure> {
         self.publish(buffer, pending)?;
         match self.open.get_mut(at).and_then(|channel| channel.incoming.take()) {
+            Some(incoming) if incoming.has_place() => {
+                self.ask(at, Request::Finish(incoming), basic::Publish::ID)
+            }
             Some(incoming) => self.complete(at, *incoming),
             None => Ok(()),
         }

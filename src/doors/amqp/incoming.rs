@@ -1,10 +1,12 @@
 //! A published message whose frames did not lie in the read buffer in a row.
 
+use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use linkspan_contract::Span;
+use linkspan_contract::{Body, BodyWriter, Refused, Span};
 
 use crate::protocol::amqp::{Address, ReplyCode, basic};
 
@@ -60,11 +62,24 @@ pub(super) struct Incoming {
     large: Option<Large>,
 }
 
-#[derive(Debug)]
-struct Large {
-    body: Vec<u8>,
-    /// Held until the message is complete.
-    _share: Share,
+/// A body that is not in the message's bytes.
+enum Large {
+    /// It is put together in memory; the share is held until the message is complete.
+    Memory { body: Vec<u8>, _share: Share },
+    /// It is written where it is kept.
+    Place(Box<dyn BodyWriter>),
+    /// It is there.
+    Complete(Body),
+}
+
+impl fmt::Debug for Large {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory { .. } => "in memory",
+            Self::Place(_) => "on its way to its place",
+            Self::Complete(_) => "complete",
+        })
+    }
 }
 
 fn length(bytes: &[u8]) -> u32 {
@@ -81,18 +96,26 @@ impl Incoming {
         Self { mandatory: publish.mandatory, bytes, address, properties, payload, large: None }
     }
 
-    /// After the content header. Takes the memory that the body needs.
+    /// What the content header says.
+    pub(super) fn header(&mut self, properties: &[u8]) {
+        self.properties = Span::new(length(&self.bytes), length(properties));
+        self.bytes.extend_from_slice(properties);
+    }
+
+    /// After the content header. Takes the memory that the body needs, unless it has a `place` elsewhere.
     ///
     /// # Errors
     /// When there is none to take now.
-    pub(super) fn header(
+    pub(super) fn begin_body(
         &mut self,
-        properties: &[u8],
         body_size: u64,
+        place: Option<Box<dyn BodyWriter>>,
         budget: &Arc<Budget>,
     ) -> Result<(), Failure> {
-        self.properties = Span::new(length(&self.bytes), length(properties));
-        self.bytes.extend_from_slice(properties);
+        if let Some(place) = place {
+            self.large = Some(Large::Place(place));
+            return Ok(());
+        }
         if body_size < BY_REFERENCE as u64 {
             self.payload = Span::new(length(&self.bytes), 0);
             self.bytes.reserve_exact(body_size as usize);
@@ -106,24 +129,59 @@ impl Incoming {
         let mut body = Vec::new();
         let size = usize::try_from(body_size).map_err(|_| full())?;
         body.try_reserve_exact(size).map_err(|_| full())?;
-        self.large = Some(Large { body, _share: share });
+        self.large = Some(Large::Memory { body, _share: share });
         Ok(())
     }
 
     /// A part of the body.
-    pub(super) fn body(&mut self, chunk: &[u8]) {
+    ///
+    /// # Errors
+    /// When its place does not take it.
+    pub(super) fn body(&mut self, chunk: &[u8]) -> Result<(), Refused> {
         match &mut self.large {
-            Some(large) => large.body.extend_from_slice(chunk),
+            Some(Large::Memory { body, .. }) => body.extend_from_slice(chunk),
+            Some(Large::Place(place)) => return place.write(chunk),
+            Some(Large::Complete(_)) => {}
             None => {
                 self.bytes.extend_from_slice(chunk);
                 self.payload.len += length(chunk);
             }
         }
+        Ok(())
+    }
+
+    /// Pending while more of it should not be read.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.large {
+            Some(Large::Place(place)) => place.poll_ready(cx),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// True when the body has still to be completed where it is kept.
+    pub(super) fn has_place(&self) -> bool {
+        matches!(self.large, Some(Large::Place(_)))
+    }
+
+    /// Completes the body there.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub(super) async fn finish(&mut self) -> Result<(), Refused> {
+        if let Some(Large::Place(place)) = &mut self.large {
+            let stored = poll_fn(|cx| place.poll_finish(cx)).await?;
+            self.large = Some(Large::Complete(Body::Stored(stored)));
+        }
+        Ok(())
     }
 
     /// The body, when it is a large one. The message is complete.
-    pub(super) fn take_body(&mut self) -> Option<Bytes> {
-        self.large.take().map(|large| large.body.into())
+    pub(super) fn take_body(&mut self) -> Option<Body> {
+        match self.large.take()? {
+            Large::Memory { body, .. } => Some(Body::Shared(body.into())),
+            Large::Complete(body) => Some(body),
+            Large::Place(_) => None,
+        }
     }
 }
 
@@ -145,10 +203,11 @@ mod tests {
     fn a_small_message_lies_in_one_buffer() {
         let budget = Budget::new(0);
         let mut message = incoming();
-        message.header(&[0, 0], 4, &budget).unwrap();
-        message.body(b"ab");
-        message.body(b"cd");
-        assert_eq!(message.take_body(), None);
+        message.header(&[0, 0]);
+        message.begin_body(4, None, &budget).unwrap();
+        message.body(b"ab").unwrap();
+        message.body(b"cd").unwrap();
+        assert!(message.take_body().is_none());
         assert_eq!(message.address.of(&message.bytes), b"\x00\x04jobs");
         assert_eq!(message.properties.of(&message.bytes), [0, 0]);
         assert_eq!(message.payload.of(&message.bytes), b"abcd");
@@ -159,16 +218,16 @@ mod tests {
         let size = BY_REFERENCE as u64;
         let budget = Budget::new(size);
         let mut first = incoming();
-        first.header(&[0, 0], size, &budget).unwrap();
-        let refused = incoming().header(&[0, 0], size, &budget).unwrap_err();
+        first.begin_body(size, None, &budget).unwrap();
+        let refused = incoming().begin_body(size, None, &budget).unwrap_err();
         assert_eq!(
             (refused.code, refused.hard),
             (311, false),
             "the channel is closed, the client may try again"
         );
-        first.body(&vec![7; BY_REFERENCE]);
-        assert_eq!(first.take_body().unwrap().len(), BY_REFERENCE);
-        incoming().header(&[0, 0], size, &budget).unwrap();
-        incoming().header(&[0, 0], size, &budget).unwrap();
+        first.body(&vec![7; BY_REFERENCE]).unwrap();
+        assert_eq!(first.take_body().unwrap().len(), size);
+        incoming().begin_body(size, None, &budget).unwrap();
+        incoming().begin_body(size, None, &budget).unwrap();
     }
 }

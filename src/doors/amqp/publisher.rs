@@ -4,12 +4,13 @@ use std::cell::Cell;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{Batch, Body, Flags, Lane, Message, Refused, Span, TargetId};
+use linkspan_contract::{Batch, Body, BodyWriter, Flags, Lane, Message, Refused, Span, TargetId};
 
 use crate::protocol::amqp::{self, Address, Publish, ReplyCode, basic, properties::NONE};
 
 use super::channel::Mode;
 use super::channels::Channels;
+use super::delivery::BY_REFERENCE;
 use super::failure::Failure;
 use super::form::AMQP_FORM;
 use super::incoming::Incoming;
@@ -208,12 +209,49 @@ impl Channels {
         }
     }
 
+    /// The content header of a message has come that is put together from several frames: finds a place for its body.
+    ///
+    /// # Errors
+    /// Why the channel at `at` is closed.
+    pub(super) fn begin_body(&mut self, at: usize, properties: &[u8], size: u64) -> Result<(), Failure> {
+        let Some(mut incoming) = self.open.get_mut(at).and_then(|channel| channel.incoming.take()) else {
+            return Ok(());
+        };
+        incoming.header(properties);
+        let place = if size < BY_REFERENCE as u64 { None } else { self.place(at, &incoming, size)? };
+        incoming.begin_body(size, place, &self.budget)?;
+        if let Some(channel) = self.open.get_mut(at) {
+            channel.incoming = Some(incoming);
+        }
+        Ok(())
+    }
+
+    /// Where the body of a large message is written while it comes in; none when it is held in memory until it is complete.
+    fn place(
+        &mut self,
+        at: usize,
+        incoming: &Incoming,
+        size: u64,
+    ) -> Result<Option<Box<dyn BodyWriter>>, Failure> {
+        let asked = self.asked(incoming.properties.of(&incoming.bytes))?;
+        if asked.copies {
+            // It may go to several places.
+            return Ok(None);
+        }
+        let target = self.target(&incoming.bytes, at, incoming.address, &mut Pending::default())?;
+        let Some(lane) = self.open.get_mut(at).and_then(|channel| channel.lane.as_mut()) else {
+            return Ok(None);
+        };
+        lane.body(target, Some(size))
+            .map_err(|why| refusal::refused(&why, &self.opened.vhost).caused_by(basic::Publish::ID))
+    }
+
     /// Publishes a message that was put together from several frames.
     ///
     /// # Errors
     /// Why the channel at `at` is closed.
     pub(super) fn complete(&mut self, at: usize, mut incoming: Incoming) -> Result<(), Failure> {
-        let body = incoming.take_body().map(Body::Shared);
+        let body = incoming.take_body();
         let Incoming { mandatory, bytes, address, properties, payload, .. } = &incoming;
         let asked = self.asked(properties.of(bytes))?;
         let wire = Span::new(0, u32::try_from(bytes.len()).unwrap_or(u32::MAX));

@@ -14,6 +14,7 @@ use crate::protocol::amqp::{
 };
 
 use super::failure::Failure;
+use super::incoming::Incoming;
 use super::translate::{self, arguments::arguments, refusal};
 
 /// Something for a lane.
@@ -65,6 +66,8 @@ pub(super) enum Request {
     Rollback,
     /// Routes were changed.
     Refresh,
+    /// A message has come whose body is kept elsewhere: that is completed.
+    Finish(Box<Incoming>),
 }
 
 /// What came of a request.
@@ -91,6 +94,8 @@ pub(super) enum Answer {
     Committed,
     /// See [`Answer::Begun`].
     RolledBack,
+    /// The message may be published.
+    Finished(Box<Incoming>),
 }
 
 /// Where a request comes from.
@@ -131,6 +136,10 @@ impl Request {
             Self::Recover => {
                 lane.recover(true).await.map_err(refused)?;
                 Ok(Answer::Frame(Vec::new()))
+            }
+            Self::Finish(mut incoming) => {
+                incoming.finish().await.map_err(refused)?;
+                Ok(Answer::Finished(incoming))
             }
             Self::Begin => lane.begin().await.map(|()| Answer::Begun).map_err(refused),
             Self::Commit => match lane.commit().await {

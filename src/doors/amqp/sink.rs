@@ -16,7 +16,7 @@ use crate::protocol::amqp::{Forwarding, ReplyCode, ShortBytes, ShortString, basi
 
 use super::confirm::Confirms;
 use super::consumers::{Consumer, Consumers};
-use super::delivery::{self, Head, Recipient};
+use super::delivery::{self, BodyFrames, Head, Recipient};
 use super::metric::Metrics;
 use super::unsettled::{Run, Unsettled};
 
@@ -247,7 +247,14 @@ fn append(
     }
 }
 
-fn by_pieces(guard: &mut Guard<'_, Outgoing>, body: &bytes::Bytes, to: Recipient) {
+fn by_pieces(guard: &mut Guard<'_, Outgoing>, body: &Body, to: Recipient) {
+    let body = match body {
+        Body::Shared(bytes) => bytes,
+        Body::Stored(stored) => {
+            let frames = BodyFrames::new(stored.len(), to);
+            return guard.push_stored(Arc::clone(stored), Some(Box::new(frames)));
+        }
+    };
     for (before, piece) in delivery::pieces(body, to) {
         guard.parts().1.extend_from_slice(&before);
         guard.push_shared(piece);
@@ -257,11 +264,6 @@ fn by_pieces(guard: &mut Guard<'_, Outgoing>, body: &bytes::Bytes, to: Recipient
 
 impl DeliverySink for Sink {
     fn deliver(&self, batch: &Batch<'_>, picks: &[Pick]) -> Delivered {
-        if matches!(batch.body, Some(Body::Stored(_))) {
-            // Bodies outside of memory are streamed by who made them; this door takes none and sends none.
-            tracing::error!("a stored body was delivered to an AMQP connection, which is closed");
-            self.outbound.close();
-        }
         let mut guard = self.outbound.lock();
         if guard.is_closed() {
             return Delivered::Closed;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use futures_core::Stream as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use linkspan_contract::{BodyWriter, StoredPayload};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::translate::Problem;
@@ -50,25 +51,76 @@ const SLOWEST: u64 = 1000;
 /// How long a publisher waits at most for those that its message goes to: its answer must not come too late for it.
 const CONGESTED: Duration = Duration::from_secs(1);
 
-/// Reads a body of at most `most` bytes. A client that sends nothing for as long as `patience` is not waited for, nor is
-/// one that makes a long body last by sending little at a time.
-pub(super) async fn body(body: Body, most: usize, patience: Duration) -> Result<Bytes, Problem> {
-    let begin = Instant::now();
-    let mut pieces = body.into_data_stream();
-    let mut whole = Vec::new();
-    loop {
-        let earned = Duration::from_secs(whole.len() as u64 / SLOWEST);
-        let until = (Instant::now() + patience).min(begin + patience + earned);
-        let piece = timeout_at(until, poll_fn(|cx| Pin::new(&mut pieces).poll_next(cx)));
-        match piece.await {
-            Ok(Some(Ok(piece))) if whole.len().saturating_add(piece.len()) > most => {
-                drop(piece);
-                return Err(Problem::too_large(most));
+/// A body of at most `most` bytes on its way in. A client that sends nothing for as long as `patience` is not waited for, nor
+/// is one that makes a long body last by sending little at a time.
+pub(super) struct Incoming {
+    pieces: BodyDataStream,
+    most: usize,
+    patience: Duration,
+    /// What the client is given in all, but for what it waited for others.
+    until: Instant,
+    /// Bytes that have come.
+    got: usize,
+}
+
+impl Incoming {
+    pub(super) fn new(body: Body, most: usize, patience: Duration) -> Self {
+        let until = Instant::now() + patience;
+        Self { pieces: body.into_data_stream(), most, patience, until, got: 0 }
+    }
+
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    /// When it is too much, too slow or broken off.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let earned = Duration::from_secs(self.got as u64 / SLOWEST);
+        let until = (Instant::now() + self.patience).min(self.until + earned);
+        let pieces = &mut self.pieces;
+        match timeout_at(until, poll_fn(|cx| Pin::new(&mut *pieces).poll_next(cx))).await {
+            Ok(Some(Ok(piece))) if self.got.saturating_add(piece.len()) > self.most => {
+                Err(Problem::too_large(self.most))
             }
-            Ok(Some(Ok(piece))) => whole.extend_from_slice(&piece),
-            Ok(Some(Err(error))) => return Err(Problem::bad(format!("the body could not be read: {error}"))),
-            Ok(None) => return Ok(whole.into()),
-            Err(_) => return Err(Problem::slow()),
+            Ok(Some(Ok(piece))) => {
+                self.got += piece.len();
+                Ok(Some(piece))
+            }
+            Ok(Some(Err(error))) => Err(Problem::bad(format!("the body could not be read: {error}"))),
+            Ok(None) => Ok(None),
+            Err(_) => Err(Problem::slow()),
+        }
+    }
+
+    /// Adds to `whole` what comes, until that has `enough` bytes; true when there is no more.
+    ///
+    /// # Errors
+    /// As [`Incoming::next`].
+    pub(super) async fn gather(&mut self, whole: &mut Vec<u8>, enough: usize) -> Result<bool, Problem> {
+        while whole.len() < enough {
+            match self.next().await? {
+                Some(piece) => whole.extend_from_slice(&piece),
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes the rest to its place, as fast as that takes it, and completes it there.
+    ///
+    /// # Errors
+    /// As [`Incoming::next`], and when the place does not take it.
+    pub(super) async fn write_to(
+        &mut self,
+        place: &mut dyn BodyWriter,
+    ) -> Result<Arc<dyn StoredPayload>, Problem> {
+        loop {
+            let begin = Instant::now();
+            poll_fn(|cx| place.poll_ready(cx)).await;
+            self.until += begin.elapsed();
+            match self.next().await? {
+                Some(piece) => place.write(&piece)?,
+                None => return Ok(poll_fn(|cx| place.poll_finish(cx)).await?),
+            }
         }
     }
 }

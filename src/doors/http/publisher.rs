@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linkspan_contract::{
-    Backend, Batch, Client, Connection, Delivered, DeliverySink, Destination, Ended, Flags, Lane, LaneEvent,
-    LaneEvents, Message, Outcome, OwnedBatch, Pick, Receipt, ReceiptSink, Refused, Seq, SubscriptionKey,
-    Syntax,
+    Backend, Batch, BodyWriter, Client, Connection, Delivered, DeliverySink, Destination, Ended, Flags, Lane,
+    LaneEvent, LaneEvents, Message, Outcome, OwnedBatch, Pick, Receipt, ReceiptSink, Refused, Seq,
+    SubscriptionKey, Syntax, TargetId,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -33,12 +33,21 @@ impl Publishers {
         Self { hub, vhost, idle: Mutex::default(), opened: AtomicU64::new(0) }
     }
 
+    /// A lane for one message.
+    pub(super) async fn get(&self) -> Result<Publisher, Problem> {
+        match self.idle() {
+            Some(publisher) => Ok(publisher),
+            None => self.open().await,
+        }
+    }
+
     /// Publishes one message and returns when it is where it has to be. False: nobody takes it.
-    pub(super) async fn publish(&self, address: &str, message: &OwnedBatch) -> Result<bool, Problem> {
-        let mut publisher = match self.idle() {
-            Some(publisher) => publisher,
-            None => self.open().await?,
-        };
+    pub(super) async fn publish(
+        &self,
+        mut publisher: Publisher,
+        address: &str,
+        message: &OwnedBatch,
+    ) -> Result<bool, Problem> {
         let outcome = publisher.publish(address, message).await?;
         let mut idle = self.idle.lock();
         if idle.len() < KEPT {
@@ -76,7 +85,7 @@ impl Publishers {
 }
 
 /// One lane that publishes one message at a time.
-struct Publisher {
+pub(super) struct Publisher {
     lane: Box<dyn Lane>,
     _connection: Box<dyn Connection>,
     ear: Arc<Ear>,
@@ -84,13 +93,29 @@ struct Publisher {
 }
 
 impl Publisher {
-    async fn publish(&mut self, address: &str, message: &OwnedBatch) -> Result<Outcome, Problem> {
-        let target = self.lane.target(&Destination::Address {
+    fn target(&mut self, address: &str) -> TargetId {
+        self.lane.target(&Destination::Address {
             path: address.as_bytes(),
             syntax: Syntax::Topic,
             more: &[],
             queues: &[],
-        });
+        })
+    }
+
+    /// Where a large body is written while it comes in; none when it is held in memory.
+    pub(super) fn place(
+        &mut self,
+        address: &str,
+        size: Option<u64>,
+    ) -> Result<Option<Box<dyn BodyWriter>>, Problem> {
+        let target = self.target(address);
+        let place = self.lane.body(target, size);
+        self.lane.forget(&[target]);
+        Ok(place?)
+    }
+
+    async fn publish(&mut self, address: &str, message: &OwnedBatch) -> Result<Outcome, Problem> {
+        let target = self.target(address);
         let (told, outcome) = oneshot::channel();
         {
             let mut waiting = self.ear.0.lock();

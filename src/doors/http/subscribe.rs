@@ -107,7 +107,7 @@ impl Watcher {
     async fn run(mut self, retained: Vec<Retained>, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         for message in retained {
-            if self.events.send(message_event(&message.message, true)).await.is_err() {
+            if self.events.send(message_event(&message.message, true).await).await.is_err() {
                 return;
             }
         }
@@ -124,7 +124,7 @@ impl Watcher {
             let (event, last) = match next {
                 Next::Delivery(delivery) => {
                     metrics::counter!("linkspan_messages_out_total", "door" => "http").increment(1);
-                    (message_event(&delivery.message, false), false)
+                    (message_event(&delivery.message, false).await, false)
                 }
                 Next::Dropped(count) => {
                     metrics::counter!("linkspan_messages_dropped_total", "reason" => "slow-watcher")
@@ -143,8 +143,19 @@ impl Watcher {
     }
 }
 
-/// One message as an event. Text payloads are text; all others are base64.
-fn message_event(message: &Kept, retained: bool) -> Event {
+/// Bytes of the largest stored payload that an event has.
+const LARGEST: u64 = 16 << 20;
+
+/// One message as an event. Text payloads are text; all others are base64. Of what is too large the event says only how
+/// large that is.
+async fn message_event(message: &Kept, retained: bool) -> Event {
+    let stored = message.body().filter(|_| message.payload().is_none());
+    let read = match stored.filter(|body| body.len() <= LARGEST) {
+        Some(body) => {
+            body.whole().await.inspect_err(|error| tracing::error!(%error, "a payload cannot be read")).ok()
+        }
+        None => None,
+    };
     let address = String::from_utf8_lossy(&message.address().topic()).into_owned();
     let mut object = serde_json::Map::new();
     let mut put = |name: &str, value: serde_json::Value| object.insert(name.into(), value);
@@ -152,11 +163,13 @@ fn message_event(message: &Kept, retained: bool) -> Event {
     if retained {
         put("retained", json!(true));
     }
-    if let Some(payload) = message.payload() {
+    if let Some(payload) = message.payload().or(read.as_deref()) {
         match std::str::from_utf8(payload) {
             Ok(text) => put("payload", json!(text)),
             Err(_) => put("payload_base64", json!(STANDARD.encode(payload))),
         };
+    } else {
+        put("payload_bytes", json!(message.payload_len()));
     }
     if let Ok(properties) = message.properties() {
         if let Some(content_type) = &properties.content_type {

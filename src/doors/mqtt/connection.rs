@@ -2,6 +2,7 @@
 
 mod ahead;
 mod held;
+mod large;
 mod turn;
 
 use std::future::{Future, poll_fn};

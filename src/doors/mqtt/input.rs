@@ -1,10 +1,12 @@
 //! What has been received and not yet dealt with: nothing, for most connections most of the time.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::arriving::Arriving;
 use super::limits::LARGE;
 use crate::protocol::mqtt::{Frame, Framing, PacketType};
 
@@ -27,6 +29,28 @@ struct Large {
     filled: usize,
     needed: usize,
     permit: Option<OwnedSemaphorePermit>,
+    /// Where it goes, once that is known.
+    way: Way,
+}
+
+/// Where a large packet goes.
+enum Way {
+    /// Not known yet: it is a PUBLISH, and the head has to be there.
+    Open,
+    /// Into memory.
+    Memory,
+    /// Its payload is written where it is kept.
+    Arriving(Box<Arriving>),
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Memory => "into memory",
+            Self::Arriving(_) => "where it is kept",
+        })
+    }
 }
 
 impl Input {
@@ -47,7 +71,9 @@ impl Input {
         match needed {
             Some(needed) if needed > LARGE => {
                 self.rest = Vec::new();
-                let large = Large { bytes: rest.to_vec(), filled: rest.len(), needed, permit: None };
+                let first = rest.first().copied().and_then(PacketType::from_first_byte);
+                let way = if first == Some(PacketType::Publish) { Way::Open } else { Way::Memory };
+                let large = Large { bytes: rest.to_vec(), filled: rest.len(), needed, permit: None, way };
                 self.large = Some(Box::new(large));
             }
             _ if rest.is_empty() => self.rest = Vec::new(),
@@ -128,10 +154,59 @@ impl Input {
         self.large.is_some()
     }
 
-    /// Whether that is a PUBLISH.
-    pub(super) fn is_large_publish(&self) -> bool {
+    /// Whether it is not known yet where the large packet goes: it is a PUBLISH of which only the beginning is there.
+    pub(super) fn is_open(&self) -> bool {
+        self.large.as_ref().is_some_and(|large| matches!(large.way, Way::Open))
+    }
+
+    /// Whether the large packet is a PUBLISH.
+    pub(super) fn is_publish(&self) -> bool {
         let first = self.large.as_ref().and_then(|large| large.bytes.first());
         first.is_some_and(|first| PacketType::from_first_byte(*first) == Some(PacketType::Publish))
+    }
+
+    /// The beginning of the large packet, and how long it is.
+    pub(super) fn beginning(&self) -> (&[u8], usize) {
+        self.large.as_ref().map_or((&[], 0), |large| (&large.bytes, large.needed))
+    }
+
+    /// More of its beginning.
+    pub(super) fn add_to_beginning(&mut self, bytes: &[u8]) {
+        if let Some(large) = &mut self.large {
+            large.bytes.extend_from_slice(bytes);
+            large.filled = large.bytes.len();
+        }
+    }
+
+    /// It goes into memory.
+    pub(super) fn goes_into_memory(&mut self) {
+        if let Some(large) = &mut self.large {
+            large.way = Way::Memory;
+        }
+    }
+
+    /// Its payload is written where it is kept.
+    pub(super) fn goes_to_its_place(&mut self, arriving: Box<Arriving>) {
+        if let Some(large) = &mut self.large {
+            large.bytes = Vec::new();
+            large.way = Way::Arriving(arriving);
+        }
+    }
+
+    /// What is on its way there.
+    pub(super) fn arriving(&mut self) -> Option<&mut Arriving> {
+        match &mut self.large.as_mut()?.way {
+            Way::Arriving(arriving) => Some(arriving),
+            Way::Open | Way::Memory => None,
+        }
+    }
+
+    /// What has arrived there.
+    pub(super) fn arrived(&mut self) -> Option<Box<Arriving>> {
+        match self.large.take()?.way {
+            Way::Arriving(arriving) => Some(arriving),
+            Way::Open | Way::Memory => None,
+        }
     }
 
     /// The permits that the large packet still needs before memory is taken for it; none when it has them.

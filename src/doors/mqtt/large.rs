@@ -76,7 +76,7 @@ impl Session {
     }
 
     /// Publishes one message whose payload has a buffer of its own.
-    fn publish_body(&mut self, head: &[u8], message: &Message, body: &Body, work: &mut Work) {
+    pub(super) fn publish_body(&mut self, head: &[u8], message: &Message, body: &Body, work: &mut Work) {
         let published = self.lane.publish(&Batch::with_body(
             head,
             message,

@@ -34,7 +34,6 @@ pub(super) struct Counters {
     expired: Counter,
     not_a_topic: Counter,
     malformed: Counter,
-    body_elsewhere: Counter,
 }
 
 impl Default for Counters {
@@ -58,7 +57,6 @@ impl Default for Counters {
             expired: dropped("expired"),
             not_a_topic: dropped("address-not-mqtt"),
             malformed: dropped("malformed-properties"),
-            body_elsewhere: dropped("body-not-in-memory"),
         }
     }
 }
@@ -78,7 +76,6 @@ impl Counters {
                 Undeliverable::Expired => &self.expired,
                 Undeliverable::NotATopic => &self.not_a_topic,
                 Undeliverable::Malformed => &self.malformed,
-                Undeliverable::BodyElsewhere => &self.body_elsewhere,
             }
             .increment(1);
         }

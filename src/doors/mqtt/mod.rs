@@ -16,10 +16,12 @@
 //! | [`ending`], [`will`] | why a connection ends, and what it leaves |
 //! | [`targets`], [`aliases`], [`filters`], [`selector`] | topics and filters |
 //! | [`input`], [`work`] | memory for what is read |
+//! | [`large`], [`arriving`] | large payloads: by reference, or written where they are kept while they come in |
 //! | [`limits`], [`metric`] | bounds and counters |
 
 mod aliases;
 mod answering;
+mod arriving;
 mod away;
 mod connection;
 mod coordinator;

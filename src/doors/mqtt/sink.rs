@@ -3,13 +3,12 @@
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use linkspan_contract::{Batch, Delivered, DeliverySink, Ended, Kept, Pick, SubscriptionKey};
+use linkspan_contract::{Batch, Body, Delivered, DeliverySink, Ended, Kept, Pick, SubscriptionKey};
 
 use super::deliveries::{Deliveries, Writer, Written};
 use super::mailbox::Mailbox;
 use super::metric::{Counters, Tally};
 use super::translate::delivery::Terms;
-use super::translate::in_memory;
 use crate::doors::outbound::{Guard, Outbound};
 
 /// A client whose unsent bytes are this many times its high mark gets nothing more at QoS 0, however it came to be.
@@ -42,7 +41,7 @@ impl Sink {
         for Written { head, body } in packets {
             guard.parts().1.extend_from_slice(&head);
             if let Some(body) = body {
-                guard.push_shared(body);
+                push(guard, &body);
             }
         }
         guard.appended();
@@ -75,12 +74,20 @@ impl Sink {
         let before = out.len();
         let sent = deliveries.append_retained(retained, terms, &mut Writer::new(out, &mut tally));
         tally.bytes += (out.len() - before) as u64;
-        if sent && let Some(bytes) = retained.batch.batch().body.and_then(in_memory) {
-            guard.push_shared(bytes.clone());
+        if sent && let Some(body) = retained.body() {
+            push(guard, body);
         }
         guard.appended();
         self.counters.count(&tally);
         sent
+    }
+}
+
+/// Appends a payload that its packet has apart.
+fn push(guard: &mut Guard<'_, Deliveries>, body: &Body) {
+    match body {
+        Body::Shared(bytes) => guard.push_shared(bytes.clone()),
+        Body::Stored(stored) => guard.push_stored(Arc::clone(stored), None),
     }
 }
 
@@ -91,7 +98,7 @@ impl DeliverySink for Sink {
         if guard.is_closed() || guard.state().detached {
             return Delivered::Closed;
         }
-        let drop_settled = guard.is_slow() || guard.backlog() > self.hard;
+        let drop_settled = guard.is_slow() || guard.held() > self.hard;
         match batch.body {
             _ if guard.state().is_again() => guard.state().gather(batch, picks, &mut tally),
             None => {
@@ -103,10 +110,8 @@ impl DeliverySink for Sink {
             Some(body) => {
                 for pick in picks {
                     let (deliveries, out) = guard.parts();
-                    if deliveries.append_head(batch, pick, drop_settled, &mut Writer::new(out, &mut tally))
-                        && let Some(bytes) = in_memory(body)
-                    {
-                        guard.push_shared(bytes.clone());
+                    if deliveries.append_head(batch, pick, drop_settled, &mut Writer::new(out, &mut tally)) {
+                        push(&mut guard, body);
                     }
                 }
             }

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use linkspan_contract::{
-    BackendError, Body, Ended, Flags, Message, Outcome, Refused, Replay, Settle, Settlement, Span, TargetId,
+    BackendError, Ended, Flags, Message, Outcome, Refused, Replay, Settle, Settlement, Span, TargetId,
     WireForm,
 };
 
@@ -90,6 +90,11 @@ pub(super) fn priority(list: &[u8], payload: &[u8]) -> Result<Option<u8>, NotTex
         Some(_) => read_priority(list, payload),
         None => Ok(None),
     }
+}
+
+/// Whether the encoded properties call the payload UTF-8 text.
+pub(super) fn says_text(list: &[u8]) -> bool {
+    PublishProperties::from_encoded(list).is_ok_and(|properties| properties::says_utf8(&properties))
 }
 
 /// A payload that is not the text that it is said to be.
@@ -231,14 +236,5 @@ pub(super) fn undeliverable(why: delivery::Undeliverable) -> Settlement {
         Why::TooLarge | Why::Expired => Settlement::Accept,
         Why::NotATopic => Settlement::Reject(Some(Arc::from(NOT_A_TOPIC))),
         Why::Malformed => Settlement::Reject(Some(Arc::from("malformed"))),
-        Why::BodyElsewhere => Settlement::Release { delay: 0 },
-    }
-}
-
-/// The body's bytes, when they are in memory.
-pub(super) fn in_memory(body: &Body) -> Option<&bytes::Bytes> {
-    match body {
-        Body::Shared(bytes) => Some(bytes),
-        Body::Stored(_) => None,
     }
 }

@@ -1,11 +1,14 @@
 //! What may be done to an outbound side under its lock.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use linkspan_contract::StoredPayload;
 use parking_lot::MutexGuard;
 
 use super::Inner;
 use crate::doors::buffer;
-use crate::doors::unsent::Unsent;
+use crate::doors::unsent::{Unsent, Wrap};
 
 /// The lock on an [`Outbound`](super::Outbound).
 #[derive(Debug)]
@@ -59,6 +62,12 @@ impl<S> Guard<'_, S> {
         self.inner.unsent.push_shared(bytes);
     }
 
+    /// Appends a stored body behind all that was appended before, to be read when its turn comes, with what `wrap` puts
+    /// between. Call [`Guard::appended`] after.
+    pub fn push_stored(&mut self, body: Arc<dyn StoredPayload>, wrap: Option<Box<dyn Wrap>>) {
+        self.inner.unsent.push_stored(body, wrap);
+    }
+
     /// True when nothing more is taken.
     pub fn is_closed(&self) -> bool {
         self.inner.closed.is_some()
@@ -67,6 +76,11 @@ impl<S> Guard<'_, S> {
     /// Unsent bytes.
     pub fn backlog(&self) -> usize {
         self.inner.backlog()
+    }
+
+    /// Those of them that are in memory.
+    pub fn held(&self) -> usize {
+        self.inner.held()
     }
 
     /// True when the client is above its mark and has taken nothing for so long that nobody is held up by it: what it

@@ -84,6 +84,18 @@ impl PublishSpans {
         Self::read(frame.wire, 0, frame.header_len, qos, version, sender)
     }
 
+    /// The spans of a PUBLISH of which only the beginning is there, counted from there; none when what stands before the
+    /// payload is not there whole. The payload's span is empty, and that of the whole packet ends there.
+    ///
+    /// # Errors
+    /// As [`PublishSpans::of_frame`].
+    pub fn of_beginning(bytes: &[u8], version: Version, sender: Sender) -> Result<Option<Self>, Error> {
+        let Some((header_len, end)) = head_of(bytes, version) else { return Ok(None) };
+        let Some(head) = bytes.get(..end) else { return Ok(None) };
+        let qos = header::check_publish_flags(bytes.first().copied().unwrap_or_default() & 0x0F)?;
+        Self::read(head, 0, header_len, qos, version, sender).map(Some)
+    }
+
     /// Reads the packet `wire`, which begins `start` bytes after the beginning of the buffer. Inlined by force, as are its
     /// callers: passed on in memory, the result costs more than all the checks (it is written field by field and read in
     /// larger pieces, which stalls the processor).
@@ -133,6 +145,27 @@ impl PublishSpans {
             has_other_properties: found.others,
         })
     }
+}
+
+/// Where fixed header and variable header of a PUBLISH end; none when that is not known yet.
+fn head_of(bytes: &[u8], version: Version) -> Option<(usize, usize)> {
+    let number = |at: usize| {
+        let bytes = bytes.get(at..)?.iter().take(4);
+        let len = bytes.clone().position(|byte| byte & 0x80 == 0)? + 1;
+        let value = bytes.take(len).rev().fold(0_usize, |value, byte| value << 7 | usize::from(byte & 0x7F));
+        Some((value, at + len))
+    };
+    let (_, header_len) = number(1)?;
+    let (name, _) = bytes.get(header_len..)?.split_first_chunk::<2>()?;
+    let mut end = header_len + 2 + usize::from(u16::from_be_bytes(*name));
+    if bytes.first()? & 0b0110 != 0 {
+        end += 2;
+    }
+    if version == Version::V5 {
+        let (len, list) = number(end)?;
+        end = list + len;
+    }
+    Some((header_len, end))
 }
 
 /// What the server must know of a list of properties at once.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
-use linkspan_contract::{Body, Clock};
+use linkspan_contract::Clock;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep, timeout};
 
@@ -148,7 +148,7 @@ impl Worker {
         loop {
             match poll_fn(|cx| self.turn(channel, cx)).await {
                 Turn::Failed(failure) => return Some(failure),
-                Turn::Load(Large(body)) => match load(&body).await {
+                Turn::Load(Large(body)) => match body.whole().await {
                     Ok(bytes) => self.large = Some(bytes),
                     Err(error) => {
                         tracing::error!(%error, "a stored payload cannot be read; its message is refused");
@@ -237,24 +237,4 @@ async fn open(live: &Live) -> lapin::Result<Channel> {
     let channel = live.connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(channel)
-}
-
-/// Bytes that are read of a stored payload at a time.
-const PIECE: usize = 1 << 20;
-
-async fn load(body: &Body) -> std::io::Result<Bytes> {
-    match body {
-        Body::Shared(bytes) => Ok(bytes.clone()),
-        Body::Stored(stored) => {
-            let mut bytes = BytesMut::new();
-            while (bytes.len() as u64) < stored.len() {
-                let piece = stored.read(bytes.len() as u64, PIECE).await?;
-                if piece.is_empty() {
-                    return Err(std::io::ErrorKind::UnexpectedEof.into());
-                }
-                bytes.extend_from_slice(&piece);
-            }
-            Ok(bytes.freeze())
-        }
-    }
 }

@@ -11,7 +11,7 @@ use super::{Queue, Said, State, dropped};
 use crate::archive::Archive;
 use crate::brake::Brakes;
 use crate::outlet::Touched;
-use crate::parcel::Parcel;
+use crate::parcel::{Counts, Parcel};
 use crate::scratch::Scratch;
 
 /// What is done to it is seen by nobody before it is let go. Who locks several takes them by their addresses, and
@@ -44,7 +44,7 @@ impl<'q> Locked<'q> {
         if messages > 0 && !self.state.engine.journal().takes(durable, false) {
             return Err(self.state.unwritable());
         }
-        let bytes = if self.state.counts_bodies { bodies } else { bytes };
+        let bytes = if self.state.counts == Counts::Body { bodies } else { bytes };
         let State { engine, is_group, is_inbox, .. } = &mut *self.state;
         if *is_group || *is_inbox || engine.has_room(messages, bytes) {
             return Ok(());
@@ -80,7 +80,7 @@ impl<'q> Locked<'q> {
             return;
         }
         let via = message.via;
-        let offer = message.offer(self.state.counts_bodies);
+        let offer = message.offer(self.state.counts);
         match self.state.engine.push(now, offer, &mut self.assignments) {
             Pushed::Queued => {}
             Pushed::Refused if self.state.is_inbox => {

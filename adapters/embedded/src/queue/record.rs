@@ -55,7 +55,8 @@ impl Record {
     /// For the queue that the register knows by this number; without one it ends with the process.
     pub(crate) fn new(archive: &Arc<Archive>, number: Option<u64>) -> Self {
         let first = number.map(|number| number.saturating_mul(LEVELS));
-        let diary = Diary::new(first.unwrap_or_else(|| archive.passing_number()), Written);
+        let number_of_log = first.unwrap_or_else(|| archive.passing_number());
+        let diary = Diary::new(number_of_log, Written::new(archive));
         let archive = Arc::clone(archive);
         Self { desk: Some(Box::new(Desk { archive, diary, durable: number.is_some(), found_below: 0 })) }
     }

@@ -39,11 +39,12 @@ impl Bodies {
         body.holders = body.holders.saturating_add(1);
     }
 
-    /// Somebody lets it go; when it was the last, it is gone.
-    pub(crate) fn release(&mut self, id: u64, segments: &mut Segments) {
+    /// Somebody lets it go; when it was the last, it is gone. Not while the log is read, when `learn`: what held it then
+    /// without a record may be followed by a message that has it.
+    pub(crate) fn release(&mut self, id: u64, learn: bool, segments: &mut Segments) {
         let Some(body) = self.known.get_mut(&id) else { return };
         body.holders = body.holders.saturating_sub(1);
-        if body.holders == 0 {
+        if body.holders == 0 && !learn {
             self.remove(id, segments);
         }
     }

@@ -102,7 +102,7 @@ impl Catalog {
             segments.release(before.lsn, size_of_record(before.length));
         }
         if let Some((had, _)) = had {
-            self.bodies.release(had, segments);
+            self.bodies.release(had, self.learning, segments);
         }
     }
 
@@ -125,7 +125,7 @@ impl Catalog {
                 .collect();
             for (sequence, body) in had {
                 index.bodies.remove(&sequence);
-                self.bodies.release(body, segments);
+                self.bodies.release(body, self.learning, segments);
             }
         }
         if *sequences == (0..u64::MAX) {

@@ -22,7 +22,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.limits.window.is_some_and(|window| {
             self.outside.level_len(priority) > 0
                 || self.ready.len() >= window.messages
-                || self.ready.bytes() >= window.bytes
+                || self.ready.held() >= window.bytes
         })
     }
 

@@ -13,7 +13,7 @@ fn queue(limits: Limits) -> Texts {
 }
 
 fn offer(body: &'static str) -> Offer<&'static str> {
-    Offer { body, size: 10, priority: 0, expiry: None, durable: true }
+    Offer { body, size: 10, priority: 0, expiry: None, durable: true, apart: false }
 }
 
 fn push(queue: &mut Texts, bodies: &[&'static str]) {
@@ -546,6 +546,7 @@ fn what_was_restored_goes_on_where_it_was() {
         priority: 0,
         durable: true,
         logged: false,
+        apart: false,
     };
     queue.restore(100, kept("c", 9, 0), 0);
     queue.restore(100, kept("a", 2, 1), 0);
@@ -558,4 +559,49 @@ fn what_was_restored_goes_on_where_it_was() {
         .map(|got| (got.message.body, got.message.position, got.message.attempts))
         .collect();
     assert_eq!(got, [("a", 2, 1), ("b", 4, 3), ("c", 9, 0), ("d", 10, 0)]);
+}
+
+/// Keeps everything.
+struct Keeps;
+
+impl Journal<&'static str> for Keeps {
+    fn queued(&mut self, _message: &Queued<&'static str>, _paged: bool) -> bool {
+        true
+    }
+
+    fn given(&mut self, _priority: u8, _positions: std::ops::Range<Position>) {}
+
+    fn returned(&mut self, _message: &Queued<&'static str>, _not_before: Millis) {}
+
+    fn gone(&mut self, _priority: u8, _positions: std::ops::Range<Position>, _how: Gone) {}
+}
+
+#[test]
+fn what_lies_apart_counts_little_for_the_memory_and_in_full_for_all_else() {
+    let limits = Limits {
+        window: Some(crate::Window { messages: 100, bytes: 40 << 10 }),
+        max_bytes: Some(4 << 30),
+        overflow: Overflow::Reject,
+        ..Limits::default()
+    };
+    let mut queue = Queue::with_journal(0, limits, Keeps);
+    let large = |body| Offer { size: 1 << 30, apart: true, ..offer(body) };
+    let mut none = Vec::new();
+    for body in ["a", "b", "c", "d"] {
+        assert_eq!(queue.push(0, large(body), &mut none), Pushed::Queued);
+    }
+    assert_eq!(
+        queue.push(0, large("e"), &mut none),
+        Pushed::Refused,
+        "the bytes that it may have count them whole"
+    );
+    assert_eq!((queue.len(), queue.bytes()), (4, 4 << 30));
+    assert_eq!(queue.wants(), None);
+    queue.add_consumer(settling(1)).unwrap();
+    queue.set_paused(1, false);
+    let mut got = Vec::new();
+    queue.dispatch(0, &mut got);
+    let bodies: Vec<_> = got.iter().map(|got| got.message.body).collect();
+    assert_eq!(bodies, ["a", "b", "c"], "as long as 40 KiB had room for one more");
+    assert_eq!(queue.wants(), Some(Absent { priority: 0, from: 3 }));
 }

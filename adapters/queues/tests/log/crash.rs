@@ -30,8 +30,10 @@ fn says() -> impl Strategy<Value = Says> {
     let key = prop::collection::vec(0..3_u8, 1..3);
     prop_oneof![
         6 => (queue.clone(), 0..40_u64, bytes(120)).prop_map(|(queue, sequence, payload)| Says::Message { queue, sequence, payload }),
-        1 => (queue.clone(), 0..40_u64, prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 0..4), bytes(20))
+        2 => (queue.clone(), 0..8_u64, prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 0..4), bytes(20))
             .prop_map(|(queue, sequence, parts, payload)| Says::Stored { queue, sequence, parts, payload }),
+        2 => (queue.clone(), 0..40_u64, (queue.clone(), 0..8_u64), bytes(20))
+            .prop_map(|(queue, sequence, of, payload)| Says::Shares { queue, sequence, of, payload }),
         4 => (queue.clone(), range()).prop_map(|(queue, sequences)| Says::Gone { queue, sequences }),
         1 => queue.clone().prop_map(|queue| Says::Gone { queue, sequences: 0..u64::MAX }),
         2 => (queue.clone(), range()).prop_map(|(queue, sequences)| Says::Given { queue, sequences }),
@@ -87,7 +89,8 @@ impl Run {
         let mut model = self.history.last().unwrap().1.clone();
         let bodies: Vec<u64> = all.iter().filter_map(|one| one.say(&self.log, &mut commit)).collect();
         if let Ok(lsn) = self.log.commit(&mut commit) {
-            all.iter().for_each(|one| model.apply(one));
+            let before = model.clone();
+            all.iter().for_each(|one| model.apply(one, &before));
             self.history.push((lsn, model));
         }
         bodies.into_iter().for_each(|body| self.log.release_body(body));

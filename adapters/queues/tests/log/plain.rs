@@ -29,13 +29,46 @@ pub(crate) struct Message {
 /// One thing that a commit says.
 #[derive(Debug, Clone)]
 pub(crate) enum Says {
-    Message { queue: u64, sequence: u64, payload: Vec<u8> },
-    Stored { queue: u64, sequence: u64, parts: Vec<Vec<u8>>, payload: Vec<u8> },
-    Gone { queue: u64, sequences: Range<u64> },
-    Given { queue: u64, sequences: Range<u64> },
-    Mark { queue: u64, sequences: Range<u64>, mark: Mark },
-    Put { owner: u64, key: Vec<u8>, value: Vec<u8> },
-    Delete { owner: u64, key: Vec<u8> },
+    Message {
+        queue: u64,
+        sequence: u64,
+        payload: Vec<u8>,
+    },
+    Stored {
+        queue: u64,
+        sequence: u64,
+        parts: Vec<Vec<u8>>,
+        payload: Vec<u8>,
+    },
+    /// A message that has the body of one that was there before the commit, if that has one.
+    Shares {
+        queue: u64,
+        sequence: u64,
+        of: (u64, u64),
+        payload: Vec<u8>,
+    },
+    Gone {
+        queue: u64,
+        sequences: Range<u64>,
+    },
+    Given {
+        queue: u64,
+        sequences: Range<u64>,
+    },
+    Mark {
+        queue: u64,
+        sequences: Range<u64>,
+        mark: Mark,
+    },
+    Put {
+        owner: u64,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        owner: u64,
+        key: Vec<u8>,
+    },
 }
 
 impl Says {
@@ -53,6 +86,14 @@ impl Says {
                 commit.stored(*queue, *sequence, (body, offset), payload).unwrap();
                 return Some(body);
             }
+            Self::Shares { queue, sequence, of, payload } => {
+                let mut window = Window::new();
+                log.read(of.0, of.1, 1, 1, &mut window);
+                let body = window.messages().find(|read| read.sequence == of.1).and_then(|read| read.body)?;
+                log.hold_body(body.0);
+                commit.stored(*queue, *sequence, body, payload).unwrap();
+                return Some(body.0);
+            }
             Self::Gone { queue, sequences } => commit.gone(*queue, sequences.clone()),
             Self::Given { queue, sequences } => commit.given(*queue, sequences.clone()),
             Self::Mark { queue, sequences, mark } => commit.mark(*queue, sequences.clone(), *mark),
@@ -64,11 +105,17 @@ impl Says {
 }
 
 impl Plain {
-    pub(crate) fn apply(&mut self, says: &Says) {
+    /// `before` is what there was before the commit.
+    pub(crate) fn apply(&mut self, says: &Says, before: &Self) {
         match says {
             Says::Message { queue, sequence, payload } => self.message((*queue, *sequence), payload, None),
             Says::Stored { queue, sequence, parts, payload } => {
                 self.message((*queue, *sequence), payload, Some(parts.concat()));
+            }
+            Says::Shares { queue, sequence, of, payload } => {
+                if let Some(body) = before.messages.get(of).and_then(|message| message.body.clone()) {
+                    self.message((*queue, *sequence), payload, Some(body));
+                }
             }
             Says::Gone { queue, sequences } => {
                 let gone = |(q, s): &(u64, u64)| q == queue && sequences.contains(s);
@@ -127,7 +174,8 @@ pub(crate) fn seen(log: &Log) -> Seen {
             for read in window.messages() {
                 let body = read.body.map(|(body, length)| body_of(log, body, length));
                 let (payload, mark) = (read.payload.to_vec(), read.mark);
-                bytes += payload.len() as u64 + if body.is_some() { 16 } else { 0 };
+                let apart = body.as_ref().map_or(0, |body| 16 + body.len() as u64);
+                bytes += payload.len() as u64 + apart;
                 messages.insert((state.queue, read.sequence), Message { payload, body, mark });
                 from = read.sequence + 1;
             }

@@ -189,6 +189,47 @@ fn a_body_nobody_holds_is_gone() {
 }
 
 #[test]
+fn a_body_that_a_second_message_got_when_the_first_had_gone_is_whole_in_the_next_life() {
+    let disk = Disk::default();
+    let (log, mut writer, _) = open(&disk);
+    let body = log.body();
+    let mut commit = Commit::new();
+    commit.chunk(body, 0, &[1; 500]).unwrap();
+    commit.stored(1, 0, (body, 500), b"").unwrap();
+    log.commit(&mut commit).unwrap();
+    gone(&log, 1, 0);
+    commit.stored(2, 0, (body, 500), b"late").unwrap();
+    log.commit(&mut commit).unwrap();
+    log.release_body(body);
+    work(&mut writer);
+    drop((log, writer));
+    let (log, _, _) = open(&disk.after_kill());
+    assert_eq!(log.read_body(body, 0).unwrap(), [1; 500]);
+    assert_eq!(seen(&log).0.len(), 1);
+    gone(&log, 2, 0);
+    assert_eq!(log.usage().live, 0);
+}
+
+#[test]
+fn what_was_written_of_a_body_before_its_message_is_gone_in_the_next_life() {
+    let disk = Disk::default();
+    let (log, mut writer, _) = open(&disk);
+    let body = log.body();
+    let mut commit = Commit::new();
+    for part in 0..20 {
+        commit.chunk(body, part * 300, &[1; 300]).unwrap();
+        log.commit(&mut commit).unwrap();
+    }
+    message(&log, 1, 0).unwrap();
+    work(&mut writer);
+    drop((log, writer));
+    let (log, mut writer, _) = open(&disk.after_kill());
+    assert_eq!(log.read_body(body, 0).unwrap(), [0_u8; 0]);
+    work(&mut writer);
+    assert!(log.usage().live < 300, "only the message counts: {:?}", log.usage());
+}
+
+#[test]
 fn what_went_stays_away_while_its_own_file_is_kept_and_the_one_that_says_so_is_not() {
     let disk = Disk::default();
     let (log, mut writer, _) = open(&disk);

@@ -100,10 +100,30 @@ impl Run {
             .map(|read| {
                 let (message, not_before) = remembered(&read).expect("a diary wrote it");
                 let body = u64::from_le_bytes(message.body.try_into().unwrap());
-                let Queued { position, size, since, deadline, attempts, priority, durable, logged, .. } =
-                    message;
-                let message =
-                    Queued { body, position, size, since, deadline, attempts, priority, durable, logged };
+                let Queued {
+                    position,
+                    size,
+                    since,
+                    deadline,
+                    attempts,
+                    priority,
+                    durable,
+                    logged,
+                    apart,
+                    ..
+                } = message;
+                let message = Queued {
+                    body,
+                    position,
+                    size,
+                    since,
+                    deadline,
+                    attempts,
+                    priority,
+                    durable,
+                    logged,
+                    apart,
+                };
                 (message, not_before)
             })
             .collect();

@@ -135,7 +135,7 @@ impl<J: Journal<u64> + Recall> Pair<J> {
         let body = self.next_body;
         self.next_body += 1;
         let mut out = Vec::new();
-        let offer = Offer { body, size, priority, expiry, durable };
+        let offer = Offer { body, size, priority, expiry, durable, apart: false };
         let pushed = self.queue.push(self.now, offer.clone(), &mut out);
         let (taken, mut expected) = self.naive.push(self.now, offer);
         if self.pages() {

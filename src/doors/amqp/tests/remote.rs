@@ -191,8 +191,8 @@ impl Lane for SlowLane {
         self.inner.resume();
     }
 
-    async fn body(&mut self, target: TargetId, size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
-        self.inner.body(target, size).await
+    fn body(&mut self, target: TargetId, size: Option<u64>) -> Result<Option<Box<dyn BodyWriter>>, Refused> {
+        self.inner.body(target, size)
     }
 
     async fn subscribe(

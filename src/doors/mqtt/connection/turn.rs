@@ -23,7 +23,6 @@ use crate::doors::mqtt::subscribing::Request;
 use crate::doors::mqtt::work::Work;
 use crate::doors::outbound::{Owner, Turn};
 use crate::doors::{buffer, give_way};
-use crate::protocol::mqtt::PacketType;
 
 /// Bytes that a connection handles before it lets others have their turn.
 const FAIR_SHARE: usize = buffer::READ;
@@ -43,7 +42,7 @@ pub(super) struct Live {
     pub(super) keep_alive: Option<KeepAlive>,
     /// An alarm keeps back what is unread.
     pub(super) held: Option<Box<Held>>,
-    permit: Option<Waiting<Result<OwnedSemaphorePermit, AcquireError>>>,
+    pub(super) permit: Option<Waiting<Result<OwnedSemaphorePermit, AcquireError>>>,
     #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
     pub(super) successors: Option<Box<Vec<Successor>>>,
     changed: bool,
@@ -271,7 +270,7 @@ impl Live {
 
     /// Deals with packets that came together with a request that has been carried out by now, or that an alarm has kept
     /// back; up to the first PUBLISH where there are `alarms`.
-    fn deal_with_unread(
+    pub(super) fn deal_with_unread(
         &mut self,
         bytes: Vec<u8>,
         alarms: Option<&Arc<Alarms>>,
@@ -295,61 +294,6 @@ impl Live {
             }
             (Next::End(ending), _) => Err(ending),
         }
-    }
-
-    /// Reads on in a large packet, once there is room for it among all that are under way.
-    fn poll_large(
-        &mut self,
-        cx: &mut Context<'_>,
-        door: &Arc<MqttDoor>,
-        alarm: bool,
-    ) -> Poll<Result<(usize, Option<Request>), Ending>> {
-        if let Some(permits) = self.input.permits_needed(door.limits.large_packets) {
-            // Memory is not taken now; a PUBLISH that has it is read to its end.
-            if alarm
-                && self.input.is_large_publish()
-                && let Some(hold) = door.alarms.hold("mqtt")
-            {
-                self.permit = None;
-                self.held = Some(Held::new(hold));
-                return Poll::Ready(Ok((0, None)));
-            }
-            let waiting = self
-                .permit
-                .get_or_insert_with(|| Box::pin(Arc::clone(&door.large).acquire_many_owned(permits.max(1))));
-            let permit = match waiting.as_mut().poll(cx) {
-                Poll::Ready(Ok(permit)) => permit,
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Ending::ShuttingDown)),
-                Poll::Pending => {
-                    self.heard();
-                    return Poll::Pending;
-                }
-            };
-            self.permit = None;
-            self.input.admit(permit);
-        }
-        let count = match ready!(self.read.poll_read(cx, self.input.large_room())) {
-            Ok(0) => return Poll::Ready(Err(Ending::Gone(None))),
-            Ok(count) => count,
-            Err(error) => return Poll::Ready(Err(Ending::Gone(Some(error.kind())))),
-        };
-        self.heard();
-        let Some((packet, _permit)) = self.input.large_filled(count) else {
-            return Poll::Ready(Ok((count, None)));
-        };
-        let is_publish = packet.first().is_some_and(|byte| byte >> 4 == PacketType::Publish as u8);
-        if !is_publish {
-            return Poll::Ready(self.deal_with_unread(packet.into(), None));
-        }
-        let session = &mut self.session;
-        Poll::Ready(Work::with(|work| {
-            let taken = session.take_large(&packet, work);
-            let concluded = session.conclude(work);
-            let refused = session.publishing.refused().map_or(Ok(()), Err);
-            let messages = session.publishing.take_count();
-            session.count_received(messages, count as u64);
-            taken.and(concluded).and(refused).map(|()| (count, None))
-        }))
     }
 }
 

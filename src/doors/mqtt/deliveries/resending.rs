@@ -4,16 +4,15 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{Batch, DeliveryTag, Message, Pick, Settled, SubscriptionKey};
+use linkspan_contract::{Batch, Body, DeliveryTag, Message, Pick, Settled, SubscriptionKey};
 
 use super::{Deliveries, RETAINED, Replayed, Writer};
 use crate::doors::mqtt::inflight::{Sent, Stage};
 use crate::doors::mqtt::metric::Tally;
 use crate::doors::mqtt::translate::delivery::{Terms, Undeliverable};
-use crate::doors::mqtt::translate::{in_memory, undeliverable};
+use crate::doors::mqtt::translate::undeliverable;
 use crate::protocol::mqtt::{Ack, Packet, ReasonCode};
 
 /// Packets that gather until the back end has given everything again.
@@ -35,7 +34,7 @@ pub(in crate::doors::mqtt) struct Written {
     /// All of it, or what stands before the payload.
     pub head: Vec<u8>,
     /// The payload, by reference.
-    pub body: Option<Bytes>,
+    pub body: Option<Body>,
 }
 
 /// What is there when all was given.
@@ -139,7 +138,7 @@ impl Deliveries {
         prepared.append(packet_id, &mut head);
         tally.sent += 1;
         tally.bytes += head.len() as u64;
-        Ok(Written { head, body: batch.body.and_then(in_memory).cloned() })
+        Ok(Written { head, body: batch.body.cloned() })
     }
 
     /// Gathers what is delivered while a session is taken up again.
@@ -202,7 +201,7 @@ impl Deliveries {
         let Some((terms, _)) = self.begin(batch, &one, false, &mut to) else { return };
         if self.append_one(batch, message, pick.key, tag, terms, &mut to) {
             tally.sent += 1;
-            let body = batch.body.and_then(in_memory).cloned();
+            let body = batch.body.cloned();
             if let Some(resending) = &mut self.resending {
                 resending.push(Written { head, body });
             }

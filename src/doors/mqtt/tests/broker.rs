@@ -460,10 +460,6 @@ impl Lane for Way {
         }
     }
 
-    async fn body(&mut self, _target: TargetId, _size: u64) -> Result<Box<dyn BodyWriter>, Refused> {
-        Err(Refused::NotImplemented("body".into()))
-    }
-
     async fn retained(&mut self, _filter: &str) -> Result<Option<Vec<backend::Retained>>, Refused> {
         let mut silent = self.shared.silent.subscribe();
         silent.wait_for(|silent| !silent).await.unwrap();

@@ -5,7 +5,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use linkspan_contract::address::{self, Syntax, swapped};
 use linkspan_contract::{Batch, Flags, Message};
 
-use super::{form, in_memory, properties};
+use super::{form, properties};
 use crate::protocol::mqtt::{PublishEncoder, Qos, Version};
 
 /// What matters of a client for what it is sent.
@@ -59,8 +59,6 @@ pub(in crate::doors::mqtt) enum Undeliverable {
     NotATopic,
     /// Its properties are not of its form.
     Malformed,
-    /// Its payload is not in memory.
-    BodyElsewhere,
 }
 
 /// Set in the first byte of a PUBLISH of QoS 1 or 2: there is a packet identifier.
@@ -138,8 +136,8 @@ impl Receiver {
             return Err(Undeliverable::NotATopic);
         }
         let payload = match batch.body {
-            None => message.payload.of(batch.bytes),
-            Some(body) => in_memory(body).ok_or(Undeliverable::BodyElsewhere)?,
+            None => Payload::Here(message.payload.of(batch.bytes)),
+            Some(body) => Payload::Apart(usize::try_from(body.len()).unwrap_or(usize::MAX)),
         };
         let mut encoder = PublishEncoder {
             qos: terms.qos(message.flags),
@@ -166,13 +164,7 @@ impl Receiver {
         if len > self.maximum as usize {
             return Err(Undeliverable::TooLarge);
         }
-        Ok(Prepared {
-            encoder,
-            topic: address.path,
-            syntax: address.syntax,
-            payload,
-            apart: batch.body.is_some(),
-        })
+        Ok(Prepared { encoder, topic: address.path, syntax: address.syntax, payload })
     }
 }
 
@@ -237,8 +229,23 @@ pub(in crate::doors::mqtt) struct Prepared<'a> {
     encoder: PublishEncoder<'a>,
     topic: &'a [u8],
     syntax: Syntax,
-    payload: &'a [u8],
-    apart: bool,
+    payload: Payload<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Payload<'a> {
+    Here(&'a [u8]),
+    /// So many bytes, sent behind the rest of the packet.
+    Apart(usize),
+}
+
+impl Payload<'_> {
+    const fn len(self) -> usize {
+        match self {
+            Self::Here(bytes) => bytes.len(),
+            Self::Apart(len) => len,
+        }
+    }
 }
 
 impl Prepared<'_> {
@@ -249,10 +256,10 @@ impl Prepared<'_> {
             Syntax::Topic => byte,
             Syntax::Key => swapped(byte),
         };
-        let result = match (self.apart, self.syntax) {
-            (true, _) => encoder.encode_head(out, self.topic, respell, self.payload.len()),
-            (false, Syntax::Topic) => encoder.encode(out, self.topic, self.payload),
-            (false, Syntax::Key) => encoder.encode_mapped(out, self.topic, swapped, self.payload),
+        let result = match (self.payload, self.syntax) {
+            (Payload::Apart(len), _) => encoder.encode_head(out, self.topic, respell, len),
+            (Payload::Here(payload), Syntax::Topic) => encoder.encode(out, self.topic, payload),
+            (Payload::Here(payload), Syntax::Key) => encoder.encode_mapped(out, self.topic, swapped, payload),
         };
         result.is_ok()
     }

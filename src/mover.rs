@@ -573,7 +573,7 @@ mod tests {
             let on_disk = OnDisk { directory, sync: SyncMode::Group, forms: vec![&NEUTRAL] };
             Embedded::durable(name, EmbeddedOptions::default(), Arc::new(SystemClock), &on_disk).unwrap()
         };
-        let (one, two, (three, _)) = (open("one"), open("two"), self::two());
+        let (one, two, (three, _)) = (open("one"), open("two"), two());
         let sent: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
         let mut here = client(&one).await;
         here.queue("q").await;

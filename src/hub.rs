@@ -263,6 +263,12 @@ impl Backend for Hub {
         Ok(Box::new(connection))
     }
 
+    async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {
+        for backend in self.backends.values() {
+            backend.recall_sessions(vhost, goes_on).await;
+        }
+    }
+
     async fn health(&self) -> Health {
         for (name, health) in self.healths().await {
             if let Health::Away(why) = health {

@@ -10,17 +10,20 @@ pub enum Subject {
     Memory,
     /// The disk that this back end writes to.
     Disk(Arc<str>),
+    /// What is known of MQTT sessions that are kept.
+    Sessions,
 }
 
 impl Subject {
     /// All kinds.
-    pub const KINDS: [&str; 2] = ["memory", "disk"];
+    pub const KINDS: [&str; 3] = ["memory", "disk", "sessions"];
 
     /// For metrics and status.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Disk(_) => "disk",
+            Self::Sessions => "sessions",
         }
     }
 }
@@ -44,6 +47,9 @@ pub enum Shortage {
         /// Bytes that have to be free.
         limit: u64,
     },
+    /// The ledger, which knows of the sessions that are kept, was not read since the start: what were published would not
+    /// reach them.
+    Sessions,
 }
 
 impl Shortage {
@@ -52,11 +58,12 @@ impl Shortage {
         match self {
             Self::Memory { .. } => Subject::Memory,
             Self::Disk { backend, .. } => Subject::Disk(Arc::clone(backend)),
+            Self::Sessions => Subject::Sessions,
         }
     }
 }
 
-/// The reason as clients are told it. It begins as RabbitMQ's does and fits into AMQP's 255 bytes unless names are long.
+/// The reason as clients are told it. That of memory or disk begins as RabbitMQ's does and fits into AMQP's 255 bytes unless names are long.
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -73,6 +80,9 @@ impl fmt::Display for Shortage {
                 Size(*free),
                 Size(limit.saturating_sub(*free)),
                 Size(*limit)
+            ),
+            Self::Sessions => f.write_str(
+                "the ledger is away: MQTT sessions that are kept could not be read yet, and would miss what is published",
             ),
         }
     }
@@ -108,6 +118,12 @@ mod tests {
             disk.to_string(),
             "low on disk: 300 MiB free for back end `local`, 1.2 GiB below disk.free-limit (1.5 GiB)"
         );
+    }
+
+    #[test]
+    fn sessions_that_were_not_read_have_a_reason_of_their_own() {
+        assert_eq!(Shortage::Sessions.subject().kind(), "sessions");
+        assert!(Shortage::Sessions.to_string().len() < 255, "AMQP's reason is a short string");
     }
 
     #[test]

@@ -47,6 +47,12 @@ pub trait Backend: Send + Sync {
         Vec::new()
     }
 
+    /// Of the sessions that clients of a vhost have here from an earlier life, those go on whose client identifiers `goes_on`
+    /// knows; what is left of others is removed. Asked for once, before any client of such a session is let in.
+    async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {
+        let _ = (vhost, goes_on);
+    }
+
     /// Whether it can be used now.
     async fn health(&self) -> Health;
 

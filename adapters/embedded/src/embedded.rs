@@ -253,6 +253,21 @@ impl Backend for Embedded {
         retained::found(archive, vhost, self.house.now())
     }
 
+    async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {
+        let Some(vhost) = self.vhosts.read().get(vhost).cloned() else { return };
+        for client in vhost.clients_with_inbox() {
+            if goes_on(&client) {
+                continue;
+            }
+            match vhost.end_inbox(&client).await {
+                Ok(()) => {
+                    tracing::info!(%client, "what was left of a session that nobody knows of was removed")
+                }
+                Err(why) => tracing::warn!(%client, %why, "a session that is over was not forgotten"),
+            }
+        }
+    }
+
     async fn health(&self) -> Health {
         if self.house.is_closed() { Health::Away("it is being closed".into()) } else { Health::Up }
     }

@@ -57,6 +57,12 @@ impl Vhost {
         inbox
     }
 
+    /// Whose sessions have a queue.
+    pub(crate) fn clients_with_inbox(&self) -> Vec<Arc<str>> {
+        let topology = self.look();
+        topology.inboxes().filter_map(|inbox| inbox.name.strip_prefix(INBOX)).map(Arc::from).collect()
+    }
+
     /// A client's session is over.
     pub(crate) async fn end_inbox(&self, identifier: &str) -> Result<(), Refused> {
         let name = name_of(identifier);

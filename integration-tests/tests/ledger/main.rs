@@ -10,3 +10,4 @@
 mod embedded;
 mod postgres;
 mod server;
+mod sessions;

@@ -44,7 +44,7 @@ pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 
 fn alarm(subject: &Subject, why: &str) -> serde_json::Value {
     match subject {
-        Subject::Memory => json!({ "kind": subject.kind(), "why": why }),
+        Subject::Memory | Subject::Sessions => json!({ "kind": subject.kind(), "why": why }),
         Subject::Disk(backend) => json!({ "kind": subject.kind(), "backend": &**backend, "why": why }),
     }
 }

@@ -21,6 +21,7 @@ use super::registry::{Asked, Claim, Handed, Successor};
 use super::resting::Resting;
 use super::session::Session;
 use super::sink::Sink;
+use crate::alarms::{Shortage, Subject};
 use crate::doors::Stop;
 use crate::protocol::mqtt::ReasonCode;
 
@@ -29,6 +30,9 @@ const PARTING: Duration = Duration::from_secs(2);
 
 /// How long after a failure the ledger is asked again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long after a failure it is asked again for all sessions: publishers wait for these.
+const READ_AGAIN: Duration = Duration::from_millis(500);
 
 /// A client identifier, and the session that it had. When it is dropped the session is kept.
 pub(super) struct Found {
@@ -150,19 +154,36 @@ pub(super) fn not_written(error: &LedgerError) -> TurnedAway {
 
 impl MqttDoor {
     /// Takes up the sessions that the ledger knows of: to be called before clients are let in. While the ledger is away
-    /// only clients whose sessions end with their connections are let in, and it is tried again. After `stop` no session is
-    /// kept any more.
+    /// only clients whose sessions end with their connections are let in, nobody publishes at any door, because sessions that
+    /// are not there yet would miss it, and it is tried again. After `stop` no session is kept any more.
     pub async fn take_up_sessions(self: &Arc<Self>, stop: &Stop) {
         watch(self, stop);
-        let Err(error) = self.read_sessions().await else { return };
-        tracing::warn!(%error, "sessions cannot be taken up now; clients who want theirs are refused (0x88)");
+        let Err(error) = self.read_sessions().await else { return self.make_the_rest() };
+        tracing::warn!(
+            %error,
+            "sessions cannot be taken up now; until they are, clients who want theirs are refused (0x88), and nobody publishes"
+        );
+        self.alarms.raise(&Shortage::Sessions);
         let door = Arc::clone(self);
         tokio::spawn(async move {
             while !door.registry.is_stopping() {
-                sleep(AGAIN).await;
+                sleep(READ_AGAIN).await;
                 if door.read_sessions().await.is_ok() {
-                    return;
+                    tracing::info!("the sessions that were written down are read: publishers go on");
+                    door.alarms.lower(&Subject::Sessions);
+                    return door.make_the_rest();
                 }
+            }
+        });
+    }
+
+    /// Has those sessions made that could not be made yet.
+    fn make_the_rest(self: &Arc<Self>) {
+        let door = Arc::clone(self);
+        tokio::spawn(async move {
+            while door.has_unmade() && !door.registry.is_stopping() {
+                sleep(AGAIN).await;
+                door.recall_again().await;
             }
         });
     }

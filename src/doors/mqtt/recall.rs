@@ -1,5 +1,6 @@
 //! Sessions of the ledger: read at the start, and made again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -75,16 +76,30 @@ impl MqttDoor {
                 all.extend(page);
             }
             let (mut count, known) = (0, all.len());
+            let mut found = Vec::with_capacity(known);
             for (key, entry) in all {
                 match Record::read(&entry.value) {
-                    Ok(record) => {
-                        count += usize::from(self.recall(Written { record, version: entry.version }).await);
-                    }
+                    Ok(record) => found.push(Written { record, version: entry.version }),
                     Err(why) => tracing::warn!(%key, %why, "a session cannot be taken up; its record stays"),
                 }
             }
+            // Whose a record is that cannot be read nobody knows: then nothing is taken for a leftover.
+            if found.len() == known {
+                let clients: HashSet<&str> = found.iter().map(|written| &*written.record.client).collect();
+                self.backend.recall_sessions(&self.vhost, &|client| clients.contains(client)).await;
+            }
+            for written in found {
+                count += usize::from(self.recall(written).await);
+            }
             if known > 0 {
                 tracing::info!(known, taken_up = count, "sessions were taken up");
+            }
+            let later = self.unmade.lock().len();
+            if later > 0 {
+                tracing::warn!(
+                    later,
+                    "back ends of sessions are away: these are taken up when they are back"
+                );
             }
         }
         self.taken_up.store(true, Ordering::SeqCst);
@@ -94,23 +109,46 @@ impl MqttDoor {
     /// Takes up one session; false when it is over, or cannot be made now.
     async fn recall(self: &Arc<Self>, written: Written) -> bool {
         let client: Arc<str> = written.record.client.as_ref().into();
-        if written.is_over(self.now()) && written.record.will.is_none() {
-            self.forget(&written).await;
-            return false;
-        }
         let Some(claim) = self.registry.take(&client) else {
             // It has come meanwhile, and was told that there is no session.
             self.forget(&written).await;
             return false;
         };
+        self.recall_for(claim, written).await
+    }
+
+    /// Tries once more to make the sessions that could not be made, as long as their clients have not come: then these do.
+    pub(super) async fn recall_again(self: &Arc<Self>) {
+        let clients: Vec<Arc<str>> = self.unmade.lock().keys().cloned().collect();
+        for client in clients {
+            let Some(claim) = self.registry.take(&client) else { continue };
+            let written = self.unmade.lock().remove(&client);
+            if let Some(written) = written {
+                self.recall_for(claim, written).await;
+            }
+        }
+    }
+
+    /// Whether there are such sessions.
+    pub(super) fn has_unmade(&self) -> bool {
+        !self.unmade.lock().is_empty()
+    }
+
+    async fn recall_for(self: &Arc<Self>, claim: Claim, written: Written) -> bool {
+        let client = Arc::clone(claim.identifier());
         match restore(self, &claim, &written).await {
+            // What its back ends have of it goes with it.
+            Ok(resting) if written.is_over(self.now()) && written.record.will.is_none() => {
+                remove(resting.end().await).await;
+                false
+            }
             Ok(resting) => {
                 let (ends, due) = (written.record.ends, written.record.will.and_then(|will| will.due));
                 Keeper::new(self, claim, Box::new(resting), ends, due).start();
                 true
             }
             Err(why) if why.is_away() => {
-                tracing::warn!(%client, %why, "a session is taken up when its client comes");
+                tracing::debug!(%client, %why, "a session is taken up later, or when its client comes");
                 self.unmade.lock().insert(client, written);
                 false
             }
@@ -122,13 +160,34 @@ impl MqttDoor {
         }
     }
 
-    /// Removes a record of which no session is made.
+    /// Removes a record of which no session is made, and before it what the home back end has of the session.
     pub(super) async fn forget(&self, written: &Written) {
+        let keep = written.record.keep.max(1);
+        let client = self.client_of(&written.record, true, keep);
+        let nobody = Away::new(&Arc::default());
+        match self.backend.connect(&client, Arc::new(nobody)).await {
+            Ok(connection) => connection.close().await,
+            Err(why) => {
+                tracing::debug!(client = %client.identifier, %why, "what a session has left is removed later");
+            }
+        }
         let place = self.ledger.as_ref();
         let mut place =
             place.and_then(|it| record::Place::of(it, &self.owner, &self.vhost, &written.record.client));
         place.iter_mut().for_each(|place| place.found(written.version));
         remove(place).await;
+    }
+
+    /// A client as its back end is to see it whose session was written down.
+    fn client_of(&self, record: &Record, fresh: bool, keep: u32) -> Client {
+        let terms = SessionTerms { at_broker: false, fresh, keep, window: u16::MAX, will: None };
+        Client {
+            number: client_number(),
+            identifier: record.client.as_ref().into(),
+            user: record.user.as_ref().into(),
+            vhost: Arc::clone(&self.vhost),
+            session: Some(Arc::new(terms)),
+        }
     }
 
     /// What time it is.
@@ -184,15 +243,7 @@ pub(super) async fn restore(
     let keep = door.limits.kept_for(record.keep);
     let mut tenure = door.hold(&record.client, &user, keep).map_err(|away| Unmade::Turned(away.text))?;
     tenure.record.iter_mut().for_each(|place| place.found(*version));
-    let terms =
-        SessionTerms { at_broker: false, fresh: false, keep: tenure.keep, window: u16::MAX, will: None };
-    let client = Client {
-        number: client_number(),
-        identifier: record.client.as_ref().into(),
-        user,
-        vhost: Arc::clone(&door.vhost),
-        session: Some(Arc::new(terms)),
-    };
+    let client = door.client_of(record, false, tenure.keep);
     let mailbox = claim.mailbox();
     let mut connection = door.backend.connect(&client, Arc::new(Away::new(mailbox))).await?;
     let lane = connection.lane(Arc::clone(mailbox) as _, Arc::clone(mailbox) as _).await?;

@@ -47,7 +47,7 @@ impl Device {
         assert!(present && self.began, "{}: its session is gone", self.name);
         while self.count() < most || !self.received.is_empty() {
             let (first, body) = link.next().await?;
-            if dice() % 16 == 0 {
+            if dice().is_multiple_of(16) {
                 sleep(Duration::from_millis(dice() % 20)).await;
             }
             match first & 0xf0 {

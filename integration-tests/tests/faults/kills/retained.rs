@@ -20,7 +20,7 @@ const TOPICS: u64 = 5;
 const CLEARED: u64 = 6;
 
 fn is_cleared(number: u64) -> bool {
-    number % CLEARED == 0
+    number.is_multiple_of(CLEARED)
 }
 
 /// What is under a topic: the number of a message.

@@ -99,9 +99,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queued_message_takes_56_bytes_beside_its_body() {
-        assert_eq!(size_of::<Queued<(Arc<str>, u32)>>() - size_of::<(Arc<str>, u32)>() + 16, 56);
-        assert_eq!(size_of::<Queued<linkspan_contract::Kept>>(), 56);
+    fn a_queued_message_with_its_handle_takes_a_cache_line() {
+        assert_eq!(size_of::<Queued<(Arc<str>, u32)>>() - size_of::<(Arc<str>, u32)>() + 16, 64);
+        assert_eq!(size_of::<Queued<linkspan_contract::Kept>>(), 64);
         assert_eq!(size_of::<Option<Queued<u64>>>(), size_of::<Queued<u64>>());
     }
 }

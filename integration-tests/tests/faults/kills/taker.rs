@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_lite::StreamExt;
+use futures_lite::future::poll_once;
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -55,9 +56,12 @@ pub async fn take(life: Life, taking: Taking) -> Work {
     let mut deliveries =
         channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
     let mut hand: VecDeque<(Name, Delivery)> = VecDeque::new();
-    let mut settled = 0;
+    let (mut settled, mut come) = (0, None);
     loop {
-        let next = timeout(Duration::from_millis(50), deliveries.next()).await;
+        let next = match come.take() {
+            Some(delivery) => Ok(delivery),
+            None => timeout(Duration::from_millis(50), deliveries.next()).await,
+        };
         let idle = next.is_err();
         if let Ok(delivery) = next {
             let Some(delivery) = delivery.transpose()? else { anyhow::bail!("{queue} is consumed no more") };
@@ -81,7 +85,11 @@ pub async fn take(life: Life, taking: Taking) -> Work {
             ask(&life, &channel, queue).await?;
         }
         if idle && life.is_last && ask(&life, &channel, queue).await? == 0 {
-            return Ok(());
+            // What was given out before the answer has come before it, too.
+            come = poll_once(deliveries.next()).await;
+            if come.is_none() {
+                return Ok(());
+            }
         }
     }
 }

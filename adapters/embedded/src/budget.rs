@@ -51,7 +51,7 @@ impl Budget {
     pub fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
         let others = self.divide(&mut self.holders.lock());
-        others.iter().filter_map(Weak::upgrade).for_each(|other| other.let_go());
+        others.iter().filter_map(Weak::upgrade).for_each(|other| other.look_soon());
     }
 
     /// Bytes that queues have now, roughly.
@@ -79,7 +79,7 @@ impl Budget {
             self.count(before, now);
             self.divide(&mut holders)
         };
-        others.iter().filter_map(Weak::upgrade).for_each(|other| other.let_go());
+        others.iter().filter_map(Weak::upgrade).for_each(|other| other.look_soon());
     }
 
     /// A queue is gone that had so much when it last told.

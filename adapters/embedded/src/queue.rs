@@ -362,7 +362,7 @@ impl Queue {
         self.gate.level(bytes);
         self.tell(state, bytes);
         if again {
-            self.let_go();
+            self.look_soon();
         }
         self.schedule(state);
         if state.engine.has_effects() { Said::of(&mut state.engine) } else { Said::default() }

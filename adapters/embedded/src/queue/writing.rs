@@ -31,8 +31,8 @@ impl Queue {
         self.look_soon();
     }
 
-    /// Has the coordinator look at once at what may be given out.
-    pub(super) fn look_soon(self: &Arc<Self>) {
+    /// Has the coordinator look at once at what may be given out. Takes no lock of the queue.
+    pub(crate) fn look_soon(self: &Arc<Self>) {
         if let Some(vhost) = self.vhost() {
             vhost.house.coordinator.look_at(self, vhost.house.now(), None);
         }

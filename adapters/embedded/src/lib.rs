@@ -57,6 +57,7 @@ mod open_error;
 mod options;
 mod outlet;
 mod parcel;
+mod parts;
 mod pending;
 mod plan;
 mod postponed;

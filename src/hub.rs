@@ -176,6 +176,7 @@ impl Hub {
     /// Forgets retained messages that have expired: they must not take the place of new ones.
     pub fn sweep(&self) {
         self.retained.values().for_each(|retained| retained.sweep());
+        self.backends.values().for_each(|backend| backend.sweep());
     }
 
     /// Sets the figures that are counted only when somebody looks.

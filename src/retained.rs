@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 use linkspan_contract::address::{Level, Pattern};
-use linkspan_contract::{Batch, Clock, Flags, Kept, Message, Millis, backend};
+use linkspan_contract::{Batch, Body, Clock, Flags, Kept, Message, Millis, backend};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 /// The retained messages of one vhost, in the order of their addresses.
@@ -41,7 +41,8 @@ impl Slot {
     fn age(&self, now: Millis) -> Option<u64> {
         let age = now.saturating_sub(self.since);
         let message = self.message.message();
-        (!message.flags.has(Flags::EXPIRES) || message.expiry > age).then_some(age)
+        let is_lost = self.message.body().is_some_and(Body::is_lost);
+        (!is_lost && (!message.flags.has(Flags::EXPIRES) || message.expiry > age)).then_some(age)
     }
 
     /// When it expires; never when it does not.
@@ -170,8 +171,8 @@ fn literal_prefix(pattern: &Pattern) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use linkspan_contract::Properties;
     use linkspan_contract::neutral::Draft;
-    use linkspan_contract::{Body, Properties};
 
     use super::*;
 

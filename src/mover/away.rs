@@ -112,7 +112,20 @@ impl<'m> Away<'m> {
             ..of
         };
         let brought = match delivery.message.body() {
-            Some(Body::Stored(stored)) => Some(self.bring(message.target, stored).await?),
+            Some(Body::Stored(stored)) => match self.bring(message.target, stored).await {
+                Ok(body) => Some(body),
+                Err(_) if stored.is_lost() => {
+                    // It will not be there the next time either, and what comes behind it waits.
+                    delivery.settle(Settlement::Accept);
+                    metrics::counter!("linkspan_messages_dropped_total", "reason" => "damaged").increment(1);
+                    return Ok(());
+                }
+                Err(Stopped::Refused(refused)) if !refused.may_retry() => {
+                    self.settle(delivery, &Outcome::Refused(refused));
+                    return Ok(());
+                }
+                Err(stopped) => return Err(stopped),
+            },
             Some(Body::Shared(_)) | None => None,
         };
         let body = brought.as_ref().or(delivery.message.body());

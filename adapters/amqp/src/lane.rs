@@ -10,8 +10,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Batch, Binding, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Published, QueueCounts,
-    QueueSpec, ReceiptSink, Refused, Settle, Settled, Source, Subscribe, SubscriptionKey, TargetId,
+    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Published,
+    QueueCounts, QueueSpec, ReceiptSink, Refused, Settle, Settled, Source, Subscribe, SubscriptionKey,
+    TargetId,
 };
 
 use crate::connection::Scope;
@@ -19,6 +20,7 @@ use crate::consumers::coordinator as consuming;
 use crate::consumers::{Command, Consumers};
 use crate::goal::short;
 use crate::outlet::Outlet;
+use crate::translate::too_large;
 use sources::Filter;
 
 /// One lane: what it publishes, and what it consumes.
@@ -159,6 +161,15 @@ impl Lane for AmqpLane {
         }
         if let Some(consumers) = self.consumers.as_ref().filter(|_| !consumers_first) {
             consumers.resume();
+        }
+    }
+
+    fn body(&mut self, _target: TargetId, size: Option<u64>) -> Result<Option<Box<dyn BodyWriter>>, Refused> {
+        // It goes to the broker from memory: what that would not take is not gathered there.
+        let limit = self.scope.fleet.options.body_limit;
+        match size.filter(|size| *size > limit) {
+            Some(size) => Err(too_large(size, limit)),
+            None => Ok(None),
         }
     }
 

@@ -7,7 +7,7 @@ mod refusal;
 mod table;
 
 pub(crate) use incoming::{Arrived, Letter, attempt, from_of};
-pub(crate) use outgoing::{Sender, channel_error, outgoing, with_time_of};
+pub(crate) use outgoing::{Sender, channel_error, outgoing, too_large, with_time_of};
 pub(crate) use refusal::{closed, refused};
 pub(crate) use table::table;
 

@@ -48,6 +48,9 @@ pub trait Backend: Send + Sync {
         Vec::new()
     }
 
+    /// Lets go what only takes room: what is retained and has expired. Called from time to time.
+    fn sweep(&self) {}
+
     /// Of the sessions that clients of a vhost have here from an earlier life, those go on whose client identifiers `goes_on`
     /// knows; what is left of others is removed. Asked for once, before any client of such a session is let in.
     async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {

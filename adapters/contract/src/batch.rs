@@ -136,7 +136,8 @@ impl OwnedBatch {
         wire.saturating_add(self.body.as_ref().map_or(0, Body::len))
     }
 
-    /// Number of those bytes that are in memory.
+    /// What they count while they wait for a client: those that are in memory, and a part of the others
+    /// ([`Body::held`]).
     pub fn held(&self, at: u32) -> u64 {
         let wire = self.messages.get(at as usize).map_or(0, |message| u64::from(message.wire.len));
         wire.saturating_add(self.body.as_ref().map_or(0, Body::held))

@@ -37,12 +37,18 @@ impl Body {
         self.len() == 0
     }
 
-    /// Number of bytes that are in memory.
+    /// What it counts while it waits for a client: the bytes that are in memory; of those that are not, a 64th: room on a disk
+    /// is not without end either.
     pub fn held(&self) -> u64 {
         match self {
             Self::Shared(bytes) => bytes.len() as u64,
-            Self::Stored(_) => 0,
+            Self::Stored(stored) => stored.len() / 64,
         }
+    }
+
+    /// True when a part of it is known not to be readable any more, and will not be.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Stored(stored) if stored.is_lost())
     }
 
     /// All of it, in memory: for who cannot send it piece by piece.
@@ -54,7 +60,7 @@ impl Body {
             Self::Shared(bytes) => return Ok(bytes.clone()),
             Self::Stored(stored) => stored,
         };
-        let mut bytes = BytesMut::new();
+        let mut bytes = BytesMut::with_capacity(usize::try_from(stored.len()).map_err(io::Error::other)?);
         while (bytes.len() as u64) < stored.len() {
             let piece = stored.read(bytes.len() as u64, PIECE).await?;
             if piece.is_empty() {
@@ -84,10 +90,16 @@ pub trait StoredPayload: Any + Send + Sync {
         self.len() == 0
     }
 
+    /// True when a part of it is known not to be readable any more, and will not be: it is worth nobody's while to try again.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// At least one and up to `max` bytes from `offset` on; none at the end.
     ///
     /// # Errors
-    /// When the store cannot be read; the connection that was sending it has to close.
+    /// When the store cannot be read; the connection that was sending it has to close. When that is for good,
+    /// [`is_lost`](Self::is_lost) says so from then on.
     async fn read(&self, offset: u64, max: usize) -> io::Result<Bytes>;
 }
 

@@ -3,17 +3,18 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use linkspan_contract::{Receipt, ReceiptSink, WireForm};
 use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Recovery, Window};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::{SmallVec, smallvec};
 
 use crate::budget::Budget;
+use crate::parts::Parts;
 use crate::pending::{Pending, Waits};
 use crate::postponed::Postponed;
 use crate::queue::Queue;
@@ -30,6 +31,10 @@ pub(crate) struct Archive {
     /// Numbers of queues that end with the process.
     passing: AtomicU64,
     retained: Mutex<Bodies>,
+    /// Bodies of which a part cannot be read, and whether there are any.
+    lost: (AtomicBool, Mutex<HashSet<u64, RandomState>>),
+    /// Parts of bodies that are in memory.
+    pub(crate) parts: Arc<Parts>,
     /// Numbers of shared subscriptions.
     groups: AtomicU64,
     /// What its queues may have in memory.
@@ -81,6 +86,8 @@ impl Archive {
             found: Mutex::new(found),
             passing: AtomicU64::new(PASSING),
             retained: Mutex::default(),
+            lost: Default::default(),
+            parts: Arc::default(),
             budget: Arc::clone(budget),
             groups: AtomicU64::new(last.map_or(GROUPS, |last| last + 1)),
         };
@@ -267,9 +274,31 @@ impl Archive {
         self.log.body()
     }
 
-    /// Holds a body that a message has.
-    pub(crate) fn hold_body(&self, number: u64) {
-        self.log.hold_body(number);
+    /// Holds a body that a message has; false when it is not there.
+    pub(crate) fn hold_body(&self, number: u64) -> bool {
+        self.log.hold_body(number)
+    }
+
+    /// Keeps in mind that a body cannot be read any more.
+    pub(crate) fn lose_body(&self, number: u64) {
+        if self.lost.1.lock().insert(number) {
+            tracing::error!(
+                body = number,
+                "a body in the log is damaged: the messages that have it are lost"
+            );
+        }
+        self.lost.0.store(true, Ordering::Release);
+    }
+
+    /// Whether that is so of a body.
+    pub(crate) fn is_lost(&self, number: u64) -> bool {
+        self.has_lost() && self.lost.1.lock().contains(&number)
+    }
+
+    /// Whether it is so of any.
+    #[inline]
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.0.load(Ordering::Acquire)
     }
 
     /// Lets go of a body.

@@ -13,9 +13,13 @@ use linkspan_queues::log::Commit;
 
 use crate::archive::{Archive, NotTaken};
 use crate::coordinator;
+use crate::parts::Share;
 
 /// Bytes of a part.
 const PART: usize = 256 << 10;
+
+/// The same where there is no room for more in memory.
+const SMALL: usize = 16 << 10;
 
 /// A complete body. As long as it is here, it is held in the log.
 pub(crate) struct LogBody {
@@ -25,10 +29,10 @@ pub(crate) struct LogBody {
 }
 
 impl LogBody {
-    /// One that a message in the log has, which is not let go meanwhile.
-    pub(crate) fn hold(archive: &Arc<Archive>, (number, len): (u64, u64)) -> Self {
-        archive.hold_body(number);
-        Self { archive: Arc::clone(archive), number, len }
+    /// One that a message in the log has, which is not let go meanwhile; none when it is not there, or is damaged.
+    pub(crate) fn hold(archive: &Arc<Archive>, (number, len): (u64, u64)) -> Option<Self> {
+        let is_there = !archive.is_lost(number) && archive.hold_body(number);
+        is_there.then(|| Self { archive: Arc::clone(archive), number, len })
     }
 
     /// The number and length of a body, when it lies in this log.
@@ -51,16 +55,44 @@ impl StoredPayload for LogBody {
         self.len
     }
 
+    fn is_lost(&self) -> bool {
+        self.archive.is_lost(self.number)
+    }
+
     async fn read(&self, offset: u64, max: usize) -> io::Result<Bytes> {
-        if offset >= self.len {
+        let Self { archive, number, len } = self;
+        if offset >= *len {
             return Ok(Bytes::new());
         }
-        let mut part = coordinator::read_body(Arc::clone(&self.archive), self.number, offset).await?;
-        if part.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let mut part = match archive.parts.find(*number, offset) {
+            Some(part) => part,
+            None => {
+                let mut part = self.read_part(offset).await?;
+                match archive.parts.share(part.len()) {
+                    Some(share) => archive.parts.put((*number, offset), part, share),
+                    None => {
+                        part.truncate(max.min(SMALL));
+                        Bytes::copy_from_slice(&part)
+                    }
+                }
+            }
+        };
         part.truncate(max);
-        Ok(part.into())
+        Ok(part)
+    }
+}
+
+impl LogBody {
+    async fn read_part(&self, offset: u64) -> io::Result<Vec<u8>> {
+        let read = coordinator::read_body(Arc::clone(&self.archive), self.number, offset).await;
+        let part = read.and_then(|part| {
+            // It is held, and so all of it should be there.
+            if part.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(part) }
+        });
+        if part.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            self.archive.lose_body(self.number);
+        }
+        part
     }
 }
 
@@ -72,7 +104,8 @@ pub(crate) struct LogWriter {
     size: Option<u64>,
     /// What comes behind the last part.
     rest: Vec<u8>,
-    commit: Commit,
+    /// Room for a whole part.
+    share: Option<Share>,
 }
 
 impl fmt::Debug for LogWriter {
@@ -84,7 +117,7 @@ impl fmt::Debug for LogWriter {
 impl LogWriter {
     pub(crate) fn new(archive: &Arc<Archive>, size: Option<u64>) -> Self {
         let body = LogBody { number: archive.body(), archive: Arc::clone(archive), len: 0 };
-        Self { body: Some(body), size, rest: Vec::new(), commit: Commit::new() }
+        Self { body: Some(body), size, rest: Vec::new(), share: None }
     }
 
     /// Puts in a body that is in memory.
@@ -100,10 +133,10 @@ impl LogWriter {
 
     fn part(&mut self, part: &[u8]) -> Result<(), NotTaken> {
         let Some(body) = &mut self.body else { return Err(NotTaken) };
-        self.commit.clear();
+        let mut commit = Commit::new();
         // Shorter than what a record may have.
-        let _ = self.commit.chunk(body.number, body.len, part);
-        body.archive.write(&mut self.commit)?;
+        let _ = commit.chunk(body.number, body.len, part);
+        body.archive.write(&mut commit)?;
         body.len = body.len.saturating_add(part.len() as u64);
         Ok(())
     }
@@ -114,9 +147,19 @@ impl LogWriter {
         }
         let rest = std::mem::take(&mut self.rest);
         let written = self.part(&rest);
-        self.rest = rest;
-        self.rest.clear();
+        // Who waits for the client holds no room.
+        self.share = None;
         written.map_err(|NotTaken| self.unwritable())
+    }
+
+    /// How long the part may get that comes next.
+    fn most(&mut self) -> usize {
+        if self.rest.is_empty()
+            && let Some(body) = &self.body
+        {
+            self.share = body.archive.parts.share(PART);
+        }
+        if self.share.is_some() { PART } else { SMALL }
     }
 
     fn unwritable(&self) -> Refused {
@@ -136,12 +179,13 @@ impl BodyWriter for LogWriter {
             return Err(Refused::Precondition(text));
         }
         while !chunk.is_empty() {
-            let room = PART.saturating_sub(self.rest.len());
+            let most = self.most();
+            let room = most.saturating_sub(self.rest.len());
             let (now, later) = chunk.split_at(room.min(chunk.len()));
             self.rest.reserve_exact(room);
             self.rest.extend_from_slice(now);
             chunk = later;
-            if self.rest.len() >= PART {
+            if self.rest.len() >= most {
                 self.write_rest()?;
             }
         }

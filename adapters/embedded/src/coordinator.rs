@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use linkspan_contract::{Clock, Millis};
+use linkspan_queues::log::LogError;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -143,9 +144,15 @@ impl Coordinator {
 }
 
 /// Reads the part of a body that holds the byte at `offset`, from there on, where waiting for the disk holds up nobody.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] when it is damaged.
 pub(crate) async fn read_body(archive: Arc<Archive>, number: u64, offset: u64) -> io::Result<Vec<u8>> {
     let read = tokio::task::spawn_blocking(move || archive.read_body(number, offset));
-    read.await.map_err(io::Error::other)?.map_err(io::Error::other)
+    read.await.map_err(io::Error::other)?.map_err(|error| match error {
+        LogError::Damaged { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
+        error => io::Error::other(error),
+    })
 }
 
 /// Has everything written, and gives the files free; false when that failed.

@@ -256,6 +256,12 @@ impl Backend for Embedded {
         retained::found(archive, vhost, self.house.now())
     }
 
+    fn sweep(&self) {
+        if let Some(archive) = &self.house.archive {
+            retained::sweep(archive, self.house.now());
+        }
+    }
+
     async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {
         let Some(vhost) = self.vhosts.read().get(vhost).cloned() else { return };
         for client in vhost.clients_with_inbox() {

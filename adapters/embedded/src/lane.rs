@@ -169,8 +169,7 @@ impl EmbeddedLane {
             (Body::Stored(_), archive) => {
                 let is_here = archive.as_ref().is_some_and(|archive| LogBody::place(body, archive).is_some());
                 if !is_here {
-                    let text =
-                        "the payload is kept by another back end than the one that its address is at now";
+                    let text = "the payload could not be written, or is kept by another back end than its address is at now";
                     return self.publisher.refuse(batch, Refused::Full(text.into()));
                 }
                 None
@@ -260,7 +259,8 @@ impl Lane for EmbeddedLane {
         let is_large = size.is_none_or(|size| size >= house.options.large_body);
         match house.archive.as_ref().filter(|_| is_large) {
             None => Ok(None),
-            Some(archive) if archive.is_failed() => Err(Refused::Full(archive.why())),
+            // In memory it goes as small ones do: who needs it written is told so, and others get it.
+            Some(archive) if archive.is_failed() => Ok(None),
             Some(archive) => Ok(Some(Box::new(LogWriter::new(archive, size)))),
         }
     }

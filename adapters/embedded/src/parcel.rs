@@ -23,7 +23,7 @@ pub(crate) enum Counts {
     All,
     /// Those of bodies, as RabbitMQ: a length in bytes was asked for.
     Body,
-    /// Those that are not in a body of their own in the log: what a session keeps.
+    /// Those that are not in a body of their own in the log, and a 64th of those that are: what a session keeps.
     Held,
 }
 
@@ -34,6 +34,11 @@ impl Parcel {
     /// True when its body is not in memory.
     fn is_apart(&self) -> bool {
         matches!(self.batch.batch().body, Some(Body::Stored(_)))
+    }
+
+    /// True when its body cannot be read any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.batch.batch().body.is_some_and(Body::is_lost)
     }
 
     /// Bytes of its body: what RabbitMQ counts.

@@ -22,13 +22,20 @@ pub const OWNER: u64 = 1 << 61;
 const HEAD: usize = 16;
 
 /// The bodies of the log that values name, by their keys.
-pub(crate) type Bodies = HashMap<Vec<u8>, u64, RandomState>;
+pub(crate) type Bodies = HashMap<Vec<u8>, Named, RandomState>;
+
+/// A body that a value names, and from when on the value counts no more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named {
+    number: u64,
+    end: Millis,
+}
 
 /// What is to be written, and which bodies will be named then.
 #[derive(Default)]
 pub(crate) struct Note {
     pub(crate) commit: Commit,
-    named: Vec<(Vec<u8>, Option<u64>)>,
+    named: Vec<(Vec<u8>, Option<Named>)>,
 }
 
 impl Note {
@@ -45,7 +52,7 @@ impl Note {
     /// The body that a key names as things stand here.
     fn named(&self, key: &[u8], bodies: &Bodies) -> Option<u64> {
         let here = self.named.iter().rev().find(|(named, _)| named == key);
-        here.map_or_else(|| bodies.get(key).copied(), |(_, body)| *body)
+        here.map_or_else(|| bodies.get(key).copied(), |(_, body)| *body).map(|named| named.number)
     }
 }
 
@@ -95,7 +102,9 @@ pub(crate) fn note(
         note.commit.gone(OWNER, before..before.saturating_add(1));
     }
     if before != number {
-        note.named.push((key, number));
+        let expires = message.flags.has(Flags::EXPIRES);
+        let end = if expires { now.saturating_add(message.expiry) } else { Millis::MAX };
+        note.named.push((key, number.map(|number| Named { number, end })));
     }
 }
 
@@ -110,7 +119,10 @@ pub(crate) fn found(archive: &Arc<Archive>, vhost: &str, now: Millis) -> Vec<Ret
         let place = value.as_ref().ok().and_then(Option::as_deref).and_then(place);
         match value.map(|value| value.and_then(|value| read(&value, now, archive))) {
             Ok(Some(retained)) => {
-                bodies.extend(place.map(|(number, _)| (key.into_vec(), number)));
+                let head = retained.message.message();
+                let left = head.expiry.saturating_sub(retained.age);
+                let end = if head.flags.has(Flags::EXPIRES) { now.saturating_add(left) } else { Millis::MAX };
+                bodies.extend(place.map(|(number, _)| (key.into_vec(), Named { number, end })));
                 found.push(retained);
             }
             Ok(None) => {
@@ -125,6 +137,21 @@ pub(crate) fn found(archive: &Arc<Archive>, vhost: &str, now: Millis) -> Vec<Ret
     }
     archive.write_behind(&mut over);
     found
+}
+
+/// Takes out what has expired and has a body in the log: that is not to stay there until somebody retains something else.
+pub(crate) fn sweep(archive: &Archive, now: Millis) {
+    let mut over = Commit::new();
+    let mut bodies = archive.retained_bodies();
+    bodies.retain(|key, Named { number, end }| {
+        if *end <= now {
+            // Short enough to have been put.
+            let _ = over.delete(OWNER, key);
+            over.gone(OWNER, *number..number.saturating_add(1));
+        }
+        *end > now
+    });
+    archive.write_behind(&mut over);
 }
 
 /// Number and length of the body that a value names.
@@ -144,4 +171,44 @@ fn read(value: &[u8], now: Millis, archive: &Arc<Archive>) -> Option<Retained> {
     let message = written::read_one(message, *rest.first()?, place, archive)?;
     let head = message.message();
     (!head.flags.has(Flags::EXPIRES) || head.expiry > age).then_some(Retained { message, age })
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_contract::neutral::{Draft, NEUTRAL};
+    use linkspan_contract::{Body, Message, Properties};
+    use linkspan_queues::log::Options;
+
+    use super::*;
+    use crate::body::LogWriter;
+
+    #[test]
+    fn what_has_expired_leaves_no_body_in_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, _) =
+            Archive::open(folder.path(), Options::default(), &[&NEUTRAL], &Arc::default()).unwrap();
+        let retain = |topic: &str, expiry: Option<u64>| {
+            let flags = Flags::RETAIN | Flags::EXPIRES.when(expiry.is_some());
+            let head = Message { flags, expiry: expiry.unwrap_or(0), ..Message::default() };
+            let payload = LogWriter::put(&archive, &[7; 2000]).unwrap();
+            assert!(matches!(payload, Body::Stored(_)));
+            let (properties, topic) = (&Properties::default(), topic.as_bytes());
+            let built = Draft { exchange: None, topic, properties, payload, head }.build();
+            let mut noted = Note::default();
+            let mut bodies = archive.retained_bodies();
+            note(&built.batch(), 0, "/", 1000, &archive, &bodies, &mut noted);
+            archive.write(&mut noted.commit).unwrap();
+            noted.enter(&mut bodies);
+        };
+        retain("soon", Some(500));
+        retain("later", Some(5000));
+        retain("never", None);
+        let kept = |now| {
+            sweep(&archive, now);
+            (archive.keys(OWNER).len(), archive.retained_bodies().len())
+        };
+        assert_eq!((kept(1499), kept(1500), kept(1_000_000)), ((3, 3), (2, 2), (1, 1)));
+        // Nobody holds them any more.
+        assert_eq!((0..3).map(|body| archive.hold_body(body)).collect::<Vec<_>>(), [false, false, true]);
+    }
 }

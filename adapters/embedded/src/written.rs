@@ -111,7 +111,7 @@ impl<'r> Head<'r> {
         let body = match *how {
             0 => None,
             BEHIND => Some(Body::Shared(Bytes::copy_from_slice(body))),
-            _ => Some(Body::Stored(Arc::new(LogBody::hold(archive, place?)))),
+            _ => Some(Body::Stored(Arc::new(LogBody::hold(archive, place?)?))),
         };
         let message = Message {
             flags: Flags(u16::from_le_bytes([*a, *b])),

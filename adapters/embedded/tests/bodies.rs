@@ -119,9 +119,13 @@ impl Peer {
     }
 
     async fn consume(&mut self, queue: &str, subscription: u32) {
+        self.consume_by(queue, subscription, 100).await;
+    }
+
+    async fn consume_by(&mut self, queue: &str, subscription: u32, most: u32) {
         let key = SubscriptionKey { subscription, part: 0 };
         let how = Subscribe::new(Settle::ByConsumer);
-        let credit = Some(Arc::new(Credit::new(100)));
+        let credit = Some(Arc::new(Credit::new(most)));
         self.lane.subscribe(&Source::Queue(queue), key, &how, credit).await.expect("it subscribes");
         self.lane.start(key);
         self.lane.flush();
@@ -226,6 +230,104 @@ async fn a_dead_letter_and_a_transaction_have_it_too() {
     let letter = worker.next().await;
     assert_is(&letter.message, &sent).await;
     worker.settle(letter, Settlement::Accept);
+}
+
+/// Changes a byte of what lies in the log of `name`.
+fn damage(folder: &TempDir, name: &str, what: &[u8]) {
+    let mut hit = false;
+    let mut folders = vec![folder.path().join(name)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            if let Some(at) = bytes.windows(what.len()).position(|window| window == what) {
+                use std::os::unix::fs::FileExt;
+                let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+                file.write_all_at(&[!what[0]], at as u64).unwrap();
+                hit = true;
+            }
+        }
+    }
+    assert!(hit, "it lies in a file");
+}
+
+#[tokio::test]
+async fn a_damaged_body_is_tried_once_and_what_is_behind_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = open(&folder, "one");
+    let mut peer = Peer::of(&backend).await;
+    peer.queue("a", &[]).await;
+    peer.queue("b", &[]).await;
+    let target = peer.to("a", &[b"b"]);
+    let sent = body(5000);
+    let stored = peer.write(target, &sent, 5000).await;
+    peer.confirmed(target, &stored).await;
+    drop(stored);
+    peer.confirmed(target, &Body::Shared(b"behind".to_vec().into())).await;
+    damage(&folder, "one", &sent[1000..1100]);
+    let mut worker = Peer::of(&backend).await;
+    worker.consume("a", 1).await;
+    let delivery = worker.next().await;
+    let read = delivery.message.body().unwrap().whole().await;
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    assert!(delivery.message.body().unwrap().is_lost());
+    // Its connection is closed for that.
+    drop((delivery, worker));
+    let mut worker = Peer::of(&backend).await;
+    for (subscription, queue) in [(1, "a"), (2, "b")] {
+        worker.consume_by(queue, subscription, 1).await;
+        let delivery = worker.next().await;
+        assert!(delivery.message.body().is_none(), "in '{queue}' nobody else is given it");
+        worker.settle(delivery, Settlement::Accept);
+        assert_eq!(backend.depth("/", queue).unwrap().ready, 0);
+    }
+    assert!(peer.lane.fetch("a", SubscriptionKey::default(), true).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn who_reads_the_same_body_at_the_same_time_has_it_in_memory_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = open(&folder, "one");
+    let mut peer = Peer::of(&backend).await;
+    peer.queue("a", &[]).await;
+    let target = peer.to("a", &[]);
+    let stored = peer.write(target, &body(300_000), 5000).await;
+    let Body::Stored(stored) = stored else { panic!("{stored:?}") };
+    let first = stored.read(0, 1 << 20).await.unwrap();
+    let second = stored.read(0, 1000).await.unwrap();
+    assert_eq!((first.as_ptr(), second.len()), (second.as_ptr(), 1000));
+}
+
+#[tokio::test]
+async fn what_is_retained_and_damaged_is_not_there_in_the_next_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = open(&folder, "one");
+    let mut peer = Peer::of(&backend).await;
+    let address =
+        Destination::Address { path: b"t", syntax: linkspan_contract::Syntax::Topic, more: &[], queues: &[] };
+    let target = peer.lane.target(&address);
+    let sent = body(40_000);
+    let head =
+        Message { target, flags: Flags::DURABLE | Flags::RECEIPT | Flags::RETAIN, ..Message::default() };
+    let (properties, payload) = (Properties::default(), Body::Shared(sent.clone().into()));
+    let draft = Draft { exchange: None, topic: b"t", properties: &properties, payload, head };
+    peer.lane.publish(&draft.build().batch());
+    peer.lane.flush();
+    drop(peer);
+    backend.close().await;
+    let backend = open(&folder, "one");
+    assert_is(&backend.retained("/").await[0].message, &sent).await;
+    backend.close().await;
+    damage(&folder, "one", &sent[1000..1100]);
+    for life in 1..3 {
+        let backend = open(&folder, "one");
+        assert!(backend.retained("/").await.is_empty(), "in life {life}");
+        backend.close().await;
+    }
 }
 
 #[tokio::test]

@@ -293,9 +293,10 @@ impl Log {
         self.shared.lock().catalog.bodies.begin()
     }
 
-    /// Holds a body that a message has, so that it outlives the message: whoever reads it does that first.
-    pub fn hold_body(&self, body: u64) {
-        self.shared.lock().catalog.bodies.hold(body);
+    /// Holds a body that a message has, so that it outlives the message: whoever reads it does that first. False when there
+    /// is none of that number.
+    pub fn hold_body(&self, body: u64) -> bool {
+        self.shared.lock().catalog.bodies.hold_known(body)
     }
 
     /// Lets go of a body.

@@ -188,7 +188,7 @@ impl Channels {
                 return self.method(at, &method, frame.payload).map(|()| None);
             }
             Part::Header { header, last } => {
-                let begun = self.begin_body(at, header.properties, header.body_size);
+                let begun = self.begin_body(buffer, at, header.properties, header.body_size, pending);
                 begun.and_then(|()| if last { self.last_part(buffer, at, pending) } else { Ok(()) })
             }
             Part::Body { chunk, last, .. } => {

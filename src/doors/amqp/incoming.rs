@@ -2,16 +2,20 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use linkspan_contract::{Body, BodyWriter, Refused, Span};
+use async_trait::async_trait;
+use bytes::Bytes;
+use linkspan_contract::{Body, BodyWriter, Refused, Span, StoredPayload};
 
 use crate::protocol::amqp::{Address, ReplyCode, basic};
 
 use super::delivery::BY_REFERENCE;
 use super::failure::Failure;
+use super::translate::refusal;
 
 /// Memory for bodies that are still coming in, of all connections together.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub(super) struct Incoming {
     /// In `bytes`; empty when there is a body.
     pub(super) payload: Span,
     large: Option<Large>,
+    /// A body that its place does not take is published as none: the publisher gets a `basic.nack`.
+    pub(super) nacks: bool,
 }
 
 /// A body that is not in the message's bytes.
@@ -70,6 +76,24 @@ enum Large {
     Place(Box<dyn BodyWriter>),
     /// It is there.
     Complete(Body),
+}
+
+/// What was not written: no lane takes it.
+struct Unwritten;
+
+#[async_trait]
+impl StoredPayload for Unwritten {
+    fn len(&self) -> u64 {
+        1
+    }
+
+    fn is_lost(&self) -> bool {
+        true
+    }
+
+    async fn read(&self, _: u64, _: usize) -> io::Result<Bytes> {
+        Err(io::ErrorKind::InvalidData.into())
+    }
 }
 
 impl fmt::Debug for Large {
@@ -93,7 +117,7 @@ impl Incoming {
         Address::encode(publish.exchange, publish.routing_key, &mut bytes);
         let address = Span::new(0, length(&bytes));
         let (properties, payload) = (Span::default(), Span::default());
-        Self { mandatory: publish.mandatory, bytes, address, properties, payload, large: None }
+        Self { mandatory: publish.mandatory, bytes, address, properties, payload, large: None, nacks: false }
     }
 
     /// What the content header says.
@@ -140,13 +164,26 @@ impl Incoming {
     pub(super) fn body(&mut self, chunk: &[u8]) -> Result<(), Refused> {
         match &mut self.large {
             Some(Large::Memory { body, .. }) => body.extend_from_slice(chunk),
-            Some(Large::Place(place)) => return place.write(chunk),
+            Some(Large::Place(place)) => {
+                let written = place.write(chunk);
+                return written.or_else(|why| self.give_up(why));
+            }
             Some(Large::Complete(_)) => {}
             None => {
                 self.bytes.extend_from_slice(chunk);
                 self.payload.len += length(chunk);
             }
         }
+        Ok(())
+    }
+
+    /// Its place does not take it: the rest is read all the same, when the publisher is told later.
+    fn give_up(&mut self, why: Refused) -> Result<(), Refused> {
+        if !self.nacks || !refusal::is_nack(&why) {
+            return Err(why);
+        }
+        tracing::debug!(%why, "a large message was not taken");
+        self.large = Some(Large::Complete(Body::Stored(Arc::new(Unwritten))));
         Ok(())
     }
 
@@ -169,8 +206,10 @@ impl Incoming {
     /// When that cannot be.
     pub(super) async fn finish(&mut self) -> Result<(), Refused> {
         if let Some(Large::Place(place)) = &mut self.large {
-            let stored = poll_fn(|cx| place.poll_finish(cx)).await?;
-            self.large = Some(Large::Complete(Body::Stored(stored)));
+            match poll_fn(|cx| place.poll_finish(cx)).await {
+                Ok(stored) => self.large = Some(Large::Complete(Body::Stored(stored))),
+                Err(why) => return self.give_up(why),
+            }
         }
         Ok(())
     }
@@ -211,6 +250,45 @@ mod tests {
         assert_eq!(message.address.of(&message.bytes), b"\x00\x04jobs");
         assert_eq!(message.properties.of(&message.bytes), [0, 0]);
         assert_eq!(message.payload.of(&message.bytes), b"abcd");
+    }
+
+    /// A place that is full.
+    struct Full;
+
+    impl BodyWriter for Full {
+        fn write(&mut self, _: &[u8]) -> Result<(), Refused> {
+            Err(Refused::Full("no room".into()))
+        }
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+
+        fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<Arc<dyn StoredPayload>, Refused>> {
+            Poll::Ready(Err(Refused::Full("no room".into())))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_its_place_does_not_take_is_read_to_its_end_where_a_nack_follows() {
+        let budget = Budget::new(0);
+        let mut message = incoming();
+        message.begin_body(100_000, Some(Box::new(Full)), &budget).unwrap();
+        assert!(message.body(&[7; 50_000]).is_err(), "its channel is closed");
+        for last in [false, true] {
+            let mut message = incoming();
+            message.nacks = true;
+            message.begin_body(100_000, Some(Box::new(Full)), &budget).unwrap();
+            if last {
+                message.finish().await.unwrap();
+            } else {
+                message.body(&[7; 50_000]).unwrap();
+                message.body(&[7; 50_000]).unwrap();
+            }
+            assert!(!message.has_place());
+            let body = message.take_body().unwrap();
+            assert!(body.is_lost() && !body.is_empty() && body.whole().await.is_err());
+        }
     }
 
     #[test]

@@ -213,11 +213,23 @@ impl Channels {
     ///
     /// # Errors
     /// Why the channel at `at` is closed.
-    pub(super) fn begin_body(&mut self, at: usize, properties: &[u8], size: u64) -> Result<(), Failure> {
+    pub(super) fn begin_body(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        properties: &[u8],
+        size: u64,
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
+        if size >= BY_REFERENCE as u64 {
+            // Its address may need a number, for which others are forgotten: nothing may wait under them.
+            self.publish(buffer, pending)?;
+        }
         let Some(mut incoming) = self.open.get_mut(at).and_then(|channel| channel.incoming.take()) else {
             return Ok(());
         };
         incoming.header(properties);
+        incoming.nacks = self.open.get(at).is_some_and(|channel| channel.state.mode == Mode::Confirm);
         let place = if size < BY_REFERENCE as u64 { None } else { self.place(at, &incoming, size)? };
         incoming.begin_body(size, place, &self.budget)?;
         if let Some(channel) = self.open.get_mut(at) {

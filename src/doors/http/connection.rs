@@ -108,12 +108,14 @@ impl Incoming {
     /// Writes the rest to its place, as fast as that takes it, and completes it there.
     ///
     /// # Errors
-    /// As [`Incoming::next`], and when the place does not take it.
+    /// As [`Incoming::next`], when the place does not take it, and when `may` says so before a piece is read.
     pub(super) async fn write_to(
         &mut self,
         place: &mut dyn BodyWriter,
+        may: impl Fn() -> Result<(), Problem>,
     ) -> Result<Arc<dyn StoredPayload>, Problem> {
         loop {
+            may()?;
             let begin = Instant::now();
             poll_fn(|cx| place.poll_ready(cx)).await;
             self.until += begin.elapsed();

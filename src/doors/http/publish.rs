@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use linkspan_contract::Body;
 use linkspan_contract::neutral::Draft;
 
-use super::publisher::{Publisher, Publishers};
+use super::publisher::Publisher;
 use super::translate::{self, Problem};
 use super::{Shared, User, connection};
 
@@ -25,7 +25,7 @@ pub(super) async fn publish(
     let (parts, body) = request.into_parts();
     let (mut properties, head) = translate::message(&parts.headers)?;
     let incoming = connection::Incoming::new(body, shared.max_body, shared.patience);
-    let (body, publisher) = receive(incoming, &parts.headers, &shared.publishers, address).await?;
+    let (body, publisher) = receive(incoming, &parts.headers, &shared, address).await?;
     // The body may have taken its time.
     held(&shared)?;
     properties.user_id = Some(identity.user.as_ref().into());
@@ -51,14 +51,14 @@ const GATHERED: usize = 256 * 1024;
 async fn receive(
     mut incoming: connection::Incoming,
     headers: &HeaderMap,
-    publishers: &Publishers,
+    shared: &Shared,
     address: &str,
 ) -> Result<(Body, Option<Publisher>), Problem> {
     let mut whole = Vec::new();
     if incoming.gather(&mut whole, GATHERED).await? {
         return Ok((Body::Shared(whole.into()), None));
     }
-    let mut publisher = publishers.get().await?;
+    let mut publisher = shared.publishers.get().await?;
     let size = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let Some(mut place) = publisher.place(address, size)? else {
         incoming.gather(&mut whole, usize::MAX).await?;
@@ -66,7 +66,7 @@ async fn receive(
     };
     place.write(&whole)?;
     drop(whole);
-    let stored = incoming.write_to(&mut *place).await?;
+    let stored = incoming.write_to(&mut *place, || held(shared)).await?;
     Ok((Body::Stored(stored), Some(publisher)))
 }
 

@@ -20,7 +20,7 @@ use linkspan_contract::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::translate::{self, Problem};
 use super::{Shared, User, WATCHER_MARK};
@@ -29,8 +29,11 @@ use crate::hub::Filter;
 /// A comment is sent this often while nothing happens, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Events in the hands of the connection.
+/// Events in the hands of the connection,
 const AHEAD: usize = 16;
+
+/// and bytes of their payloads, or one event that has more.
+const BYTES_AHEAD: u32 = 1 << 20;
 
 /// The request's query.
 #[derive(Debug, Deserialize)]
@@ -86,7 +89,15 @@ pub(super) async fn subscribe(
         }
     }
     let (events, stream) = mpsc::channel(AHEAD);
-    let watcher = Watcher { deliveries, lane, _connection: connection, changes, ear, events };
+    let watcher = Watcher {
+        deliveries,
+        lane,
+        _connection: connection,
+        changes,
+        ear,
+        events,
+        room: Arc::new(Semaphore::new(BYTES_AHEAD as usize)),
+    };
     let work = Box::pin(watcher.run(retained, shared.stop.wanted()));
     Ok(Sse::new(EventStream { work: Some(work), stream }).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
@@ -100,14 +111,20 @@ struct Watcher {
     _connection: Box<dyn Connection>,
     changes: mpsc::Receiver<()>,
     ear: Arc<Ear>,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<Ready>,
+    room: Arc<Semaphore>,
 }
+
+/// An event, and the room that it takes until the connection has it.
+type Ready = (Event, Option<OwnedSemaphorePermit>);
 
 impl Watcher {
     async fn run(mut self, retained: Vec<Retained>, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         for message in retained {
-            if self.events.send(message_event(&message.message, true).await).await.is_err() {
+            let room = place(Arc::clone(&self.room), &message.message).await;
+            let event = message_event(&message.message, true).await;
+            if self.events.send((event, room)).await.is_err() {
                 return;
             }
         }
@@ -121,9 +138,11 @@ impl Watcher {
                 () = self.ear.over.notified() => Next::Ended(SubscriptionKey::default(), Ended::Away),
                 () = &mut stop => return,
             };
+            let mut room = None;
             let (event, last) = match next {
                 Next::Delivery(delivery) => {
                     metrics::counter!("linkspan_messages_out_total", "door" => "http").increment(1);
+                    room = place(Arc::clone(&self.room), &delivery.message).await;
                     (message_event(&delivery.message, false).await, false)
                 }
                 Next::Dropped(count) => {
@@ -136,11 +155,17 @@ impl Watcher {
                     true,
                 ),
             };
-            if self.events.send(event).await.is_err() || last {
+            if self.events.send((event, room)).await.is_err() || last {
                 return;
             }
         }
     }
+}
+
+/// Waits for the room that a message's payload takes.
+async fn place(room: Arc<Semaphore>, message: &Kept) -> Option<OwnedSemaphorePermit> {
+    let bytes = u32::try_from(message.payload_len()).unwrap_or(u32::MAX).min(BYTES_AHEAD);
+    room.acquire_many_owned(bytes).await.ok()
 }
 
 /// Bytes of the largest stored payload that an event has.
@@ -213,7 +238,7 @@ impl LaneEvents for Ear {
 /// The events as a stream that does the watcher's work while it is polled: when the client goes, the watcher goes.
 pub(super) struct EventStream {
     work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    stream: mpsc::Receiver<Event>,
+    stream: mpsc::Receiver<Ready>,
 }
 
 impl Stream for EventStream {
@@ -223,6 +248,6 @@ impl Stream for EventStream {
         if self.work.as_mut().is_some_and(|work| work.as_mut().poll(cx).is_ready()) {
             self.work = None;
         }
-        self.stream.poll_recv(cx).map(|event| event.map(Ok))
+        self.stream.poll_recv(cx).map(|event| event.map(|(event, _)| Ok(event)))
     }
 }

@@ -139,7 +139,8 @@ impl Session {
                 metrics::counter!("linkspan_messages_dropped_total", "reason" => "unwritable")
                     .increment(u64::from(asked.is_none()));
                 if let Some((packet_id, kind)) = asked {
-                    let answer = translate::answer(&Outcome::Failed(why));
+                    let outcome = if why.may_retry() { Outcome::Failed(why) } else { Outcome::Refused(why) };
+                    let answer = translate::answer(&outcome);
                     work.asked.push(Asked { packet_id, kind, verdict: Verdict::Known(answer) });
                 }
                 self.heed(&Published::default(), work);

@@ -31,6 +31,11 @@ const LONGEST: u64 = u32::MAX as u64;
 /// What a frame holds beside the headers: its own bytes, and the other properties at their longest.
 const RESERVE: usize = 3200;
 
+/// The broker takes no payload of so many bytes.
+pub(crate) fn too_large(size: u64, limit: u64) -> Refused {
+    Refused::TooLarge(format!("the payload has {size} bytes, and the back end takes {limit}"))
+}
+
 /// The properties of a message as the broker gets them.
 ///
 /// # Errors
@@ -42,10 +47,7 @@ pub(crate) fn outgoing(
 ) -> Result<BasicProperties, Refused> {
     let len = batch.payload_len(message);
     if len > sender.body_limit {
-        let limit = sender.body_limit;
-        return Err(Refused::TooLarge(format!(
-            "the payload has {len} bytes, and the back end takes {limit}"
-        )));
+        return Err(too_large(len, sender.body_limit));
     }
     let flags = message.flags;
     let mut to = BasicProperties::default().with_delivery_mode(if flags.has(Flags::DURABLE) { 2 } else { 1 });

@@ -39,6 +39,8 @@ impl State {
             }
             idle = 0;
             self.waive_ended(scratch);
+            // What took the place of others is gone: they have their turn.
+            again |= self.waive_lost(scratch);
             if self.keep_back(scratch) {
                 continue;
             }
@@ -83,6 +85,24 @@ impl State {
         for assignment in scratch.assignments.extract_if(.., is_over) {
             self.engine.waive(assignment);
         }
+    }
+
+    /// Nobody can be given a message whose body is damaged, and it must not be tried again and again. True when there were any.
+    fn waive_lost(&mut self, scratch: &mut Scratch) -> bool {
+        if !self.engine.journal().has_lost() {
+            return false;
+        }
+        let before = scratch.assignments.len();
+        for assignment in scratch.assignments.extract_if(.., |assignment| assignment.message.body.is_lost()) {
+            self.waive_one(assignment);
+        }
+        scratch.assignments.len() < before
+    }
+
+    /// The same for one of which this is known.
+    pub(super) fn waive_one(&mut self, assignment: Assignment<Parcel>) {
+        metrics::counter!("linkspan_messages_dropped_total", "reason" => "damaged").increment(1);
+        self.engine.waive(assignment);
     }
 
     /// Gives consumers once more what they have not settled.

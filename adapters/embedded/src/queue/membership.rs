@@ -105,6 +105,9 @@ impl Queue {
             let assignment = loop {
                 match state.engine.fetch(now, key, lane, settled) {
                     None if state.fill(now) => {}
+                    Some(lost) if state.engine.journal().has_lost() && lost.message.body.is_lost() => {
+                        state.waive_one(lost);
+                    }
                     fetched => break fetched?,
                 }
             };

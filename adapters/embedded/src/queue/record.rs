@@ -127,6 +127,12 @@ impl Record {
         self.desk.as_ref().is_some_and(|desk| desk.durable)
     }
 
+    /// True when bodies in its log are known to be damaged.
+    #[inline]
+    pub(crate) fn has_lost(&self) -> bool {
+        self.desk.as_ref().is_some_and(|desk| desk.archive.has_lost())
+    }
+
     pub(crate) fn desk(&mut self) -> Option<&mut Desk> {
         self.desk.as_deref_mut()
     }

@@ -39,6 +39,12 @@ impl Bodies {
         body.holders = body.holders.saturating_add(1);
     }
 
+    /// Somebody else holds it, when it is there.
+    pub(crate) fn hold_known(&mut self, id: u64) -> bool {
+        let body = self.known.get_mut(&id);
+        body.map(|body| body.holders = body.holders.saturating_add(1)).is_some()
+    }
+
     /// Somebody lets it go; when it was the last, it is gone. Not while the log is read, when `learn`: what held it then
     /// without a record may be followed by a message that has it.
     pub(crate) fn release(&mut self, id: u64, learn: bool, segments: &mut Segments) {

@@ -279,3 +279,25 @@ async fn a_channel_publishes_to_more_addresses_than_it_remembers() {
         assert_eq!((&*got.exchange, got.key), ("amq.topic", format!("k.{i}").into_bytes()));
     }
 }
+
+#[tokio::test]
+async fn what_stands_before_a_large_message_goes_where_it_was_sent_when_addresses_are_forgotten() {
+    let mut client = house().channel().await;
+    client.queue("q").await;
+    client.queue("large").await;
+    // As many as a channel remembers: the address of the large message is one too many.
+    let mut all = Vec::new();
+    for i in 0..4095 {
+        all.extend(published(1, "", format!("k.{i}").as_bytes(), false, &NONE, b"x", 131_072));
+    }
+    all.extend(published(1, "", b"q", false, &NONE, b"first", 131_072));
+    client.write(&all).await;
+    assert_eq!(client.ready("q").await, 1);
+    let small = published(1, "", b"q", false, &NONE, b"second", 131_072);
+    let large = published(1, "", b"large", false, &NONE, &[7; 40_000], 131_072);
+    client.write(&[small, large].concat()).await;
+    assert_eq!(client.ready("large").await, 1);
+    assert_eq!(client.ready("q").await, 2);
+    client.consume("q", true).await;
+    assert_eq!(client.bodies(2).await, ["first", "second"]);
+}

@@ -10,6 +10,7 @@ use crate::doors::mqtt::MqttDoor;
 use crate::doors::mqtt::arriving::Beginning;
 use crate::doors::mqtt::ending::Ending;
 use crate::doors::mqtt::input::Input;
+use crate::doors::mqtt::limits::LARGE;
 use crate::doors::mqtt::subscribing::Request;
 use crate::doors::mqtt::work::Work;
 use crate::protocol::mqtt::PacketType;
@@ -22,7 +23,9 @@ impl Live {
             Beginning::Memory => self.input.goes_into_memory(),
             Beginning::Arriving(arriving) => self.input.goes_to_its_place(arriving),
             Beginning::Short => {
-                let count = ready!(self.poll_read(cx, needed - bytes.len(), Input::add_to_beginning))?;
+                // Never all of it: where it goes is not known before, and there it is read to its end.
+                let most = LARGE.saturating_sub(bytes.len());
+                let count = ready!(self.poll_read(cx, most, Input::add_to_beginning))?;
                 return Poll::Ready(Ok((count, None)));
             }
         }
@@ -54,10 +57,20 @@ impl Live {
     }
 
     /// Reads on in a PUBLISH whose payload goes where it is kept, as fast as it can be written there.
-    fn poll_arriving(&mut self, cx: &mut Context<'_>) -> Poll<Result<(usize, Option<Request>), Ending>> {
+    fn poll_arriving(
+        &mut self,
+        cx: &mut Context<'_>,
+        door: &MqttDoor,
+        alarm: bool,
+    ) -> Poll<Result<(usize, Option<Request>), Ending>> {
         let Some(arriving) = self.input.arriving() else { return Poll::Ready(Ok((0, None))) };
         let left = arriving.left();
         if left > 0 {
+            // No room is taken now, also by one that has begun.
+            if alarm && let Some(hold) = door.alarms.hold("mqtt") {
+                self.held = Some(Held::new(hold));
+                return Poll::Ready(Ok((0, None)));
+            }
             if arriving.poll_ready(cx).is_pending() {
                 // Who is not listened to is not silent.
                 self.heard();
@@ -102,7 +115,7 @@ impl Live {
             return self.poll_beginning(cx);
         }
         if self.input.arriving().is_some() {
-            return self.poll_arriving(cx);
+            return self.poll_arriving(cx, door, alarm);
         }
         if let Some(permits) = self.input.permits_needed(door.limits.large_packets) {
             // Memory is not taken now; a PUBLISH that has it is read to its end.

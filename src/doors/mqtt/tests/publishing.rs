@@ -280,6 +280,22 @@ async fn a_large_message_is_kept_by_reference() {
 }
 
 #[tokio::test]
+async fn a_large_message_whose_head_is_cut_is_taken_when_all_the_rest_comes_at_once() {
+    let house = House::new();
+    routable(&house);
+    let mut client = house.v311("a").await;
+    let payload: Vec<u8> = (0..70_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    for cut in [4, 5, 9] {
+        let packet = publish(0x32, "topic", Some(1), &payload);
+        client.send(&packet[..cut]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        client.send(&packet[cut..]).await;
+        client.expect(&[0x40, 2, 0, 1]).await;
+        assert!(house.broker.published().last().unwrap().payload == payload, "cut at {cut}");
+    }
+}
+
+#[tokio::test]
 async fn large_messages_wait_for_each_other_when_together_they_are_too_large() {
     let house = House::with(Limits { large_packets: 150_000, ..Limits::default() });
     let (mut one, mut two) = (house.v311("a").await, house.v311("b").await);

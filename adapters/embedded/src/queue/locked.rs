@@ -86,6 +86,11 @@ impl<'q> Locked<'q> {
         journal.ask_again(self.queue);
     }
 
+    /// The place in the log of what waits, known when it is written.
+    pub(crate) fn place_to_come(&mut self) -> Lsn {
+        self.state.place_to_come()
+    }
+
     /// What is to be written.
     pub(crate) fn gathered(&mut self) -> Option<&mut Commit> {
         self.state.engine.journal_mut().gathered()

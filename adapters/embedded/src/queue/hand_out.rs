@@ -24,6 +24,9 @@ impl State {
         self.give_kept_back(scratch, touched);
         let mut idle = 0;
         loop {
+            if self.kept_back.is_full() {
+                return;
+            }
             let held = self.is_held();
             if !held {
                 self.engine.dispatch_some(now, ROUND, &mut scratch.assignments);

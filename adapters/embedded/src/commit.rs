@@ -180,7 +180,7 @@ impl<'t> Commit<'t> {
                 any = true;
                 match subscription.session.inbox().filter(|_| !is_settled(subscription.settle, flags)) {
                     Some(inbox) => {
-                        let via = subscription.key.subscription;
+                        let via = subscription.via();
                         let share = self.queue(inbox);
                         share.add(Parcel { via, ..message.clone().into() });
                     }

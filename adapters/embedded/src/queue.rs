@@ -408,7 +408,7 @@ impl State {
                         Pushed::Queued => continue,
                         Pushed::Refused if self.is_inbox => {
                             dropped("session-full", 1);
-                            self.overrun(via);
+                            self.overrun(Parcel::number(via));
                             continue;
                         }
                         Pushed::Refused if self.is_group => {

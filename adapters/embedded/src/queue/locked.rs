@@ -107,7 +107,7 @@ impl<'q> Locked<'q> {
             Pushed::Queued => {}
             Pushed::Refused if self.state.is_inbox => {
                 dropped("session-full", 1);
-                self.state.overrun(via);
+                self.state.overrun(Parcel::number(via));
             }
             Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
             // That was asked before all began.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use linkspan_contract::{
@@ -37,6 +38,8 @@ pub struct Scope {
     /// Its exclusive queues, which end with it.
     #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
     own: SyncMutex<Option<Box<BTreeSet<Arc<str>>>>>,
+    /// The home back end's session of it outlives the process.
+    lasts: AtomicBool,
 }
 
 impl HubConnection {
@@ -49,6 +52,7 @@ impl HubConnection {
             connections: Mutex::default(),
             bound: SyncMutex::default(),
             own: SyncMutex::default(),
+            lasts: AtomicBool::new(false),
         };
         Self { scope: Arc::new(scope) }
     }
@@ -84,6 +88,9 @@ impl Scope {
     ) -> Result<usize, BackendError> {
         let sink = Arc::clone(&self.sink.read());
         let connection = self.hub.backend(backend)?.connect(client, sink).await?;
+        if connections.is_empty() {
+            self.lasts.store(connection.lasts(), Ordering::Relaxed);
+        }
         // Most clients use one back end.
         connections.reserve_exact(1);
         connections.push((Arc::clone(backend), connection));
@@ -204,8 +211,7 @@ impl Connection for HubConnection {
     }
 
     fn lasts(&self) -> bool {
-        let connections = self.scope.connections.try_lock();
-        connections.is_ok_and(|connections| connections.first().is_some_and(|(_, home)| home.lasts()))
+        self.scope.lasts.load(Ordering::Relaxed)
     }
 
     fn keep_session(&mut self, seconds: u32) {

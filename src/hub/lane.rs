@@ -163,11 +163,11 @@ impl Lane for HubLane {
     }
 
     fn note(&mut self, identifier: NonZeroU16, word: Seq) -> bool {
-        self.home().map_or(true, |home| home.note(identifier, word))
+        self.home().is_ok_and(|home| home.note(identifier, word))
     }
 
     fn unnote(&mut self, identifier: NonZeroU16, word: Seq) -> bool {
-        self.home().map_or(true, |home| home.unnote(identifier, word))
+        self.home().is_ok_and(|home| home.unnote(identifier, word))
     }
 
     fn noted(&self) -> Vec<NonZeroU16> {

@@ -18,6 +18,7 @@ pub struct Subscription {
     priority: i32,
     arguments: Box<[(String, Value<'static>)]>,
     ack_timeout: Option<u64>,
+    exactly_once: bool,
     wishes: Option<Wishes>,
     credit: Option<Arc<Credit>>,
     /// The window of a work queue, inside the client's own.
@@ -113,6 +114,7 @@ impl Subscription {
             priority: how.priority,
             arguments: how.arguments.iter().map(own).collect(),
             ack_timeout: how.ack_timeout,
+            exactly_once: how.exactly_once,
             wishes: how.wishes,
             credit,
             window: None,
@@ -223,6 +225,7 @@ impl Subscription {
             priority: self.priority,
             arguments,
             ack_timeout: self.ack_timeout,
+            exactly_once: self.exactly_once,
             wishes: self.wishes,
         }
     }

@@ -44,7 +44,11 @@ pub enum Standing {
     /// For as long as the client's session: after a restart of the back end the tag stands for the same message, in the
     /// same place among the others, and `attempt` is above 0 when the client may know it. Such tags are those of one
     /// session, whatever the subscription, and lie within less than [`SPAN`] of each other while they are unsettled.
-    Lasting,
+    Lasting {
+        /// What was published exactly once is delivered so: as it was subscribed when the message came, and so each time
+        /// that it is given.
+        exactly_once: bool,
+    },
     /// As before, and the client has it ([`Settlement::Receive`](crate::Settlement::Receive)): the message is not to be
     /// sent again.
     Received,

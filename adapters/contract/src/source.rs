@@ -21,7 +21,8 @@ pub enum Source<'a> {
     /// All that the client's session at its home back end is given, by whatever filters it has there, those of earlier
     /// connections among them: only where [`Connection::session`](crate::Connection::session) tells of one. QoS and
     /// RETAIN are as the broker says, and so are the subscription identifiers, which stand in the properties. What is
-    /// subscribed to by filters there comes this way and no other.
+    /// subscribed to by filters there comes this way and no other. Where [`Connection::lasts`](crate::Connection::lasts) it
+    /// is what is on its way to the client from before a restart, whatever has become of its subscriptions.
     Session,
 }
 
@@ -52,6 +53,9 @@ pub struct Subscribe<'a> {
     pub arguments: &'a [(&'a str, Value<'a>)],
     /// Milliseconds after which an unsettled delivery is released by itself.
     pub ack_timeout: Option<u64>,
+    /// What was published exactly once is delivered so: what a back end has to know whose deliveries last
+    /// ([`Standing`](crate::Standing)).
+    pub exactly_once: bool,
     /// What a back end that keeps the client's session has to know; others leave it to the door.
     pub wishes: Option<Wishes>,
 }
@@ -88,6 +92,7 @@ impl Subscribe<'_> {
             priority: 0,
             arguments: &[],
             ack_timeout: None,
+            exactly_once: false,
             wishes: None,
         }
     }

@@ -198,6 +198,16 @@ impl Archive {
         self.pending.add(lsn, || Waits::Receipts { sink: Arc::clone(sink), runs: runs() })
     }
 
+    /// A place for what the log does not take now: [`keep_promise`](Self::keep_promise) says which when it has.
+    pub(crate) fn promise(&self) -> Lsn {
+        self.pending.promise()
+    }
+
+    /// What was promised a place is written, up to `lsn`.
+    pub(crate) fn keep_promise(&self, promise: Lsn, lsn: Lsn) {
+        self.pending.keep(promise, lsn);
+    }
+
     /// Has `sink` told a word when everything before `lsn` is safe, however long that takes; false when it is already.
     pub(crate) fn tell_word(&self, lsn: Lsn, sink: &Arc<dyn ReceiptSink>, word: &Receipt) -> bool {
         self.pending.add(lsn, || Waits::Words { sink: Arc::clone(sink), runs: smallvec![word.clone()] })

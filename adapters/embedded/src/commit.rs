@@ -180,7 +180,7 @@ impl<'t> Commit<'t> {
                 any = true;
                 match subscription.session.inbox().filter(|_| !is_settled(subscription.settle, flags)) {
                     Some(inbox) => {
-                        let via = subscription.key.subscription;
+                        let via = subscription.via();
                         let share = self.queue(inbox);
                         share.add(Parcel { via, ..message.clone().into() });
                     }
@@ -264,30 +264,36 @@ impl<'t> Commit<'t> {
     }
 }
 
-/// Hands to the log, as one commit, what has changed in all of them; tells where it ends, 0 when nothing has.
+/// Hands to the log, as one commit, what has changed in all of them; tells where it ends, 0 when nothing has. Who is told of
+/// a note waits for as long as that takes: a message that is in the queues already would be published once more.
 ///
 /// # Errors
-/// When the log does not take it.
+/// When the log does not take it, and nothing is `noted`.
 fn write(
     locked: &mut [queue::Locked<'_>],
     noted: linkspan_queues::log::Commit,
     vhost: &Vhost,
 ) -> Result<Lsn, Refused> {
     let Some(archive) = &vhost.house.archive else { return Ok(0) };
-    let (size, mut together) = (noted.size(), noted);
+    let (is_noted, mut together) = (!noted.is_empty(), noted);
     locked.iter_mut().filter_map(queue::Locked::gathered).for_each(|own| together.join(own));
     if together.is_empty() {
         return Ok(0);
     }
-    let written = archive.write(&mut together);
-    if written.is_err() {
-        together.forget_first(size);
+    match archive.write(&mut together) {
+        Ok(lsn) => return Ok(lsn),
+        Err(NotTaken) if together.is_empty() => {}
+        // What the log does not take is written by the first of them when it takes it.
+        Err(NotTaken) => {
+            if let Some(first) = locked.first_mut() {
+                first.wait_with(&mut together);
+                if is_noted {
+                    return Ok(first.place_to_come());
+                }
+            }
+        }
     }
-    // What the log does not take is written by the first of them when it takes it.
-    if let Some(first) = locked.first_mut().filter(|_| !together.is_empty()) {
-        first.wait_with(&mut together);
-    }
-    written.map_err(|NotTaken| Refused::Full(archive.why()))
+    Err(Refused::Full(archive.why()))
 }
 
 impl ForQueue {

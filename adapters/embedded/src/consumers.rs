@@ -83,7 +83,7 @@ impl Consumers {
                 let window = self.session.window(credit);
                 let session = Arc::clone(&self.session);
                 let filter = Pattern::from_filter(filter);
-                let mut next = Subscription::new(key, filter, how.settle, how.no_local, session, window);
+                let mut next = Subscription::new(key, filter, how, session, window);
                 if let Some(before) = &of_now {
                     next = next.replacing(before);
                 }
@@ -97,7 +97,11 @@ impl Consumers {
                     queue.join(consumer, &this.session, key).map(|()| queue)
                 })
             }),
-            Source::Session => Err(Refused::NotImplemented("sessions are not kept here".into())),
+            Source::Session => match self.session.inbox() {
+                Some(inbox) if inbox.depth().0 > 0 => self.visit_inbox(key, how, credit.as_ref()),
+                Some(_) => Ok(()),
+                None => Err(Refused::NotImplemented("sessions are not kept here".into())),
+            },
             Source::Queue(name) => self.subscribe_queue(key, now, touched, |this, number| {
                 let topology = this.vhost.look();
                 let queue = topology.queue(name).ok_or_else(|| Refused::NotFound {
@@ -234,7 +238,12 @@ impl Consumers {
                 }
             }
             Some(Consuming::Queue(working)) => working.queue.start(working.consumer, now, touched),
-            None => {}
+            // What is in the session's queue, of whatever subscription.
+            None => {
+                if let Some((inbox, consumer)) = self.at_inbox() {
+                    inbox.start(consumer, now, touched);
+                }
+            }
         }
     }
 

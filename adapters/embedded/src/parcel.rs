@@ -12,7 +12,8 @@ pub(crate) struct Parcel {
     pub(crate) batch: Arc<OwnedBatch>,
     /// Its place there.
     pub(crate) at: u32,
-    /// The door's number of the subscription; [`Parcel::NO_SUBSCRIPTION`] in other queues than sessions'.
+    /// The door's number of the subscription, and [`Parcel::AT_LEAST_ONCE`]; [`Parcel::NO_SUBSCRIPTION`] in other queues
+    /// than sessions'.
     pub(crate) via: u32,
 }
 
@@ -30,6 +31,14 @@ pub(crate) enum Counts {
 impl Parcel {
     /// It came by no subscription.
     pub(crate) const NO_SUBSCRIPTION: u32 = u32::MAX;
+
+    /// The subscription was not one by which messages come exactly once. It lies above the numbers of subscriptions.
+    pub(crate) const AT_LEAST_ONCE: u32 = 1 << 31;
+
+    /// The subscription's number.
+    pub(crate) const fn number(via: u32) -> u32 {
+        via & !Self::AT_LEAST_ONCE
+    }
 
     /// True when its body is not in memory.
     fn is_apart(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Who waits until the log is safe up to a place.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -25,6 +25,7 @@ pub(crate) struct Pending {
     /// Up to here somebody was told that it has failed.
     given_up: AtomicU64,
     written: AtomicU64,
+    promised: AtomicU64,
     failed: AtomicBool,
 }
 
@@ -32,6 +33,8 @@ pub(crate) struct Pending {
 struct State {
     /// By the places that are waited for.
     line: VecDeque<(Lsn, Waits)>,
+    /// Those that stand for a place of the log that is not known yet.
+    promises: BTreeSet<Lsn>,
     publishers: Vec<Waker>,
     /// Queues that have something to write, by their addresses.
     stuck: HashMap<usize, Weak<Queue>, RandomState>,
@@ -39,6 +42,9 @@ struct State {
     letters: Vec<(Weak<Vhost>, Postponed)>,
     why: Option<Arc<str>>,
 }
+
+/// Places from this one on are promises: each stands for one that something gets when the log takes it.
+const PROMISES: Lsn = 1 << 63;
 
 /// Who waits for a place.
 pub(crate) enum Waits {
@@ -101,6 +107,16 @@ impl Waits {
     }
 }
 
+impl State {
+    /// Who waits takes its place in the line.
+    fn enter(&mut self, lsn: Lsn, who: Waits) {
+        // Who wrote first may come second, by a little.
+        let behind = self.line.iter().rev().take_while(|(other, _)| *other > lsn).count();
+        let place = self.line.len() - behind;
+        self.line.insert(place, (lsn, who));
+    }
+}
+
 impl Pending {
     /// Everything before `synced` is safe from the beginning.
     pub(crate) fn begin(&self, synced: Lsn) {
@@ -146,14 +162,41 @@ impl Pending {
     /// Has somebody wait for a place; false when it is safe already.
     pub(crate) fn add(&self, lsn: Lsn, who: impl FnOnce() -> Waits) -> bool {
         let mut state = self.state.lock();
+        let is_kept = (PROMISES..Lsn::MAX).contains(&lsn) && !state.promises.contains(&lsn);
+        let lsn = if is_kept { self.last_written() } else { lsn };
         if lsn <= self.synced.load(Ordering::SeqCst) {
             return false;
         }
-        // Who wrote first may come second, by a little.
-        let behind = state.line.iter().rev().take_while(|(other, _)| *other > lsn).count();
-        let place = state.line.len() - behind;
-        state.line.insert(place, (lsn, who()));
+        state.enter(lsn, who());
         true
+    }
+
+    /// A place for what the log has not taken yet: it is safe when the place is that [`keep`](Self::keep) says.
+    pub(crate) fn promise(&self) -> Lsn {
+        let promise = PROMISES + self.promised.fetch_add(1, Ordering::SeqCst);
+        self.state.lock().promises.insert(promise);
+        promise
+    }
+
+    /// What was promised a place ends at `lsn`.
+    pub(crate) fn keep(&self, promise: Lsn, lsn: Lsn) {
+        let mut told: Vec<Waits> = Vec::new();
+        let mut state = self.state.lock();
+        if !state.promises.remove(&promise) {
+            return;
+        }
+        let first = state.line.partition_point(|(other, _)| *other < promise);
+        let behind = state.line.partition_point(|(other, _)| *other <= promise);
+        let waiting: Vec<(Lsn, Waits)> = state.line.drain(first..behind).collect();
+        for (_, waits) in waiting {
+            if lsn <= self.synced.load(Ordering::SeqCst) {
+                told.push(waits);
+            } else {
+                state.enter(lsn, waits);
+            }
+        }
+        drop(state);
+        told.into_iter().for_each(|waits| waits.tell(None));
     }
 
     pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
@@ -263,5 +306,52 @@ impl Watch for Pending {
 
     fn trouble(&self, what: &LogError) {
         tracing::warn!(%what, "the log");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<u32>);
+
+    impl ReceiptSink for Heard {
+        fn receipts(&self, runs: &[Receipt]) {
+            *self.0.lock() += runs.iter().map(|run| run.count).sum::<u32>();
+        }
+    }
+
+    fn word(heard: &Arc<Heard>) -> Waits {
+        let runs = SmallVec::from_elem(Receipt { first: 1, count: 1, outcome: Outcome::Accepted }, 1);
+        Waits::Words { sink: Arc::clone(heard) as _, runs }
+    }
+
+    #[test]
+    fn a_word_for_what_the_log_has_not_taken_waits_for_the_place_that_it_gets() {
+        let (pending, heard) = (Pending::default(), Arc::new(Heard::default()));
+        let promise = pending.promise();
+        assert!(pending.add(promise, || word(&heard)));
+        pending.written(200);
+        pending.synced(200);
+        pending.failed(200, 240, "full");
+        assert_eq!(*heard.0.lock(), 0, "what others have written meanwhile says nothing of it");
+        pending.written(300);
+        pending.keep(promise, 300);
+        pending.synced(250);
+        assert_eq!(*heard.0.lock(), 0, "it is written and not safe");
+        pending.synced(300);
+        assert_eq!(*heard.0.lock(), 1);
+    }
+
+    #[test]
+    fn who_asks_for_a_promise_that_was_kept_meanwhile_waits_for_what_is_written() {
+        let (pending, heard) = (Pending::default(), Arc::new(Heard::default()));
+        let promise = pending.promise();
+        pending.written(300);
+        pending.keep(promise, 300);
+        assert!(pending.add(promise, || word(&heard)));
+        pending.synced(300);
+        assert_eq!(*heard.0.lock(), 1);
     }
 }

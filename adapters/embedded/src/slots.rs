@@ -75,7 +75,7 @@ impl Slots {
         let inbox = subscription.session.inbox().map(|inbox| {
             let queues = &mut self.queues;
             *self.places.entry(Arc::as_ptr(&subscription).addr()).or_insert_with(|| {
-                let via = subscription.key.subscription;
+                let via = subscription.via();
                 queues.push(QueueSlot { queue: Arc::clone(inbox), via, list: NO_LIST });
                 u32::try_from(queues.len() - 1).unwrap_or(u32::MAX)
             })

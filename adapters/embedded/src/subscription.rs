@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linkspan_contract::address::Pattern;
-use linkspan_contract::{DeliveryTag, Millis, OwnedBatch, Pick, Settle, Standing, SubscriptionKey};
+use linkspan_contract::{
+    DeliveryTag, Millis, OwnedBatch, Pick, Settle, Standing, Subscribe, SubscriptionKey,
+};
 
 use crate::keeper::Keeper;
 use crate::outlet::Touched;
@@ -23,6 +25,8 @@ pub(crate) struct Subscription {
     /// Place of its window among the session's.
     pub(crate) window: usize,
     pub(crate) settle: Settle,
+    /// What was published exactly once comes so.
+    exactly_once: bool,
     /// The first that had the key, when it is another: tags and end are common to all that replaced one another.
     first: Option<Arc<Self>>,
     over: AtomicBool,
@@ -33,22 +37,28 @@ impl Subscription {
     pub(crate) fn new(
         key: SubscriptionKey,
         filter: Pattern,
-        settle: Settle,
-        no_local: bool,
+        how: &Subscribe<'_>,
         session: Arc<Session>,
         window: usize,
     ) -> Self {
         Self {
             key,
             filter,
-            no_local,
+            no_local: how.no_local,
             session,
             window,
-            settle,
+            settle: how.settle,
+            exactly_once: how.exactly_once,
             first: None,
             over: AtomicBool::new(false),
             next: AtomicU64::new(1),
         }
+    }
+
+    /// What messages that come by it have in a session's queue.
+    pub(crate) const fn via(&self) -> u32 {
+        let number = self.key.subscription;
+        if self.exactly_once { number } else { number | Parcel::AT_LEAST_ONCE }
     }
 
     /// Makes it the one that takes the place of `before`, of the same key: what was picked for `before` and what waits
@@ -91,7 +101,7 @@ impl Subscription {
         let batch = letter.batch();
         let settled = is_settled(self.settle, batch.any);
         if let Some(inbox) = self.session.inbox().filter(|_| !settled) {
-            let parcel = Parcel { batch: Arc::clone(letter), at: 0, via: self.key.subscription };
+            let parcel = Parcel { batch: Arc::clone(letter), at: 0, via: self.via() };
             return inbox.put(parcel, now, touched);
         }
         let pick = Pick {

@@ -177,6 +177,7 @@ async fn consume(
         priority: priority(consume.arguments, queue, &origin.vhost)?,
         arguments: &arguments,
         ack_timeout: None,
+        exactly_once: false,
         wishes: None,
     };
     let source = Source::Queue(queue);

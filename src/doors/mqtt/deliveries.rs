@@ -215,6 +215,7 @@ impl Deliveries {
                 Heard::ReceivedBefore => release(*packet_id, ReasonCode::Success),
                 Heard::Complete => count += 1,
                 Heard::Unknown if *kind == AckKind::Pubrec && !reason.is_error() => {
+                    inflight.hear_early(*packet_id);
                     release(*packet_id, ReasonCode::PacketIdentifierNotFound);
                 }
                 // Repeated: nothing is to be done.
@@ -273,8 +274,11 @@ impl Deliveries {
                     usize::from(self.append_one(batch, message, pick, tag, terms, to))
                 };
                 to.tally.sent += sent as u64;
-                let dealt_with = sent.max(1);
-                if sent < passing.count {
+                let mut dealt_with = sent.max(1);
+                if sent < passing.count && pick.standing != Standing::Passing {
+                    dealt_with = sent + 1;
+                    cannot_be_sent(tag + sent as u64);
+                } else if sent < passing.count {
                     // All packet identifiers are in use.
                     self.discard(pick, tag + sent as u64, rest.len() - sent);
                     break;
@@ -324,7 +328,14 @@ impl Deliveries {
             return None;
         }
         // What the client may have of a subscription that is over is completed [MQTT-3.10.4-3].
-        let again = pick.standing == Standing::Lasting && pick.attempt > 0;
+        let lasting = match pick.standing {
+            Standing::Lasting { exactly_once } => Some(exactly_once),
+            Standing::Passing | Standing::Received => None,
+        };
+        let again = lasting.is_some() && pick.attempt > 0;
+        if again && self.append_early(pick, to.out) {
+            return None;
+        }
         let number = pick.key.subscription;
         let over = Subscribed { number, identifier: None, exactly_once: true, retain_as_published: false };
         let Some(subscribed) = self.find(number).or(again.then_some(over)) else {
@@ -338,7 +349,8 @@ impl Deliveries {
         }
         let terms = Terms {
             acknowledged: !pick.settled,
-            exactly_once: subscribed.exactly_once,
+            // However it is subscribed by now, the client takes it for what it was sent as.
+            exactly_once: lasting.unwrap_or(subscribed.exactly_once),
             again,
             retain_as_published: subscribed.retain_as_published,
             retained: false,
@@ -368,6 +380,10 @@ impl Deliveries {
                 Some(packet_id) => {
                     prepared.append(Some(packet_id), to.out);
                     return true;
+                }
+                None if pick.standing != Standing::Passing => {
+                    cannot_be_sent(tag);
+                    return false;
                 }
                 None => Settlement::Release { delay: 0 },
             },
@@ -418,6 +434,16 @@ impl Deliveries {
             add_run(&mut self.discarded, pick.key, first, count, Settlement::Release { delay: 0 });
         }
     }
+}
+
+/// The packet identifier of a lasting delivery stands for another one: it stays with the back end, which gives it again to
+/// the client's next connection.
+#[cold]
+fn cannot_be_sent(tag: DeliveryTag) {
+    tracing::error!(
+        tag,
+        "a message is not sent before its client connects again: its packet identifier is in use"
+    );
 }
 
 /// Adds deliveries to the last run when they follow it.

@@ -1,7 +1,7 @@
 //! Deliveries at QoS 1 and 2 that the client has not acknowledged: which packet identifier stands for which delivery, and
 //! what it waits for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
 
 use linkspan_contract::sink::SPAN;
@@ -32,13 +32,15 @@ pub(super) struct Inflight {
     aside: BTreeMap<u16, (u64, Entry)>,
     /// The place in the order of the ring's first entry.
     passed: u64,
+    /// Lasting ones of which the client has said that it has them before the back end has given them again.
+    early: BTreeSet<NonZeroU16>,
 }
 
 impl Default for Inflight {
     /// None is lasting.
     fn default() -> Self {
-        let (ring, aside) = (VecDeque::new(), BTreeMap::new());
-        Self { ring, front: 0, first: NonZeroU16::MIN, open: 0, aside, passed: 0 }
+        let (ring, aside, early) = (VecDeque::new(), BTreeMap::new(), BTreeSet::new());
+        Self { ring, front: 0, first: NonZeroU16::MIN, open: 0, aside, passed: 0, early }
     }
 }
 
@@ -129,11 +131,24 @@ impl Inflight {
         stage: Stage,
     ) -> Option<NonZeroU16> {
         let identifier = lasting_identifier(tag);
+        self.early.remove(&identifier);
         let place = self.passed + self.ring.len() as u64;
         let SubscriptionKey { subscription, part } = key;
         let (_, entry) =
             self.aside.entry(identifier.get()).or_insert((place, Entry { tag, subscription, part, stage }));
         (entry.tag == tag).then_some(identifier)
+    }
+
+    /// The client has the delivery of an identifier that stands for nothing yet, if that may be given again.
+    pub(super) fn hear_early(&mut self, identifier: NonZeroU16) {
+        if self.is_lasting(identifier) {
+            self.early.insert(identifier);
+        }
+    }
+
+    /// Whether the client has said early that it has this lasting delivery.
+    pub(super) fn was_early(&self, tag: DeliveryTag) -> bool {
+        self.early.contains(&lasting_identifier(tag))
     }
 
     /// Whether this lasting delivery has its identifier.
@@ -171,7 +186,10 @@ impl Inflight {
         exactly_once: bool,
     ) -> Option<NonZeroU16> {
         if self.len() >= self.range() {
-            return None;
+            let aside = self.aside.range(self.first.get()..).count();
+            if self.open + aside >= self.range() {
+                return None;
+            }
         }
         if self.ring.len() >= KEPT && self.ring.len() > 4 * self.open {
             self.move_aside();
@@ -371,6 +389,32 @@ mod tests {
             Heard::Unknown => None,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_lasting_delivery_that_is_had_before_it_is_given_again_is_known_until_it_is() {
+        let mut inflight = Inflight::lasting();
+        let key = SubscriptionKey { subscription: 0, part: 0 };
+        let early = lasting_identifier(3);
+        assert_eq!(inflight.hear(AckKind::Pubrec, early, false), Heard::Unknown);
+        inflight.hear_early(early);
+        assert!(inflight.was_early(3) && !inflight.was_early(4));
+        assert_eq!(inflight.hold(key, 3, Stage::Pubcomp), Some(early));
+        assert!(!inflight.was_early(3), "the next message of that identifier is another one");
+        let mut plain = Inflight::default();
+        plain.hear_early(early);
+        assert!(!plain.was_early(3), "nothing is given again there");
+    }
+
+    #[test]
+    fn lasting_deliveries_take_no_identifiers_from_the_others() {
+        let mut inflight = Inflight::lasting();
+        let key = SubscriptionKey { subscription: 0, part: 0 };
+        for tag in 1..=SPAN {
+            assert!(inflight.hold(key, tag, Stage::Puback).is_some());
+        }
+        let count = (1..=70_000).take_while(|tag| inflight.allot(key, *tag, false).is_some()).count();
+        assert_eq!(count, IDENTIFIERS - usize::try_from(SPAN).unwrap());
     }
 
     #[test]

@@ -93,16 +93,18 @@ impl Publishing {
         }
     }
 
-    /// Receipts have come while nobody is connected. What `lane` has noted of messages that were not taken it takes back;
-    /// with what word does not matter, as whoever sends the message again does so behind it.
+    /// Receipts have come while nobody is connected. `lane` notes which messages were taken, unless it has; what it has
+    /// noted of others it takes back. With what word does not matter, as whoever sends the message again does so behind it.
     pub(super) fn hear(&mut self, runs: &[Receipt], lane: &mut dyn Lane, word: Seq) {
         let state = self.state();
         for run in runs {
             state.receipts.settle(run.first, run.count, &translate::answer(&run.outcome));
         }
         while let Some(due) = state.receipts.pop(false) {
-            if due.kind == AckKind::Pubrec && due.answer.reason.is_error() {
-                lane.unnote(due.packet_id, word);
+            match due.kind {
+                AckKind::Pubrec if due.answer.reason.is_error() => drop(lane.unnote(due.packet_id, word)),
+                AckKind::Pubrec => drop(lane.note(due.packet_id, word)),
+                _ => {}
             }
             state.forgo(&due);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use linkspan_contract::session::FOREVER;
-use linkspan_contract::{Connection, Credit, Lane, LedgerError, Millis, Receipt, Refused};
+use linkspan_contract::{Connection, Credit, Lane, LedgerError, Millis, Receipt, Refused, Settle, Source};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::away::Away;
@@ -69,15 +69,6 @@ enum Lying {
     Here(Box<Deliveries>),
     /// With the socket that it is about to be given.
     There(Arc<Sink>),
-}
-
-impl Lying {
-    fn with(&mut self, what: impl FnOnce(&mut Deliveries)) {
-        match self {
-            Self::Here(deliveries) => what(deliveries),
-            Self::There(sink) => what(sink.outbound.lock().state()),
-        }
-    }
 }
 
 impl Session {
@@ -181,13 +172,13 @@ impl Resting {
         }
     }
 
-    /// Receipts have come.
+    /// Receipts have come. Nobody asks while it is about to be given a socket.
     pub(super) fn receipts(&mut self, runs: &[Receipt]) {
         let (words, runs): (Vec<Receipt>, Vec<Receipt>) = runs.iter().cloned().partition(Notes::is_word);
         let mut word = 0;
-        if let Some(notes) = &mut self.tenure.notes {
+        if let (Some(notes), Lying::Here(deliveries)) = (&mut self.tenure.notes, &mut self.place) {
             word = notes.word();
-            self.place.with(|deliveries| notes.hear(&words, deliveries, &mut self.publishing, None));
+            notes.hear(&words, deliveries, &mut self.publishing, None);
         }
         self.publishing.hear(&runs, &mut *self.lane, word);
     }
@@ -356,6 +347,13 @@ impl Resting {
             self.lane.start(key(held.number));
         }
         self.subscriptions.next = record.next;
+        if self.tenure.notes.is_some() {
+            // What is on its way to the client is completed, whatever has become of its subscriptions [MQTT-4.4.0-1].
+            let (key, credit) = (key(record.next), Some(Arc::clone(&self.credit)));
+            let how = linkspan_contract::Subscribe::new(Settle::AsPublished);
+            self.lane.subscribe(&Source::Session, key, &how, credit).await?;
+            self.lane.start(key);
+        }
         self.lane.flush();
         Ok(())
     }

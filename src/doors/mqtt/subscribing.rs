@@ -86,7 +86,7 @@ impl Subscriptions {
     ) -> Result<Held, Refused> {
         let source = select(&line.filter, levels).map_err(|why| Refused::FilterInvalid(why.to_string()))?;
         let mut how = linkspan_contract::Subscribe::new(settle(qos));
-        how.no_local = line.no_local;
+        (how.no_local, how.exactly_once) = (line.no_local, qos == Qos::ExactlyOnce);
         lane.subscribe(&source, key(line.number), &how, credit).await?;
         let held = Held {
             number: line.number,
@@ -277,7 +277,7 @@ impl Session {
         }
         let number = before.map_or(self.subscriptions.next, |held| held.number);
         let mut how = linkspan_contract::Subscribe::new(settle(qos));
-        how.no_local = options.no_local;
+        (how.no_local, how.exactly_once) = (options.no_local, qos == Qos::ExactlyOnce);
         how.wishes = self.kept.then(|| Wishes {
             retain_as_published: options.retain_as_published,
             replay: replay_of(options.retain_handling),

@@ -116,7 +116,7 @@ impl Consumers {
         };
         let tags = tags(run);
         let known = fetches.share_out(tags.clone(), with);
-        if !matches!(run.outcome, Settlement::Extend(_)) {
+        if run.outcome.is_last() {
             fetches.unsettled.extract_if(tags, |_, _| true).for_each(drop);
         }
         note_unknown(run.count.saturating_sub(known));

@@ -5,7 +5,6 @@ use std::num::NonZeroU16;
 
 use linkspan_contract::{Batch, Flags, Message, Outcome, Published, Receipt, Refused, Seq};
 use linkspan_queues::log::Lsn;
-use smallvec::smallvec;
 
 use super::EmbeddedLane;
 use crate::commit::{Commit, Committed};
@@ -72,8 +71,9 @@ impl EmbeddedLane {
                     (if missed > 0 { Outcome::Unroutable } else { Outcome::Accepted }, written)
                 }
                 Ok(Committed { written: Err(why), .. }) => (Outcome::Failed(why), 0),
-                // Some queue has no room: others may take it all the same, or let it go to where its dead letters go.
-                Err(_) => return self.publish_now(batch),
+                // Some queue has no room. What the others took now they would take once more when it is sent again.
+                Err(why) if archive.is_failed() => (Outcome::Failed(why), 0),
+                Err(why) => (Outcome::Refused(why), 0),
             }
         };
         if archive.is_congested() {
@@ -84,7 +84,8 @@ impl EmbeddedLane {
         let mut published =
             Published { first, taken: 1, wanting: 1, done: 1, congested, ..Published::default() };
         let receipt = Receipt { first, count: 1, outcome };
-        if written > 0 && archive.tell(written, &self.receipts, || smallvec![receipt.clone()]) {
+        // It is there already, and stays: a sync that fails only takes longer.
+        if written > 0 && archive.tell_word(written, &self.receipts, &receipt) {
             published.done = 0;
         } else if receipt.outcome != Outcome::Accepted {
             published.exceptions.push((0, receipt.outcome));

@@ -24,6 +24,14 @@ impl State {
         self.give_kept_back(scratch, touched);
         let mut idle = 0;
         loop {
+            if self.kept_back.is_full() {
+                // What was given out to make room goes behind.
+                if !scratch.assignments.is_empty() {
+                    self.waive_ended(scratch);
+                    self.keep_back(scratch);
+                }
+                return;
+            }
             let held = self.is_held();
             if !held {
                 self.engine.dispatch_some(now, ROUND, &mut scratch.assignments);
@@ -80,7 +88,7 @@ impl State {
         }
         let ended = &self.ended_subscriptions;
         let is_over = |assignment: &mut Assignment<Parcel>| {
-            assignment.message.attempts == 0 && ended.contains(&assignment.message.body.via)
+            assignment.message.attempts == 0 && ended.contains(&Parcel::number(assignment.message.body.via))
         };
         for assignment in scratch.assignments.extract_if(.., is_over) {
             self.engine.waive(assignment);
@@ -272,7 +280,7 @@ impl State {
 fn key(seat: &Seat, assignment: &Assignment<Parcel>) -> SubscriptionKey {
     match assignment.message.body.via {
         Parcel::NO_SUBSCRIPTION => seat.key,
-        subscription => SubscriptionKey { subscription, ..seat.key },
+        via => SubscriptionKey { subscription: Parcel::number(via), ..seat.key },
     }
 }
 
@@ -293,7 +301,7 @@ fn standing(assignment: &Assignment<Parcel>) -> Standing {
     match assignment.message.body.via {
         Parcel::NO_SUBSCRIPTION => Standing::Passing,
         _ if assignment.message.received => Standing::Received,
-        _ => Standing::Lasting,
+        via => Standing::Lasting { exactly_once: via & Parcel::AT_LEAST_ONCE == 0 },
     }
 }
 

@@ -86,6 +86,11 @@ impl<'q> Locked<'q> {
         journal.ask_again(self.queue);
     }
 
+    /// The place in the log of what waits, known when it is written.
+    pub(crate) fn place_to_come(&mut self) -> Lsn {
+        self.state.place_to_come()
+    }
+
     /// What is to be written.
     pub(crate) fn gathered(&mut self) -> Option<&mut Commit> {
         self.state.engine.journal_mut().gathered()
@@ -102,7 +107,7 @@ impl<'q> Locked<'q> {
             Pushed::Queued => {}
             Pushed::Refused if self.state.is_inbox => {
                 dropped("session-full", 1);
-                self.state.overrun(via);
+                self.state.overrun(Parcel::number(via));
             }
             Pushed::Refused => dropped(if self.state.is_group { "group-full" } else { "queue-full" }, 1),
             // That was asked before all began.

@@ -6,7 +6,7 @@ use linkspan_contract::{DeliveryTag, Millis, Refused, Settle, Settlement, Subscr
 use linkspan_queues::log::Lsn;
 use linkspan_queues::{Assignment, Consumer, ConsumerId, LaneId, Tally};
 
-use super::{Queue, Seat};
+use super::{Queue, Seat, State};
 use crate::outlet::{Outlet, Touched};
 use crate::parcel::Parcel;
 use crate::scratch::{NO_LIST, Scratch};
@@ -69,8 +69,10 @@ impl Queue {
             let mut state = self.state.lock();
             state.written = 0;
             let tally = state.engine.settle(now, consumer, first, count, outcome);
-            if !state.write(self) {
-                state.written = state.next_lsn();
+            // What has left is said at once, whatever else waits.
+            let is_said = |state: &State| *outcome == Settlement::Accept && state.written > 0;
+            if !state.write(self) && !is_said(&state) {
+                state.written = state.place_to_come();
             }
             let written = state.written;
             // A session's oldest delivery may have held what is far behind it.
@@ -83,7 +85,9 @@ impl Queue {
         self.act(now, touched, |state| {
             state.written = 0;
             let tally = state.engine.settle(now, consumer, first, count, outcome);
-            state.write(self);
+            if !state.write(self) {
+                state.written = state.place_to_come();
+            }
             (tally, state.written)
         })
     }

@@ -67,13 +67,35 @@ impl State {
                 return false;
             }
         }
+        if self.promised > 0 {
+            self.keep_promise();
+        }
         self.await_kept_back(queue);
         true
     }
 
-    /// A place in the log behind everything that is written: what waits to be written is not safe before.
-    pub(super) fn next_lsn(&mut self) -> Lsn {
-        self.engine.journal_mut().desk().map_or(0, |desk| desk.archive.written().saturating_add(1))
+    /// The place in the log of what [`write`](Self::write) could not write, known when it is written: it is not safe before.
+    pub(super) fn place_to_come(&mut self) -> Lsn {
+        let journal = self.engine.journal_mut();
+        let is_stuck = journal.is_stuck();
+        let Some(desk) = journal.desk() else { return 0 };
+        if !is_stuck {
+            // The log was closed, and makes nothing safe any more.
+            return Lsn::MAX;
+        }
+        if self.promised == 0 {
+            self.promised = desk.archive.promise();
+        }
+        self.promised
+    }
+
+    /// What waited is in the log.
+    #[cold]
+    pub(super) fn keep_promise(&mut self) {
+        let promise = std::mem::take(&mut self.promised);
+        if let Some(desk) = self.engine.journal_mut().desk() {
+            desk.archive.keep_promise(promise, desk.archive.written());
+        }
     }
 
     /// Why a message that has to be written down is not taken.

@@ -143,18 +143,6 @@ impl Commit {
         noted
     }
 
-    /// Takes out the first `size` bytes, which are whole records: those of another commit that was [joined](Self::join)
-    /// first.
-    pub fn forget_first(&mut self, size: u64) {
-        let size = usize::try_from(size).unwrap_or(usize::MAX).min(self.bytes.len());
-        self.bytes.drain(..size);
-        self.last = self.last.saturating_sub(size);
-        self.open = None;
-        if self.bytes.is_empty() {
-            self.clear();
-        }
-    }
-
     /// Nothing is under `key` of `owner` any more.
     ///
     /// # Errors

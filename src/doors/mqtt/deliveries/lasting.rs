@@ -3,9 +3,9 @@
 
 use std::num::NonZeroU16;
 
-use linkspan_contract::{Batch, DeliveryTag, Pick, Standing, SubscriptionKey};
+use linkspan_contract::{Batch, DeliveryTag, Pick, Settlement, Standing, SubscriptionKey};
 
-use super::{Deliveries, Writer};
+use super::{Deliveries, Writer, add_run};
 use crate::doors::mqtt::inflight::{Inflight, Stage};
 use crate::protocol::mqtt::{Ack, Packet, ReasonCode};
 
@@ -51,6 +51,17 @@ impl Deliveries {
             let sent = self.append_one(batch, message, &one, tag, terms, to);
             to.tally.sent += u64::from(sent);
         }
+    }
+
+    /// Releases a delivery of which the client has said that it has it before it was given again; false when it has not.
+    #[cold]
+    pub(super) fn append_early(&mut self, pick: &Pick, out: &mut Vec<u8>) -> bool {
+        let is_early = self.inflight().was_early(pick.first);
+        if is_early {
+            self.append_pubrel(pick.key, pick.first, out);
+            add_run(&mut self.discarded, pick.key, pick.first, 1, Settlement::Receive);
+        }
+        is_early
     }
 
     /// Appends a PUBREL for a lasting delivery that the client has, unless that was seen to already.

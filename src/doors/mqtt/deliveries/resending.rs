@@ -187,7 +187,7 @@ impl Deliveries {
             Ok(packet) => resending.put(place, packet),
             Err(why) => {
                 // The client is told to forget it, and that it was is known for as long as the delivery is.
-                let stays = pick.standing == Standing::Lasting && sent.stage == Stage::Pubrec;
+                let stays = pick.standing != Standing::Passing && sent.stage == Stage::Pubrec;
                 let outcome = if stays { Settlement::Receive } else { undeliverable(why) };
                 resending.cannot(Settled { key: pick.key, first: sent.tag, count: 1, outcome, word: None });
             }
@@ -216,8 +216,10 @@ impl Deliveries {
         let mut head = Vec::new();
         let one = Pick { at: pick.at.start..pick.at.start + 1, first: tag, ..pick.clone() };
         let mut to = Writer::new(&mut head, tally);
-        let Some((terms, _)) = self.begin(batch, &one, false, &mut to) else { return };
-        let sent = self.append_one(batch, message, &one, tag, terms, &mut to);
+        let sent = match self.begin(batch, &one, false, &mut to) {
+            Some((terms, _)) => self.append_one(batch, message, &one, tag, terms, &mut to),
+            None => false,
+        };
         if sent || !head.is_empty() {
             tally.sent += u64::from(sent);
             let body = batch.body.filter(|_| sent).cloned();

@@ -301,12 +301,11 @@ impl Resting {
         session
     }
 
-    /// Ends it: returns when what belonged to it is gone, but for its record, whose place it yields.
-    pub(super) async fn end(self) -> Option<record::Place> {
-        let Self { connection, lane, tenure, .. } = self;
+    /// Ends it: returns when what belonged to it is gone, but for its record.
+    pub(super) async fn end(self) {
+        let Self { connection, lane, .. } = self;
         drop(lane);
         connection.close().await;
-        tenure.record
     }
 
     /// Makes the session that `record` tells of, on a lane of its own.

@@ -359,8 +359,8 @@ impl Keeper {
     /// Sees to what others have said.
     async fn heed(mut self: Box<Self>, letters: Letters) -> Kept {
         let Letters { receipts, ended, successors, closed, taken_over, changed, stop, .. } = letters;
-        if !receipts.is_empty() {
-            self.resting.receipts(&receipts);
+        if !receipts.is_empty() && self.resting.receipts(&receipts) {
+            self.unwritten = Some(Instant::now());
         }
         if stop {
             self.put_down().await;

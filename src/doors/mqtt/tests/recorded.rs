@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use linkspan_contract::ledger::{Entry, Terms, Version};
 use linkspan_contract::{
-    BackendError, Clock, Fence, Health, Lease, Leases, Ledger, LedgerError, Millis, NotGranted, Refused,
-    What,
+    BackendError, Clock, Fence, Health, Lease, Leases, Ledger, LedgerError, Millis, NotGranted, Outcome,
+    Receipt, Refused, What,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -404,4 +404,26 @@ async fn a_clean_start_ends_the_session_that_was_not_read_yet_and_a_refused_one_
     until("the ledger is read", || house.alarms.raised().is_empty()).await;
     wait_until_written(&house, Option::is_none).await;
     clean.ping().await;
+}
+
+#[tokio::test]
+async fn a_will_stays_written_down_until_it_is_safe_where_it_was_published() {
+    let ledgers = Ledgers::new();
+    let house = ledgers.house().await;
+    let will = b"\0\0\x01w\0\x04gone";
+    // At QoS 1.
+    let mut connect = device(0b1100, &HOUR);
+    connect.extend(will);
+    connect[1] += u8::try_from(will.len()).unwrap();
+    house.broker.hold_receipts();
+    let (client, reason, _) = come(&house, &connect).await;
+    assert_eq!(reason, 0);
+    drop(client);
+    let is_away = |record: &Option<Value>| record.as_ref().unwrap()["ends"] != Value::Null;
+    wait_until_written(&house, is_away).await;
+    assert_eq!(house.broker.payloads(), ["gone"]);
+    assert_eq!(record(&house).await.unwrap()["will"]["delay"], json!(0), "it may not be on a disk yet");
+    house.broker.receipts(&[Receipt { first: 0, count: 1, outcome: Outcome::Accepted }]);
+    wait_until_written(&house, |record| record.as_ref().unwrap()["will"] == Value::Null).await;
+    assert_eq!(house.broker.payloads(), ["gone"], "once");
 }

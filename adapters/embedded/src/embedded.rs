@@ -256,10 +256,21 @@ impl Backend for Embedded {
         retained::found(archive, vhost, self.house.now())
     }
 
-    async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {
+    async fn recall_sessions(
+        &self,
+        vhost: &str,
+        owner: &str,
+        goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync),
+    ) {
+        self.house.belong_to(owner);
         let Some(vhost) = self.vhosts.read().get(vhost).cloned() else { return };
-        for client in vhost.clients_with_inbox() {
+        let mut strange = 0;
+        for (client, is_ours) in vhost.clients_with_inbox() {
             if goes_on(&client) {
+                continue;
+            }
+            if !is_ours {
+                strange += 1;
                 continue;
             }
             match vhost.end_inbox(&client).await {
@@ -268,6 +279,13 @@ impl Backend for Embedded {
                 }
                 Err(why) => tracing::warn!(%client, %why, "a session that is over was not forgotten"),
             }
+        }
+        if strange > 0 {
+            tracing::warn!(
+                backend = %self.house.name,
+                sessions = strange,
+                "messages of sessions stay that were begun with another ledger, or under another `instance`: they are there again with that one, and go when their clients begin anew"
+            );
         }
     }
 

@@ -76,6 +76,7 @@ impl MqttDoor {
     /// When it cannot be read; then nothing was taken up.
     pub(super) async fn read_sessions(self: &Arc<Self>) -> Result<(), LedgerError> {
         if let Some(ledger) = &self.ledger {
+            let list = record::list(ledger, &self.owner).await?;
             let (prefix, mut last, mut all) =
                 (record::prefix(&self.owner, &self.vhost), None::<Box<str>>, Vec::new());
             loop {
@@ -92,11 +93,12 @@ impl MqttDoor {
                     Err(why) => tracing::warn!(%key, %why, "a session cannot be taken up; its record stays"),
                 }
             }
-            // Whose a record is that cannot be read nobody knows: then nothing is taken for a leftover.
-            if found.len() == known {
-                let clients: HashSet<&str> = found.iter().map(|written| &*written.record.client).collect();
-                self.backend.recall_sessions(&self.vhost, &|client| clients.contains(client)).await;
-            }
+            let clients: HashSet<&str> = found.iter().map(|written| &*written.record.client).collect();
+            // Whose a record is that cannot be read nobody knows, and a list without any may have been emptied by mistake: then
+            // nothing is taken for a leftover.
+            let spare = known == 0 || found.len() < known;
+            let goes_on = |client: &str| spare || clients.contains(client);
+            self.backend.recall_sessions(&self.vhost, &list, &goes_on).await;
             for written in found {
                 count += usize::from(self.recall(written).await);
             }

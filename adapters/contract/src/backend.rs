@@ -50,7 +50,7 @@ pub trait Backend: Send + Sync {
 
     /// Of the sessions that clients of a vhost have here from an earlier life, those go on whose client identifiers `goes_on`
     /// knows; what is left of others is removed, if they were begun under the same `owner`: who keeps the list of sessions,
-    /// and none but that one knows which are over. Asked for once, before any client of such a session is let in.
+    /// and none but that one knows which are over, unless it knows none of them, and may have been emptied. Asked for once, before any client of such a session is let in.
     async fn recall_sessions(
         &self,
         vhost: &str,

@@ -264,12 +264,15 @@ impl Backend for Embedded {
     ) {
         self.house.belong_to(owner);
         let Some(vhost) = self.vhosts.read().get(vhost).cloned() else { return };
+        let clients = vhost.clients_with_inbox();
+        // A list that knows none of them may have been emptied by mistake.
+        let knows_some = clients.iter().any(|(client, _)| goes_on(client));
         let mut strange = 0;
-        for (client, is_ours) in vhost.clients_with_inbox() {
+        for (client, is_ours) in clients {
             if goes_on(&client) {
                 continue;
             }
-            if !is_ours {
+            if !is_ours || !knows_some {
                 strange += 1;
                 continue;
             }
@@ -284,7 +287,7 @@ impl Backend for Embedded {
             tracing::warn!(
                 backend = %self.house.name,
                 sessions = strange,
-                "messages of sessions stay that were begun with another ledger, or under another `instance`: they are there again with that one, and go when their clients begin anew"
+                "messages of sessions stay that the ledger does not know: begun with another ledger or `instance`, or it has lost all; they are there again with the right one, and go when their clients begin anew"
             );
         }
     }

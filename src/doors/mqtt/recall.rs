@@ -94,9 +94,8 @@ impl MqttDoor {
                 }
             }
             let clients: HashSet<&str> = found.iter().map(|written| &*written.record.client).collect();
-            // Whose a record is that cannot be read nobody knows, and a list without any may have been emptied by mistake: then
-            // nothing is taken for a leftover.
-            let spare = known == 0 || found.len() < known;
+            // Whose a record is that cannot be read nobody knows: then nothing is taken for a leftover.
+            let spare = found.len() < known;
             let goes_on = |client: &str| spare || clients.contains(client);
             self.backend.recall_sessions(&self.vhost, &list, &goes_on).await;
             for written in found {

@@ -265,9 +265,14 @@ impl Backend for Hub {
         Ok(Box::new(connection))
     }
 
-    async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {
+    async fn recall_sessions(
+        &self,
+        vhost: &str,
+        owner: &str,
+        goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync),
+    ) {
         for backend in self.backends.values() {
-            backend.recall_sessions(vhost, goes_on).await;
+            backend.recall_sessions(vhost, owner, goes_on).await;
         }
     }
 

@@ -82,7 +82,7 @@ impl fmt::Display for Shortage {
                 Size(*limit)
             ),
             Self::Sessions => f.write_str(
-                "the ledger is away: MQTT sessions that are kept could not be read yet, and would miss what is published",
+                "the ledger cannot be read: which MQTT sessions are kept is not known yet, and they would miss what is published",
             ),
         }
     }

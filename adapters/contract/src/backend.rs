@@ -52,9 +52,15 @@ pub trait Backend: Send + Sync {
     fn sweep(&self) {}
 
     /// Of the sessions that clients of a vhost have here from an earlier life, those go on whose client identifiers `goes_on`
-    /// knows; what is left of others is removed. Asked for once, before any client of such a session is let in.
-    async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {
-        let _ = (vhost, goes_on);
+    /// knows; what is left of others is removed, if they were begun under the same `owner`: who keeps the list of sessions,
+    /// and none but that one knows which are over, unless it knows none of them, and may have been emptied. Asked for once, before any client of such a session is let in.
+    async fn recall_sessions(
+        &self,
+        vhost: &str,
+        owner: &str,
+        goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync),
+    ) {
+        let _ = (vhost, owner, goes_on);
     }
 
     /// Whether it can be used now.

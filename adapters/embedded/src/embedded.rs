@@ -262,10 +262,24 @@ impl Backend for Embedded {
         }
     }
 
-    async fn recall_sessions(&self, vhost: &str, goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync)) {
+    async fn recall_sessions(
+        &self,
+        vhost: &str,
+        owner: &str,
+        goes_on: &(dyn for<'a> Fn(&'a str) -> bool + Send + Sync),
+    ) {
+        self.house.belong_to(owner);
         let Some(vhost) = self.vhosts.read().get(vhost).cloned() else { return };
-        for client in vhost.clients_with_inbox() {
+        let clients = vhost.clients_with_inbox();
+        // A list that knows none of them may have been emptied by mistake.
+        let knows_some = clients.iter().any(|(client, _)| goes_on(client));
+        let mut strange = 0;
+        for (client, is_ours) in clients {
             if goes_on(&client) {
+                continue;
+            }
+            if !is_ours || !knows_some {
+                strange += 1;
                 continue;
             }
             match vhost.end_inbox(&client).await {
@@ -274,6 +288,13 @@ impl Backend for Embedded {
                 }
                 Err(why) => tracing::warn!(%client, %why, "a session that is over was not forgotten"),
             }
+        }
+        if strange > 0 {
+            tracing::warn!(
+                backend = %self.house.name,
+                sessions = strange,
+                "messages of sessions stay that the ledger does not know: begun with another ledger or `instance`, or it has lost all; they are there again with the right one, and go when their clients begin anew"
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! What all vhosts of one back end share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use linkspan_contract::{Clock, Millis};
 
@@ -19,6 +19,8 @@ pub(crate) struct House {
     pub(crate) archive: Option<Arc<Archive>>,
     clock: Arc<dyn Clock>,
     numbers: AtomicU64,
+    /// Who keeps the list of the sessions that begin here; nobody knows before they are recalled.
+    owner: OnceLock<Box<str>>,
     closed: AtomicBool,
 }
 
@@ -36,6 +38,7 @@ impl House {
             archive,
             clock,
             numbers: AtomicU64::new(0),
+            owner: OnceLock::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -47,6 +50,15 @@ impl House {
     /// A number that nothing else of this back end has.
     pub(crate) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sessions that begin from now on are in the list of `owner`.
+    pub(crate) fn belong_to(&self, owner: &str) {
+        self.owner.get_or_init(|| owner.into());
+    }
+
+    pub(crate) fn owner(&self) -> Option<&str> {
+        self.owner.get().map(|owner| &**owner)
     }
 
     pub(crate) fn close(&self) {

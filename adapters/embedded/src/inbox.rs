@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::Refused;
+use linkspan_contract::{Refused, Value};
 
-use crate::arguments::QueueArguments;
+use crate::arguments::{Owned, QueueArguments};
 use crate::queue::{Queue, QueueTraits};
 use crate::register::{QueueRow, Row};
 use crate::vhost::Vhost;
 
 /// What the names of sessions' queues begin with; no client declares such.
 pub(crate) const INBOX: &str = "$session/";
+
+/// The argument that says who keeps the list of sessions in which this one is.
+const OWNER: &str = "owner";
 
 /// The name of a client's.
 fn name_of(identifier: &str) -> Arc<str> {
@@ -38,11 +41,13 @@ impl Vhost {
         }
         let Some(records) = self.records() else { return Ok(None) };
         let number = records.number();
-        let arguments = Box::default();
-        let row = QueueRow { name: Arc::clone(&name), number, auto_delete: false, arguments };
+        let owner = self.house.owner().map(|owner| (OWNER.into(), Value::Text(owner.to_owned().into())));
+        let arguments: Owned = owner.into_iter().collect();
+        let row =
+            QueueRow { name: Arc::clone(&name), number, auto_delete: false, arguments: arguments.clone() };
         let vhost = Arc::clone(self);
         let keeping = records.put(Row::Queue(row), move || {
-            let inbox = vhost.new_inbox(name, number);
+            let inbox = vhost.new_inbox(name, number, arguments);
             drop(turn);
             inbox
         });
@@ -50,17 +55,23 @@ impl Vhost {
     }
 
     /// One of which nothing is seen before it is kept.
-    pub(crate) fn new_inbox(self: &Arc<Self>, name: Arc<str>, number: u64) -> Arc<Queue> {
-        let traits = QueueTraits { durable: true, number: Some(number), ..QueueTraits::default() };
+    pub(crate) fn new_inbox(self: &Arc<Self>, name: Arc<str>, number: u64, declared: Owned) -> Arc<Queue> {
+        let traits = QueueTraits { durable: true, declared, number: Some(number), ..QueueTraits::default() };
         let inbox = Queue::new(name, self, traits, &QueueArguments::default(), self.house.now());
         self.change(|topology| topology.add_inbox(Arc::clone(&inbox)));
         inbox
     }
 
-    /// Whose sessions have a queue.
-    pub(crate) fn clients_with_inbox(&self) -> Vec<Arc<str>> {
+    /// Whose sessions have a queue, and whether these were begun under the owner of today.
+    pub(crate) fn clients_with_inbox(&self) -> Vec<(Arc<str>, bool)> {
+        let owner = self.house.owner();
+        let is_ours = |inbox: &Queue| {
+            let of = inbox.traits().declared.iter().find(|(name, _)| **name == *OWNER);
+            owner.is_some_and(|owner| of.is_some_and(|(_, of)| *of == Value::Text(owner.into())))
+        };
         let topology = self.look();
-        topology.inboxes().filter_map(|inbox| inbox.name.strip_prefix(INBOX)).map(Arc::from).collect()
+        let client = |inbox: &Arc<Queue>| Some((inbox.name.strip_prefix(INBOX)?.into(), is_ours(inbox)));
+        topology.inboxes().filter_map(client).collect()
     }
 
     /// A client's session is over.

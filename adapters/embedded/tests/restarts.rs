@@ -9,11 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use linkspan_contract::conformance::Fixture;
 use linkspan_contract::conformance::letters::{Letter, Letters};
-use linkspan_contract::conformance::recorder::Given;
+use linkspan_contract::conformance::recorder::{Given, Recorder};
 use linkspan_contract::conformance::stage::{Stage, key, queue_spec};
 use linkspan_contract::neutral::NEUTRAL;
 use linkspan_contract::topology::Argument;
-use linkspan_contract::{Backend, Flags, Settle, Settlement, Source, Subscribe, SystemClock, Value};
+use linkspan_contract::{
+    Backend, Client, Flags, SessionTerms, Settle, Settlement, Source, Subscribe, SystemClock, Value,
+};
 use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, OpenError, SyncMode};
 use tempfile::TempDir;
 
@@ -323,4 +325,36 @@ async fn review_register_lost() {
     let mut client = stage.client().await;
     assert_eq!(client.declare_queue(&queue_spec("q", &[])).await.unwrap().messages, 3);
     stage.close().await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_session_is_removed_only_when_who_keeps_the_list_says_that_it_is_over() {
+    let kept = Kept::new();
+    // Begun under the owner, each; and who of them goes on.
+    let lives: [(&str, &[&str], &[&str], &[&str]); 5] = [
+        ("one", &["a", "b"], &[], &["$session/a", "$session/b"]),
+        ("another", &["c"], &[], &["$session/a", "$session/b", "$session/c"]),
+        ("another", &[], &[], &["$session/a", "$session/b", "$session/c"]),
+        ("another", &[], &["a"], &["$session/a", "$session/b"]),
+        ("one", &[], &["b"], &["$session/b"]),
+    ];
+    for (owner, begun, goes_on, left) in lives {
+        let backend = kept.open().expect("it opens");
+        backend.recall_sessions("/", owner, &|client| goes_on.contains(&client)).await;
+        for client in begun {
+            let terms = SessionTerms { at_broker: false, fresh: true, keep: 3600, window: 100, will: None };
+            let client = Client {
+                number: 1,
+                identifier: (*client).into(),
+                user: "guest".into(),
+                vhost: "/".into(),
+                session: Some(Arc::new(terms)),
+            };
+            drop(backend.connect(&client, Arc::new(Recorder::default())).await.expect("it connects"));
+        }
+        let mut names: Vec<String> = backend.queues().iter().map(|queue| queue.name.to_string()).collect();
+        names.sort_unstable();
+        assert_eq!(names, left, "after {owner} said that {goes_on:?} go on");
+        backend.close().await;
+    }
 }

@@ -50,13 +50,18 @@ async fn nobody_publishes_before_the_sessions_of_a_postgresql_that_comes_late_ar
     };
     let mut process = start();
     leave_session(&mut process).await;
+    let mut others = Mqtt5::connect(process.door("mqtt"), "publisher").await;
+    others.publish("t", "before").await;
     process.kill();
     postgres.kill().await;
 
     let mut process = start();
     process.line_with(&["WARN", "sessions cannot be taken up now"]);
-    let options = kept(&mut process);
-    assert_eq!(refusal(options).await, ConnectReturnCode::ServerUnavailable);
+    // Clients try again and again, and lose nothing by that.
+    for _ in 0..3 {
+        let options = kept(&mut process);
+        assert_eq!(refusal(options).await, ConnectReturnCode::ServerUnavailable);
+    }
     let mut others = Mqtt5::connect(process.door("mqtt"), "publisher").await;
     let mut publishing = Box::pin(others.publish("t", "meanwhile"));
     assert!(within(LULL, &mut publishing).await.is_none(), "it would miss the session");
@@ -72,6 +77,7 @@ async fn nobody_publishes_before_the_sessions_of_a_postgresql_that_comes_late_ar
     process.line_with(&["INFO", "publishers go on"]);
     let mut client = Mqtt5::connect_with(kept(&mut process)).await.unwrap();
     assert!(matches!(client.welcome, ConnAck { session_present: true, .. }));
+    assert_eq!(client.next_text().await, "before");
     assert_eq!(client.next_text().await, "meanwhile");
     client.leave().await;
 
@@ -82,17 +88,31 @@ async fn nobody_publishes_before_the_sessions_of_a_postgresql_that_comes_late_ar
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_session_that_the_ledger_does_not_know_is_removed_at_the_start() {
+async fn what_waits_in_sessions_of_a_ledger_that_is_not_there_stays_until_their_clients_begin_anew() {
     let folder = Folder::new();
     let mut process = Process::start(folder.path(), &[]);
     leave_session(&mut process).await;
     let mut others = Mqtt5::connect(process.door("mqtt"), "publisher").await;
     others.publish("t", "for the session").await;
     process.kill();
-    std::fs::remove_file(folder.path().join("linkspan-data/ledger.redb")).unwrap();
+    let file = folder.path().join("linkspan-data/ledger.redb");
+    let aside = folder.path().join("aside.redb");
+    std::fs::rename(&file, &aside).unwrap();
 
     let mut process = Process::start(folder.path(), &[]);
-    process.line_with(&["INFO", "a session that nobody knows of was removed", "client=device"]);
+    process.line_with(&["WARN", "begun with another ledger", "sessions=1"]);
+    process.kill();
+    std::fs::rename(&aside, &file).unwrap();
+    let mut process = Process::start(folder.path(), &[]);
+    let mut client = Mqtt5::connect_with(kept(&mut process)).await.unwrap();
+    assert_eq!(client.next_text().await, "for the session", "the ledger is there again");
+    client.leave().await;
+    let mut others = Mqtt5::connect(process.door("mqtt"), "publisher").await;
+    others.publish("t", "for the session").await;
+    process.kill();
+    std::fs::remove_file(&file).unwrap();
+
+    let mut process = Process::start(folder.path(), &[]);
     let mut client = Mqtt5::connect_with(kept(&mut process)).await.unwrap();
     assert!(!client.welcome.session_present);
     client.subscribe("t").await;

@@ -202,6 +202,7 @@ async fn admit(
         let text = format!("user '{}' may not enter vhost '{}'", identity.user, door.vhost);
         return Err(TurnedAway::new(ReasonCode::NotAuthorized, text));
     }
+    door.await_sessions(agreement.fresh(), agreement.keep())?;
     asked.get_or_init(|| connect.version);
     let mut found = coordinator::find(door, &agreement.identifier).await;
     found.settle(agreement.fresh(), &identity.user).await?;
@@ -219,6 +220,8 @@ async fn admit(
     }
     let mailbox = Arc::clone(found.mailbox().ok_or_else(gone)?);
     let session = begin(door, number, agreement, user, sink, &mailbox).await?;
+    mailbox.begin();
+    door.forget_unmade(&session.agreement.identifier).await;
     Ok((session, found.into_claim().ok_or_else(gone)?))
 }
 

@@ -79,7 +79,7 @@ impl Found {
                         handed.resting = Some(Box::new(resting));
                     }
                 }
-                Err(why) if fresh || !why.is_away() => {
+                Err(why) if fresh || why.is_final() => {
                     tracing::info!(client = %claim.identifier(), %why, "a session could not be taken up");
                     self.door.forget(&written).await;
                 }
@@ -96,9 +96,7 @@ impl Found {
         }
         if let Some(mut resting) = handed.resting.take() {
             resting.publish_will();
-            if let Ok(record) = timeout(PARTING, resting.end()).await {
-                remove(record).await;
-            }
+            end(*resting).await;
         }
         handed.claim.renew();
         Ok(())
@@ -158,32 +156,52 @@ impl MqttDoor {
     /// are not there yet would miss it, and it is tried again. After `stop` no session is kept any more.
     pub async fn take_up_sessions(self: &Arc<Self>, stop: &Stop) {
         watch(self, stop);
-        let Err(error) = self.read_sessions().await else { return self.make_the_rest() };
+        let Err(error) = self.read_sessions().await else { return self.make_the_rest(stop) };
         tracing::warn!(
             %error,
             "sessions cannot be taken up now; until they are, clients who want theirs are refused (0x88), and nobody publishes"
         );
         self.alarms.raise(&Shortage::Sessions);
-        let door = Arc::clone(self);
+        let (door, stop) = (Arc::clone(self), stop.clone());
         tokio::spawn(async move {
-            while !door.registry.is_stopping() {
-                sleep(READ_AGAIN).await;
-                if door.read_sessions().await.is_ok() {
-                    tracing::info!("the sessions that were written down are read: publishers go on");
-                    door.alarms.lower(&Subject::Sessions);
-                    return door.make_the_rest();
+            let reading = async {
+                let mut told = error;
+                loop {
+                    sleep(READ_AGAIN).await;
+                    let Err(error) = door.read_sessions().await else { break };
+                    if error != told {
+                        tracing::warn!(%error, "sessions cannot be taken up yet");
+                        told = error;
+                    }
                 }
+            };
+            tokio::select! {
+                () = stop.wanted() => return,
+                () = reading => {}
             }
+            tracing::info!("the sessions that were written down are read: publishers go on");
+            door.alarms.lower(&Subject::Sessions);
+            door.make_the_rest(&stop);
         });
     }
 
-    /// Has those sessions made that could not be made yet.
-    fn make_the_rest(self: &Arc<Self>) {
-        let door = Arc::clone(self);
+    /// Has those sessions made that could not be made yet, until Linkspan goes down: a client that comes for one while its
+    /// back end is away leaves it where it was.
+    fn make_the_rest(self: &Arc<Self>, stop: &Stop) {
+        if !self.has_unmade() {
+            return;
+        }
+        let (door, stop) = (Arc::clone(self), stop.clone());
         tokio::spawn(async move {
-            while door.has_unmade() && !door.registry.is_stopping() {
-                sleep(AGAIN).await;
-                door.recall_again().await;
+            let making = async {
+                loop {
+                    sleep(AGAIN).await;
+                    door.recall_again().await;
+                }
+            };
+            tokio::select! {
+                () = stop.wanted() => {}
+                () = making => {}
             }
         });
     }
@@ -231,6 +249,13 @@ fn hand_over(handed: Handed, successors: Vec<Successor>) -> Option<Handed> {
 /// Keeps the session of a client that has gone.
 fn keep(door: &Arc<MqttDoor>, claim: Claim, resting: Box<Resting>) {
     Keeper::new(door, claim, resting, None, None).start();
+}
+
+/// Ends a session: what back ends have of it, as far as they are quick, and its record in any case.
+pub(super) async fn end(mut resting: Resting) {
+    let record = resting.tenure.record.take();
+    let _ = timeout(PARTING, resting.end()).await;
+    remove(record).await;
 }
 
 /// Removes a session's record; one that cannot be removed now is tried again behind the caller's back, for the session is
@@ -334,8 +359,8 @@ impl Keeper {
     /// Sees to what others have said.
     async fn heed(mut self: Box<Self>, letters: Letters) -> Kept {
         let Letters { receipts, ended, successors, closed, taken_over, changed, stop, .. } = letters;
-        if !receipts.is_empty() {
-            self.resting.receipts(&receipts);
+        if !receipts.is_empty() && self.resting.receipts(&receipts) {
+            self.unwritten = Some(Instant::now());
         }
         if stop {
             self.put_down().await;
@@ -393,9 +418,7 @@ impl Keeper {
     async fn end(mut self: Box<Self>, successors: Vec<Successor>) {
         self.resting.publish_will();
         let Self { claim, resting, .. } = *self;
-        if let Ok(record) = timeout(PARTING, resting.end()).await {
-            remove(record).await;
-        }
+        end(*resting).await;
         drop(hand_over(Handed { claim, resting: None }, successors));
     }
 

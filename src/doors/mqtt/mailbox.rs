@@ -21,6 +21,8 @@ struct Inner {
     owner: Option<Waker>,
     /// Nobody looks into it any more.
     closed: bool,
+    /// The client was let in with a session that began then.
+    begun: bool,
 }
 
 /// What has come since the last look.
@@ -80,6 +82,16 @@ impl Mailbox {
     /// Another connection wants the client identifier.
     pub(super) fn take_over(&self, successor: Successor) {
         self.post(|letters| letters.successors.push(successor));
+    }
+
+    /// The client was let in with a session that began then.
+    pub(super) fn begin(&self) {
+        self.inner.lock().begun = true;
+    }
+
+    /// Whether it was.
+    pub(super) fn has_begun(&self) -> bool {
+        self.inner.lock().begun
     }
 
     /// Throws away what is there and what comes.

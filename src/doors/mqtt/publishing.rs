@@ -114,11 +114,34 @@ impl Publishing {
     pub(super) fn publish_unasked(&mut self, packet: &[u8], version: Version, lane: &mut dyn Lane) {
         if let Some(mut message) = reread(packet, 0, version) {
             message.flags = message.flags.without(Flags::RECEIPT);
-            let topic = message.address.of(packet);
-            message.target = self.state().targets.find(topic, lane);
-            lane.publish(&Batch::new(packet, &[message], translate::form::of(version)));
-            lane.flush();
+            self.publish_one(packet, message, version, lane);
         }
+    }
+
+    /// Publishes the message in a PUBLISH packet; yields the number of the receipt that says when it is where it has to be, if
+    /// that is still to come.
+    pub(super) fn publish_left(
+        &mut self,
+        packet: &[u8],
+        version: Version,
+        lane: &mut dyn Lane,
+    ) -> Option<Seq> {
+        let message = reread(packet, 0, version)?;
+        let published = self.publish_one(packet, message, version, lane);
+        (published.done < published.wanting).then_some(published.first)
+    }
+
+    fn publish_one(
+        &mut self,
+        packet: &[u8],
+        mut message: Message,
+        version: Version,
+        lane: &mut dyn Lane,
+    ) -> Published {
+        message.target = self.state().targets.find(message.address.of(packet), lane);
+        let published = lane.publish(&Batch::new(packet, &[message], translate::form::of(version)));
+        lane.flush();
+        published
     }
 
     /// Messages published since the last call.

@@ -10,7 +10,7 @@ use linkspan_contract::{
 
 use super::MqttDoor;
 use super::away::Away;
-use super::coordinator::{Keeper, remove};
+use super::coordinator::{Keeper, end, remove};
 use super::handshake::TurnedAway;
 use super::record::{self, Record};
 use super::registry::Claim;
@@ -36,11 +36,20 @@ impl MqttDoor {
         if keep == 0 {
             return Ok(None);
         }
-        if !self.taken_up.load(Ordering::SeqCst) {
-            let text = "the sessions that were written down could not be read yet";
-            return Err(TurnedAway::new(ReasonCode::ServerUnavailable, text));
-        }
         self.hold(identifier, user, keep).map(Some)
+    }
+
+    /// Turns a client away that wants a session that is kept, or the one that it has, before it is known which there are: a
+    /// back end that sees it begin would throw away what it keeps for the one that was not read yet.
+    ///
+    /// # Errors
+    /// When it is.
+    pub(super) fn await_sessions(&self, fresh: bool, seconds: u32) -> Result<(), TurnedAway> {
+        if self.taken_up.load(Ordering::SeqCst) || fresh && seconds == 0 {
+            return Ok(());
+        }
+        let text = "the sessions that were written down could not be read yet";
+        Err(TurnedAway::new(ReasonCode::ServerUnavailable, text))
     }
 
     fn hold(&self, identifier: &str, user: &Arc<str>, keep: u32) -> Result<Box<Tenure>, TurnedAway> {
@@ -67,6 +76,7 @@ impl MqttDoor {
     /// When it cannot be read; then nothing was taken up.
     pub(super) async fn read_sessions(self: &Arc<Self>) -> Result<(), LedgerError> {
         if let Some(ledger) = &self.ledger {
+            let list = record::list(ledger, &self.owner).await?;
             let (prefix, mut last, mut all) =
                 (record::prefix(&self.owner, &self.vhost), None::<Box<str>>, Vec::new());
             loop {
@@ -79,15 +89,15 @@ impl MqttDoor {
             let mut found = Vec::with_capacity(known);
             for (key, entry) in all {
                 match Record::read(&entry.value) {
-                    Ok(record) => found.push(Written { record, version: entry.version }),
+                    Ok(record) => found.push(Written { record, version: entry.version, told: false }),
                     Err(why) => tracing::warn!(%key, %why, "a session cannot be taken up; its record stays"),
                 }
             }
+            let clients: HashSet<&str> = found.iter().map(|written| &*written.record.client).collect();
             // Whose a record is that cannot be read nobody knows: then nothing is taken for a leftover.
-            if found.len() == known {
-                let clients: HashSet<&str> = found.iter().map(|written| &*written.record.client).collect();
-                self.backend.recall_sessions(&self.vhost, &|client| clients.contains(client)).await;
-            }
+            let spare = found.len() < known;
+            let goes_on = |client: &str| spare || clients.contains(client);
+            self.backend.recall_sessions(&self.vhost, &list, &goes_on).await;
             for written in found {
                 count += usize::from(self.recall(written).await);
             }
@@ -96,10 +106,7 @@ impl MqttDoor {
             }
             let later = self.unmade.lock().len();
             if later > 0 {
-                tracing::warn!(
-                    later,
-                    "back ends of sessions are away: these are taken up when they are back"
-                );
+                tracing::warn!(later, "sessions cannot be taken up now: it is tried again");
             }
         }
         self.taken_up.store(true, Ordering::SeqCst);
@@ -110,11 +117,22 @@ impl MqttDoor {
     async fn recall(self: &Arc<Self>, written: Written) -> bool {
         let client: Arc<str> = written.record.client.as_ref().into();
         let Some(claim) = self.registry.take(&client) else {
-            // It has come meanwhile, and was told that there is no session.
-            self.forget(&written).await;
+            // Its client is at the door, and may be let in with a clean start or be refused.
+            self.unmade.lock().insert(Arc::clone(&client), written);
+            if self.registry.has_begun(&client) {
+                self.forget_unmade(&client).await;
+            }
             return false;
         };
         self.recall_for(claim, written).await
+    }
+
+    /// The session that was not made yet is over: its client has begun another one.
+    pub(super) async fn forget_unmade(&self, client: &str) {
+        let written = self.unmade.lock().remove(client);
+        if let Some(written) = written {
+            self.forget(&written).await;
+        }
     }
 
     /// Tries once more to make the sessions that could not be made, as long as their clients have not come: then these do.
@@ -134,12 +152,12 @@ impl MqttDoor {
         !self.unmade.lock().is_empty()
     }
 
-    async fn recall_for(self: &Arc<Self>, claim: Claim, written: Written) -> bool {
+    async fn recall_for(self: &Arc<Self>, claim: Claim, mut written: Written) -> bool {
         let client = Arc::clone(claim.identifier());
         match restore(self, &claim, &written).await {
             // What its back ends have of it goes with it.
             Ok(resting) if written.is_over(self.now()) && written.record.will.is_none() => {
-                remove(resting.end().await).await;
+                end(resting).await;
                 false
             }
             Ok(resting) => {
@@ -147,8 +165,12 @@ impl MqttDoor {
                 Keeper::new(self, claim, Box::new(resting), ends, due).start();
                 true
             }
-            Err(why) if why.is_away() => {
-                tracing::debug!(%client, %why, "a session is taken up later, or when its client comes");
+            Err(why) if !why.is_final() => {
+                if why.is_away() || std::mem::replace(&mut written.told, true) {
+                    tracing::debug!(%client, %why, "a session is taken up later, or when its client comes");
+                } else {
+                    tracing::warn!(%client, %why, "a session cannot be taken up: it is tried again");
+                }
                 self.unmade.lock().insert(client, written);
                 false
             }
@@ -200,6 +222,8 @@ impl MqttDoor {
 pub(super) struct Written {
     record: Record,
     version: ledger::Version,
+    /// People were told why it cannot be made.
+    told: bool,
 }
 
 impl Written {
@@ -223,9 +247,25 @@ pub(super) enum Unmade {
 }
 
 impl Unmade {
-    /// Whether the same may succeed later.
-    pub(super) const fn is_away(&self) -> bool {
+    /// Whether what it needs is only not there now.
+    const fn is_away(&self) -> bool {
         matches!(self, Self::Backend(BackendError::Away { .. }) | Self::Refused(Refused::Away(_)))
+    }
+
+    /// Whether there cannot be such a session any more. Everything else may pass: a broker's node that is down, a permission
+    /// that was taken by mistake, a limit.
+    pub(super) const fn is_final(&self) -> bool {
+        match self {
+            Self::Unreadable(_) | Self::Backend(BackendError::BadIdentifier { .. }) => true,
+            Self::Refused(why) => matches!(
+                why,
+                Refused::NotFound { .. }
+                    | Refused::NotImplemented(_)
+                    | Refused::AddressInvalid(_)
+                    | Refused::FilterInvalid(_)
+            ),
+            Self::Backend(_) | Self::Turned(_) => false,
+        }
     }
 }
 
@@ -238,7 +278,7 @@ pub(super) async fn restore(
     claim: &Claim,
     written: &Written,
 ) -> Result<Resting, Unmade> {
-    let Written { record, version } = written;
+    let Written { record, version, .. } = written;
     let user: Arc<str> = record.user.as_ref().into();
     let keep = door.limits.kept_for(record.keep);
     let mut tenure = door.hold(&record.client, &user, keep).map_err(|away| Unmade::Turned(away.text))?;

@@ -3,6 +3,7 @@
 //! JSON: an operator who looks into a shared ledger can read it, fields may be added, and it is written at the pace of
 //! SUBSCRIBE, where a few hundred bytes more are nothing beside the sync.
 
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -154,9 +155,27 @@ impl Will {
 
 /// Keys of the records that an owner has of a vhost begin with this.
 pub(super) fn prefix(owner: &str, vhost: &str) -> String {
-    // So that no vhost's keys begin with another's.
-    let escaped = |name: &str| name.replace('%', "%25").replace('/', "%2F");
     format!("session/{}/{}/", escaped(owner), escaped(vhost))
+}
+
+/// So that no owner's or vhost's keys begin with another's.
+fn escaped(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
+}
+
+/// What tells the list of an owner's sessions in this ledger from every other: made up once, and written there.
+///
+/// # Errors
+/// When the ledger cannot be asked.
+pub(super) async fn list(ledger: &Arc<dyn Ledger>, owner: &str) -> Result<String, LedgerError> {
+    let key = format!("sessions/{}", escaped(owner));
+    let half = || RandomState::new().hash_one(owner);
+    let made_up = format!("{:016x}{:016x}", half(), half());
+    if let Some(entry) = ledger.get(&key).await? {
+        return Ok(String::from_utf8_lossy(&entry.value).into_owned());
+    }
+    let terms = Terms { expected: Expected::Nothing, ..Terms::default() };
+    ledger.put(&key, made_up.as_bytes(), terms).await.map(|_| made_up)
 }
 
 /// Where a session's record is.

@@ -70,6 +70,11 @@ impl Registry {
         Some(Claim { registry: Arc::clone(self), identifier: Arc::clone(identifier), mailbox })
     }
 
+    /// Whether who has `identifier` was let in with a session that began then.
+    pub(super) fn has_begun(&self, identifier: &str) -> bool {
+        self.holders.lock().get(identifier).is_some_and(|mailbox| mailbox.has_begun())
+    }
+
     /// Whether Linkspan goes down.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use linkspan_contract::session::FOREVER;
-use linkspan_contract::{Connection, Credit, Lane, LedgerError, Millis, Receipt, Refused, Settle, Source};
+use linkspan_contract::{
+    Connection, Credit, Lane, LedgerError, Millis, Receipt, Refused, Seq, Settle, Source,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::away::Away;
@@ -51,6 +53,8 @@ pub(super) struct Resting {
     pub tenure: Box<Tenure>,
     /// What the client has left behind and nobody has published yet.
     pub will: Option<Box<Testament>>,
+    /// What is published of that, until the receipt of this number says that it is safe.
+    left: Option<(Seq, Box<Testament>)>,
     connection: Box<dyn Connection>,
     lane: Box<dyn Lane>,
     limits: Arc<Limits>,
@@ -85,9 +89,10 @@ impl Session {
         self.credit.set_limit(0);
         self.settle_discarded();
         let now = self.agreement.will.take_if(|left| !will || left.delay() == 0);
-        if let (true, Some(will)) = (will, now) {
-            self.publishing.publish_unasked(will.packet(), self.agreement.version, &mut *self.lane);
-        }
+        let left = now.filter(|_| will).and_then(|will| {
+            let version = self.agreement.version;
+            Some((self.publishing.publish_left(will.packet(), version, &mut *self.lane)?, will))
+        });
         let deliveries = self.sink.outbound.lock().state().leave();
         self.connection.attach(Arc::new(Away::new(mailbox)));
         self.publishing.rest();
@@ -99,6 +104,7 @@ impl Session {
             version: self.agreement.version,
             tenure: self.tenure?,
             will: self.agreement.will,
+            left,
             connection: self.connection,
             lane: self.lane,
             limits: self.limits,
@@ -168,12 +174,14 @@ impl Resting {
     /// Publishes what the client has left behind.
     pub(super) fn publish_will(&mut self) {
         if let Some(will) = self.will.take() {
-            self.publishing.publish_unasked(will.packet(), self.version, &mut *self.lane);
+            let seq = self.publishing.publish_left(will.packet(), self.version, &mut *self.lane);
+            self.left = seq.map(|seq| (seq, will));
         }
     }
 
-    /// Receipts have come. Nobody asks while it is about to be given a socket.
-    pub(super) fn receipts(&mut self, runs: &[Receipt]) {
+    /// Receipts have come; true when it has to be written down anew, as its will is safe elsewhere. Nobody asks while it is
+    /// about to be given a socket.
+    pub(super) fn receipts(&mut self, runs: &[Receipt]) -> bool {
         let (words, runs): (Vec<Receipt>, Vec<Receipt>) = runs.iter().cloned().partition(Notes::is_word);
         let mut word = 0;
         if let (Some(notes), Lying::Here(deliveries)) = (&mut self.tenure.notes, &mut self.place) {
@@ -181,6 +189,10 @@ impl Resting {
             notes.hear(&words, deliveries, &mut self.publishing, None);
         }
         self.publishing.hear(&runs, &mut *self.lane, word);
+        let tells = |seq: Seq| {
+            runs.iter().any(|run| (run.first..run.first.saturating_add(run.count.into())).contains(&seq))
+        };
+        self.left.take_if(|(seq, _)| tells(*seq)).is_some()
     }
 
     /// Resolves its subscriptions again.
@@ -202,7 +214,13 @@ impl Resting {
         let mut record = Record::new(&self.identifier, &self.tenure.user, self.version);
         (record.keep, record.ends) = (self.tenure.keep, ends);
         self.subscriptions.write(&mut record);
-        record.will = self.will.as_ref().map(|will| record::Will::new(will.packet(), will.delay(), due));
+        let will = |will: &Testament, delay, due| record::Will::new(will.packet(), delay, due);
+        record.will = match (&self.will, &self.left) {
+            (Some(waits), _) => Some(will(waits, waits.delay(), due)),
+            // Whoever reads this publishes it again: better twice than not at all.
+            (None, Some((_, left))) => Some(will(left, 0, None)),
+            (None, None) => None,
+        };
         place.write(&record).await
     }
 
@@ -292,12 +310,11 @@ impl Resting {
         session
     }
 
-    /// Ends it: returns when what belonged to it is gone, but for its record, whose place it yields.
-    pub(super) async fn end(self) -> Option<record::Place> {
-        let Self { connection, lane, tenure, .. } = self;
+    /// Ends it: returns when what belonged to it is gone, but for its record.
+    pub(super) async fn end(self) {
+        let Self { connection, lane, .. } = self;
         drop(lane);
         connection.close().await;
-        tenure.record
     }
 
     /// Makes the session that `record` tells of, on a lane of its own.
@@ -318,6 +335,7 @@ impl Resting {
             version,
             tenure,
             will,
+            left: None,
             connection,
             lane,
             limits,

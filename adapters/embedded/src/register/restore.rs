@@ -85,7 +85,7 @@ impl Vhost {
     fn restore_queue(self: &Arc<Self>, row: QueueRow) -> Result<(), Refused> {
         let QueueRow { name, number, auto_delete, arguments } = row;
         if name.starts_with(INBOX) {
-            self.new_inbox(name, number);
+            self.new_inbox(name, number, arguments);
             return Ok(());
         }
         if number >= GROUPS {

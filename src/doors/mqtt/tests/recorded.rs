@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use linkspan_contract::ledger::{Entry, Terms, Version};
 use linkspan_contract::{
-    BackendError, Clock, Fence, Health, Lease, Leases, Ledger, LedgerError, Millis, NotGranted, Refused,
+    BackendError, Clock, Fence, Health, Lease, Leases, Ledger, LedgerError, Millis, NotGranted, Outcome,
+    Receipt, Refused, What,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -230,8 +231,9 @@ async fn a_session_whose_time_is_over_meanwhile_is_not_there_any_more() {
     house.stopped().await;
     ledgers.pass(3601);
     let house = ledgers.house().await;
-    assert_eq!(house.broker.subscribed(), [""; 0]);
     assert!(record(&house).await.is_none());
+    // It was made again so that its end reaches all who have something of it.
+    assert_eq!((house.broker.subscriptions(), house.broker.closed()), (0, vec!["device".into()]));
     assert!(!come(&house, &device(0, &HOUR)).await.2);
 }
 
@@ -317,8 +319,10 @@ async fn a_ledger_that_cannot_be_read_at_the_start_is_read_before_anybody_begins
     ledgers.away(true);
     let house = ledgers.house().await;
     assert_eq!(come(&house, &device(0, &HOUR)).await.1, 0x88);
+    assert_eq!(come(&house, &device(0, &[])).await.1, 0x88, "it wants the session that it has");
     ledgers.away(false);
     assert_eq!(come(&house, &device(0, &HOUR)).await.1, 0x88, "it would lose the session that it has");
+    assert!(house.broker.clients().is_empty(), "a back end would throw away what waits in it");
     house.v5("clean").await.ping().await;
     pass_at_once(6).await;
     until("the ledger is read", || house.broker.subscriptions() == 1).await;
@@ -351,11 +355,75 @@ async fn a_session_that_the_back_end_cannot_make_at_the_start_is_made_when_its_c
     assert_eq!((reason, present), (0, true));
     assert_eq!(house.broker.subscriptions(), 1);
     house.stopped().await;
-    // One that is refused for good is over.
+    // A refusal may pass.
     let house = ledgers.house_with(|broker| {
         broker.refuse_subscriptions(Some(Refused::AccessRefused("no".into())));
     });
     let house = house.await;
+    assert_eq!(come(&house, &device(0, &HOUR)).await.1, 0x88);
+    house.broker.refuse_subscriptions(None);
+    assert!(come(&house, &device(0, &HOUR)).await.2);
+    house.stopped().await;
+    // One that there cannot be any more is over.
+    let house = ledgers.house_with(|broker| {
+        let gone = Refused::NotFound { what: What::Queue, name: "t".into() };
+        broker.refuse_subscriptions(Some(gone));
+    });
+    let house = house.await;
     house.broker.refuse_subscriptions(None);
     assert!(!come(&house, &device(0, &HOUR)).await.2);
+}
+
+#[tokio::test]
+async fn a_clean_start_ends_the_session_that_was_not_read_yet_and_a_refused_one_does_not() {
+    let ledgers = Ledgers::new();
+    let house = ledgers.house().await;
+    let mut client = begun(&house).await;
+    client.subscribe5("t", 1, &[]).await;
+    house.stopped().await;
+    ledgers.away(true);
+    let house = ledgers.house().await;
+    // It has its identifier while the sessions are read, and is refused.
+    house.broker.stall(true);
+    let mut refused = house.client().await;
+    refused.send(&device(0b10, &[])).await;
+    until("the back end is asked", || house.broker.waiting() == 1).await;
+    ledgers.away(false);
+    until("the ledger is read", || house.alarms.raised().is_empty()).await;
+    house.broker.refuse_clients(Some(BackendError::Away { name: "test".into(), why: "gone".into() }));
+    house.broker.stall(false);
+    assert_eq!(refused.packet().await[3], 0x88);
+    house.broker.refuse_clients(None);
+    assert!(come(&house, &device(0, &HOUR)).await.2, "it is still there");
+    house.stopped().await;
+    ledgers.away(true);
+    let house = ledgers.house().await;
+    let (mut clean, reason, _) = come(&house, &device(0b10, &[])).await;
+    assert_eq!(reason, 0);
+    ledgers.away(false);
+    until("the ledger is read", || house.alarms.raised().is_empty()).await;
+    wait_until_written(&house, Option::is_none).await;
+    clean.ping().await;
+}
+
+#[tokio::test]
+async fn a_will_stays_written_down_until_it_is_safe_where_it_was_published() {
+    let ledgers = Ledgers::new();
+    let house = ledgers.house().await;
+    let will = b"\0\0\x01w\0\x04gone";
+    // At QoS 1.
+    let mut connect = device(0b1100, &HOUR);
+    connect.extend(will);
+    connect[1] += u8::try_from(will.len()).unwrap();
+    house.broker.hold_receipts();
+    let (client, reason, _) = come(&house, &connect).await;
+    assert_eq!(reason, 0);
+    drop(client);
+    let is_away = |record: &Option<Value>| record.as_ref().unwrap()["ends"] != Value::Null;
+    wait_until_written(&house, is_away).await;
+    assert_eq!(house.broker.payloads(), ["gone"]);
+    assert_eq!(record(&house).await.unwrap()["will"]["delay"], json!(0), "it may not be on a disk yet");
+    house.broker.receipts(&[Receipt { first: 0, count: 1, outcome: Outcome::Accepted }]);
+    wait_until_written(&house, |record| record.as_ref().unwrap()["will"] == Value::Null).await;
+    assert_eq!(house.broker.payloads(), ["gone"], "once");
 }

@@ -134,7 +134,9 @@ impl Broker {
             tracing::debug!("the ledger is not waited for");
         }
         let budget = Arc::new(Budget::new(back_ends::memory_of_queues(config)));
-        let backends = back_ends::open(config, &instance, &clock, ledger.ledger(), &budget)?;
+        let owner_at_brokers = ledger::owner_at_brokers(config, &instance)?;
+        let backends =
+            back_ends::open(config, &instance, &owner_at_brokers, &clock, ledger.ledger(), &budget)?;
         let retained = config.limits.retained.get() as usize;
         let memory = ledger::memory(config, &instance, &ledger);
         let spools = Arc::new(spools::Stores::of(config, Arc::clone(&clock), &budget));

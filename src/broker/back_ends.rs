@@ -126,14 +126,15 @@ pub fn delete_queue(directory: &Path, vhost: &str, queue: &str) -> Result<u64, S
     })
 }
 
-/// Opens every back end. None is waited for. `ledger` says what this instance alone may do; `budget` is for the queues of
-/// all.
+/// Opens every back end. None is waited for. `owner` is whose the queues of sessions are at brokers, `ledger` says what this
+/// instance alone may do; `budget` is for the queues of all.
 ///
 /// # Errors
 /// Which cannot be opened as it is configured.
 pub fn open(
     config: &Config,
     instance: &str,
+    owner: &str,
     clock: &Arc<dyn Clock>,
     ledger: &Arc<dyn Ledger>,
     budget: &Arc<Budget>,
@@ -165,6 +166,7 @@ pub fn open(
             }
             config::Backend::Amqp(upstream) => {
                 let mut options = amqp(upstream).map_err(|(key, text)| wrong(key, text))?;
+                owner.clone_into(&mut options.owner);
                 options.session_expires =
                     config.doors.mqtt.max_session_expiry.checked_add(BEYOND).filter(|it| *it < FOREVER);
                 options.on_disk = Some(OnDisk {

@@ -1,5 +1,8 @@
 //! From the key `ledger` to a ledger.
 
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,6 +51,40 @@ pub fn owner<'a>(config: &Config, instance: &'a str) -> &'a str {
         config::Ledger::File(_) => OWN,
         config::Ledger::Postgres(_) => instance,
     }
+}
+
+/// The same for brokers, which Linkspans that know nothing of each other may share: a file that nobody shares has a name of its
+/// own, which is written beside it.
+///
+/// # Errors
+/// When that cannot be read or written.
+pub fn owner_at_brokers(config: &Config, instance: &str) -> Result<String, ConfigErrors> {
+    match &config.ledger {
+        config::Ledger::File(file) => {
+            let file = file.with_extension("name");
+            name_in(&file).map_err(|error| wrong(config, format!("{}: {error}", file.display())))
+        }
+        config::Ledger::Postgres(_) => Ok(instance.to_owned()),
+    }
+}
+
+/// The name in that file, which is made when there is none.
+fn name_in(file: &Path) -> io::Result<String> {
+    match fs::read_to_string(file) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let name = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+    let fresh = file.with_extension("name-new");
+    let mut made = fs::File::create(&fresh)?;
+    made.write_all(name.as_bytes())?;
+    made.sync_all()?;
+    fs::rename(&fresh, file)?;
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(name)
 }
 
 /// Looks once, and makes nothing: what is there, for people, or why it cannot be used.

@@ -150,7 +150,9 @@ fn remedy(held: Option<&str>) -> String {
         Some(held) => format!(
             "; it is the route's own from before, and is made anew when it is empty and nobody consumes from it, but it \
              holds {held}: run Linkspan with the route as it was until they are consumed, or give up what it holds (on an \
-             embedded back end: `linkspan store delete-queue <path> <queue>`), or give the route another queue"
+             embedded back end: `linkspan store delete-queue <path> <queue>`; on RabbitMQ, which does not tell what consumers \
+             have in hand, when they are stopped and `rabbitmqctl list_queues name messages` says 0: `rabbitmqctl \
+             delete_queue <queue>`), or give the route another queue"
         ),
     }
 }

@@ -139,7 +139,7 @@ impl Hub {
     }
 
     /// A queue is there, otherwise than its route wants it now: when the route, or one before it, had it and it is empty,
-    /// it is made anew. Yields the lane on which it was.
+    /// it is made anew, unless its back end cannot tell what its consumers have in hand. Yields the lane on which it was.
     async fn make_anew(
         &self,
         owned: &Owned,
@@ -153,22 +153,22 @@ impl Hub {
             why: Box::new(why.clone()),
             held,
         };
-        if !self.has_had(owned) {
-            return Err(otherwise(None));
-        }
-        // What was refused may have cost the lane.
-        let mut own = self.lane_on(&route.backend, &route.vhost).await?;
-        if own.lane.delete_queue(queue, true, true).await.is_err() {
-            let mut own = self.lane_on(&route.backend, &route.vhost).await?;
-            let passive = QueueSpec { passive: true, ..QueueSpec::new(queue) };
-            let counts = own.lane.declare_queue(&passive).await.ok();
-            return Err(otherwise(counts.map(|counts| held(counts.messages, counts.unsettled))));
-        }
         let failed = |why| RoutesError::Queue {
             route: Arc::clone(route),
             queue: Arc::clone(queue),
             why: Box::new(why),
         };
+        if !self.has_had(owned) {
+            return Err(otherwise(None));
+        }
+        // What was refused may have cost the lane.
+        let mut own = self.lane_on(&route.backend, &route.vhost).await?;
+        let passive = QueueSpec { passive: true, ..QueueSpec::new(queue) };
+        let counts = own.lane.declare_queue(&passive).await.map_err(&failed)?;
+        let is_known = counts.unsettled.is_some();
+        if !is_known || own.lane.delete_queue(queue, true, true).await.is_err() {
+            return Err(otherwise(Some(held(counts.messages, counts.unsettled))));
+        }
         own.lane.declare_queue(spec).await.map_err(failed)?;
         tracing::info!(%queue, backend = %route.backend, was = %why, "an empty queue is made anew as its route wants it now");
         Ok(own)

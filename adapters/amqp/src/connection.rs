@@ -59,7 +59,7 @@ impl AmqpConnection {
         client: &Client,
         sink: Arc<dyn DeliverySink>,
     ) -> Result<Self, Refused> {
-        let inbox = Inbox::of(client, &fleet.options)?;
+        let inbox = Inbox::of(client, &fleet.name, &fleet.options)?;
         let declared = Arc::new(Declared::default());
         consuming.join(&declared);
         let clerk = Clerk {

@@ -1,7 +1,7 @@
 //! The queue of a client's session at the broker: what its topic filters match waits there for a client that is away,
 //! whatever becomes of this process or of the broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
@@ -28,6 +28,8 @@ pub(crate) struct Inbox {
 struct State {
     /// How many subscriptions need each binding.
     bindings: BTreeMap<String, usize>,
+    /// Bindings that nobody needs any more, and that the broker may still have.
+    over: BTreeSet<String>,
     /// What an earlier session of that client has left is not for this one.
     fresh: bool,
     /// The connection on which it was made last.
@@ -42,12 +44,17 @@ impl Inbox {
     ///
     /// # Errors
     /// When the broker has no room for its name.
-    pub(crate) fn of(client: &Client, options: &AmqpOptions) -> Result<Option<Arc<Self>>, Refused> {
+    pub(crate) fn of(
+        client: &Client,
+        backend: &str,
+        options: &AmqpOptions,
+    ) -> Result<Option<Arc<Self>>, Refused> {
         let Some(terms) = client.session.as_ref().filter(|terms| terms.keep > 0) else { return Ok(None) };
-        let mut names = vec![&*client.identifier];
+        let mut names = vec![&*options.owner, backend];
         if *client.vhost != *"/" {
-            names.insert(0, &client.vhost);
+            names.push(&client.vhost);
         }
+        names.push(&client.identifier);
         let name = queue_name("session", &names);
         let mut arguments = options.expiry_of_sessions();
         // What cannot be read in the name.
@@ -56,7 +63,7 @@ impl Inbox {
         {
             arguments.insert(key, AMQPValue::LongString(client.identifier.as_bytes().to_vec().into()));
         }
-        let state = State { bindings: BTreeMap::new(), fresh: terms.fresh, made: 0 };
+        let state = State { bindings: BTreeMap::new(), over: BTreeSet::new(), fresh: terms.fresh, made: 0 };
         Ok(Some(Arc::new(Self {
             name: short("the session's queue", name.as_bytes())?,
             exchange: short("the topic exchange", options.topic_exchange.as_bytes())?,
@@ -73,6 +80,7 @@ impl Inbox {
     /// One more subscription needs a binding; true when it is the first.
     pub(crate) fn hold(&self, key: &str) -> bool {
         let mut state = self.state.lock();
+        state.over.remove(key);
         let count = state.bindings.entry(key.into()).or_insert(0);
         *count += 1;
         *count == 1
@@ -86,6 +94,7 @@ impl Inbox {
         let over = *count == 0;
         if over {
             state.bindings.remove(key);
+            state.over.insert(key.into());
         }
         over
     }
@@ -95,15 +104,18 @@ impl Inbox {
     /// # Errors
     /// What the broker said.
     pub(crate) async fn make(&self, upstream: &Upstream, live: &Live) -> lapin::Result<()> {
-        let (fresh, keys) = {
+        let (fresh, over, keys) = {
             let state = self.state.lock();
             if state.made == live.generation {
                 return Ok(());
             }
-            (state.fresh, state.bindings.keys().cloned().collect::<Vec<_>>())
+            let keys: Vec<_> = state.bindings.keys().cloned().collect();
+            (state.fresh, state.over.iter().cloned().collect::<Vec<_>>(), keys)
         };
         if fresh {
             self.delete_on(upstream, live).await?;
+            // What comes from now on is this session's, whatever becomes of the connection.
+            self.state.lock().fresh = false;
         }
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         let declare = async |options: QueueDeclareOptions| {
@@ -120,12 +132,26 @@ impl Inbox {
             }
             Err(error) => return Err(error),
         }
+        for key in over {
+            self.unbind_on(upstream, live, &key).await;
+        }
         for key in keys {
             self.bind_on(upstream, live, &key).await?;
         }
-        let mut state = self.state.lock();
-        (state.fresh, state.made) = (false, live.generation);
+        self.state.lock().made = live.generation;
         Ok(())
+    }
+
+    /// Looks whether it is there and can be used.
+    ///
+    /// # Errors
+    /// What the broker said.
+    pub(crate) async fn look(&self, upstream: &Upstream, live: &Live) -> lapin::Result<()> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let (name, arguments) = (self.name.clone(), FieldTable::default());
+        self.ask(upstream, live, async |channel| channel.queue_declare(name, options, arguments).await)
+            .await
+            .map(drop)
     }
 
     /// Has what `key` matches come here, too. The queue is there.
@@ -141,27 +167,41 @@ impl Inbox {
         self.ask(upstream, live, bind).await
     }
 
-    /// Undoes that.
-    pub(crate) async fn unbind_on(&self, upstream: &Upstream, live: &Live, key: &str) {
+    /// Undoes that for what nobody needs any more: now, or when the broker is there again and the queue is still needed.
+    pub(crate) async fn unbind(&self, upstream: &Upstream, key: &str) {
+        if let Some(live) = upstream.live() {
+            self.unbind_on(upstream, &live, key).await;
+        }
+    }
+
+    async fn unbind_on(&self, upstream: &Upstream, live: &Live, key: &str) {
         let unbind = async |channel: &Channel| {
             let key = ShortString::try_new(key).unwrap_or_default();
             channel.queue_unbind(self.name.clone(), self.exchange.clone(), key, FieldTable::default()).await
         };
-        if let Err(error) = self.ask(upstream, live, unbind).await {
+        match self.ask(upstream, live, unbind).await {
+            Ok(()) => _ = self.state.lock().over.remove(key),
             // What comes by it is for nobody and dropped.
-            tracing::debug!(queue = %self.name, %error, key, "a binding was not undone");
+            Err(error) => tracing::debug!(queue = %self.name, %error, key, "a binding was not undone"),
         }
     }
 
     /// Deletes it with all that is in it; the next subscription makes it again.
     ///
     /// # Errors
-    /// What the broker said, or that it is away: then it stays until it expires there.
+    /// What the broker said, or that it is away: then it stays until it expires there, or is made again.
     pub(crate) async fn delete(&self, upstream: &Upstream) -> Result<(), Refused> {
         let backend = &upstream.backend;
+        {
+            let mut state = self.state.lock();
+            (state.fresh, state.made) = (true, 0);
+        }
         let live = upstream.live().ok_or_else(|| Refused::Away(backend.to_string()))?;
-        self.state.lock().made = 0;
-        self.delete_on(upstream, &live).await.map_err(|error| refused(&error, backend))
+        self.delete_on(upstream, &live).await.map_err(|error| refused(&error, backend))?;
+        let mut state = self.state.lock();
+        state.fresh = false;
+        state.over.clear();
+        Ok(())
     }
 
     async fn delete_on(&self, upstream: &Upstream, live: &Live) -> lapin::Result<()> {
@@ -192,6 +232,11 @@ mod tests {
     use super::*;
 
     fn inbox(identifier: &str, keep: u32) -> Option<Arc<Inbox>> {
+        inbox_of("linkspan", "rabbit", identifier, keep)
+    }
+
+    fn inbox_of(owner: &str, backend: &str, identifier: &str, keep: u32) -> Option<Arc<Inbox>> {
+        let options = AmqpOptions { owner: owner.into(), ..AmqpOptions::at(Vec::new()) };
         let terms = SessionTerms { at_broker: false, fresh: true, keep, window: 1, will: None };
         let client = Client {
             number: 1,
@@ -200,20 +245,35 @@ mod tests {
             vhost: "/".into(),
             session: Some(Arc::new(terms)),
         };
-        Inbox::of(&client, &AmqpOptions::at(Vec::new())).unwrap()
+        Inbox::of(&client, backend, &options).unwrap()
     }
 
     #[test]
     fn a_session_that_is_kept_has_a_queue_that_tells_whose_it_is() {
         assert!(inbox("sensor", 0).is_none());
         let short = inbox("hall.3/sensor", 60).unwrap();
-        assert_eq!(short.name.as_str(), "linkspan.session.hall%2e3/sensor");
+        assert_eq!(short.name.as_str(), "linkspan.session.linkspan.rabbit.hall%2e3/sensor");
         assert_eq!(short.arguments.inner().len(), 1, "it expires when nobody comes for it");
         let long = "x".repeat(400);
         let hashed = inbox(&long, 60).unwrap();
         assert!(hashed.name.as_str().len() <= 255);
         let whole = AMQPValue::LongString(long.into());
         assert!(hashed.arguments.inner().values().any(|value| *value == whole));
+    }
+
+    #[test]
+    fn nobody_else_at_that_broker_has_the_same_queue() {
+        let name = |owner: &str, backend: &str| inbox_of(owner, backend, "c", 60).unwrap().name.clone();
+        assert_ne!(name("one", "rabbit"), name("other", "rabbit"));
+        assert_ne!(name("one", "rabbit"), name("one", "other"));
+    }
+
+    #[test]
+    fn a_binding_that_nobody_needs_any_more_is_remembered_until_it_is_undone() {
+        let inbox = inbox("c", 60).unwrap();
+        assert!(inbox.hold("a") && inbox.let_go("a"));
+        assert!(inbox.state.lock().over.contains("a"));
+        assert!(inbox.hold("a") && inbox.state.lock().over.is_empty(), "it is needed again");
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub struct AmqpOptions {
     pub external: bool,
     /// The broker's vhost.
     pub vhost: String,
+    /// Whose the queues of sessions are there: another name for each Linkspan that uses this vhost of the broker, and the same
+    /// after a restart. It is part of their names.
+    pub owner: String,
     /// The topic exchange that is the address space.
     pub topic_exchange: String,
     /// Connections for publishing, and as many for consuming: a broker that holds publishers must not hold
@@ -212,6 +215,7 @@ impl AmqpOptions {
             password: "guest".into(),
             external: false,
             vhost: "/".into(),
+            owner: "linkspan".into(),
             topic_exchange: "amq.topic".into(),
             connections: 2,
             connect_timeout: Duration::from_secs(10),

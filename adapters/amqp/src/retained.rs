@@ -22,13 +22,9 @@ use crate::now::at_once;
 /// Tells when a message that is retained is on the disk, or that it is not.
 pub(crate) type Safe = watch::Receiver<Option<Outcome>>;
 
-/// An embedded back end in a directory, of which only the addresses are used. It is opened when there is something in it,
-/// or something is to be written: most back ends retain nothing.
+/// An embedded back end in a directory, of which only the addresses are used.
 pub(crate) struct Retained {
-    name: String,
-    on_disk: OnDisk,
-    clock: Arc<dyn Clock>,
-    store: Mutex<Option<Arc<Embedded>>>,
+    store: Arc<Embedded>,
     /// One for each vhost of Linkspan's: what is written by one is in the order in which it was published.
     ways: Mutex<HashMap<Arc<str>, Way, RandomState>>,
 }
@@ -62,29 +58,12 @@ impl Retained {
     /// What the back end of that name retains, in that directory.
     ///
     /// # Errors
-    /// When something is there and cannot be used.
+    /// When it cannot be used.
     pub(crate) fn of(backend: &str, on_disk: &OnDisk, clock: &Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let retained = Self {
-            name: format!("retained of {backend}"),
-            on_disk: on_disk.clone(),
-            clock: Arc::clone(clock),
-            store: Mutex::default(),
-            ways: Mutex::default(),
-        };
-        if retained.on_disk.directory.is_dir() {
-            retained.store().map_err(OpenError::Disk)?;
-        }
-        Ok(retained)
-    }
-
-    fn store(&self) -> Result<Arc<Embedded>, String> {
-        let mut store = self.store.lock();
-        if let Some(store) = &*store {
-            return Ok(Arc::clone(store));
-        }
-        let (options, clock) = (EmbeddedOptions::default(), Arc::clone(&self.clock));
-        let opened = Embedded::durable(&self.name, options, clock, &self.on_disk);
-        Ok(Arc::clone(store.insert(opened.map_err(|error| error.to_string())?)))
+        let (name, options) = (format!("retained of {backend}"), EmbeddedOptions::default());
+        let store = Embedded::durable(&name, options, Arc::clone(clock), on_disk)
+            .map_err(|error| OpenError::Disk(error.to_string()))?;
+        Ok(Self { store, ways: Mutex::default() })
     }
 
     /// Writes down that `message` of `batch` is the retained one of its address from now on, or that there is none any more
@@ -118,7 +97,6 @@ impl Retained {
     }
 
     fn way(&self, vhost: &Arc<str>) -> Result<Way, String> {
-        let store = self.store()?;
         let client = Client {
             number: client_number(),
             identifier: "linkspan".into(),
@@ -126,7 +104,7 @@ impl Retained {
             vhost: Arc::clone(vhost),
             session: None,
         };
-        let connected = at_once(store.connect(&client, Arc::new(Nobody))).and_then(Result::ok);
+        let connected = at_once(self.store.connect(&client, Arc::new(Nobody))).and_then(Result::ok);
         let mut connection = connected.ok_or(CLOSED)?;
         let waiting = Arc::new(Waiting::default());
         let lane = at_once(connection.lane(Arc::clone(&waiting) as _, Arc::new(Nobody))).and_then(Result::ok);
@@ -135,19 +113,12 @@ impl Retained {
 
     /// What the addresses of a vhost retained in an earlier life.
     pub(crate) async fn found(&self, vhost: &str) -> Vec<backend::Retained> {
-        let store = self.store.lock().clone();
-        match store {
-            Some(store) => store.retained(vhost).await,
-            None => Vec::new(),
-        }
+        self.store.retained(vhost).await
     }
 
     /// Returns when what was taken is safe.
     pub(crate) async fn close(&self) {
-        let store = self.store.lock().clone();
-        if let Some(store) = store {
-            store.close().await;
-        }
+        self.store.close().await;
     }
 }
 

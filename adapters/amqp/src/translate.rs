@@ -8,7 +8,7 @@ mod table;
 
 pub(crate) use incoming::{Arrived, Letter, attempt, from_of};
 pub(crate) use outgoing::{Sender, channel_error, outgoing, too_large, with_time_of};
-pub(crate) use refusal::{closed, refused};
+pub(crate) use refusal::{closed, is_deleted, refused};
 pub(crate) use table::table;
 
 /// Headers of Linkspan's own, which no consumer of Linkspan sees.

@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::mqtt_wire::{Packet, V3, V5, packet, publish};
 use linkspan_integration_tests::mqtt5::Mqtt5;
 use linkspan_integration_tests::process::{Folder, Process};
@@ -257,6 +260,79 @@ async fn a_message_is_published_once_whenever_the_server_is_killed_mqtt_4_3_3_10
         client.told(0x70, 7).await;
         house.process.kill();
     }
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_is_completed_behind_a_kill_though_nothing_is_subscribed_mqtt_3_10_4_3() {
+    for version in [V3, V5] {
+        let mut house = House::begin();
+        let mut client = house.enter(version, "device").await;
+        client.subscribe("t").await.expect("it is subscribed");
+        house.published(&["a", "b"]).await;
+        client.given(0x34, 1, "a").await;
+        client.given(0x34, 2, "b").await;
+        client.say(0x50, 1).await;
+        client.told(0x62, 1).await;
+        let properties: &[u8] = if version == V5 { &[0] } else { &[] };
+        let unsubscribe = [&[0, 9], properties, &[0, 1], b"t"].concat();
+        client.send(&packet(0xa2, &unsubscribe)).await.expect("the connection lives");
+        client.told(0xb0, 9).await;
+        house = house.again();
+        let mut client = house.resume(version, "device").await;
+        client.told(0x62, 1).await;
+        client.given(0x3c, 2, "b").await;
+        client.say(0x70, 1).await;
+        client.say(0x50, 2).await;
+        client.told(0x62, 2).await;
+        client.say(0x70, 2).await;
+        client.quiet().await;
+        house.process.kill();
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_comes_again_at_the_qos_that_it_was_sent_at_however_it_is_subscribed_by_then() {
+    for (before, after, first) in [(2, 1, 0x34), (1, 2, 0x32)] {
+        let mut house = House::begin();
+        let mut client = house.enter(V5, "device").await;
+        client.subscribe_at("t", before).await.expect("it is subscribed");
+        house.published(&["a"]).await;
+        client.given(first, 1, "a").await;
+        client.subscribe_at("t", after).await.expect("it is subscribed");
+        house = house.again();
+        let mut client = house.resume(V5, "device").await;
+        client.given(first | 8, 1, "a").await;
+        house.process.kill();
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_one_queue_has_no_room_for_is_refused_as_a_whole_and_comes_once_when_there_is() {
+    let mut house = House::begin();
+    let amqp = Amqp::confirming(house.process.door("amqp")).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let (name, none) = ("small", FieldTable::default());
+    let declared = amqp.channel.queue_declare(name.into(), QueueDeclareOptions::default(), arguments);
+    declared.await.expect("declare-ok");
+    let (exchange, bound) = ("amq.topic".into(), QueueBindOptions::default());
+    amqp.channel.queue_bind(name.into(), exchange, "t".into(), bound, none).await.expect("bind-ok");
+    house.published(&["first"]).await;
+    let mut watcher = house.enter(V5, "watcher").await;
+    watcher.subscribe("t").await.expect("it is subscribed");
+    let mut client = house.enter(V5, "sender").await;
+    for _ in 0..2 {
+        client.publish_once(0, 7, "a").await;
+        let (first, body) = client.packet().await;
+        assert_eq!((first, &body[..3]), (0x50, &[0, 7, 0x97][..]), "quota exceeded");
+        watcher.quiet().await;
+    }
+    amqp.channel.queue_purge(name.into(), QueuePurgeOptions::default()).await.expect("purge-ok");
+    client.publish_once(0, 7, "a").await;
+    client.told(0x50, 7).await;
+    watcher.takes("a").await;
+    house.process.kill();
 }
 
 #[tokio::test]

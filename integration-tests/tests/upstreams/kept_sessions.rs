@@ -38,6 +38,13 @@ impl Place {
     fn start(&self) -> Process {
         Process::start(self.folder.path(), &["--config", &self.configuration])
     }
+
+    /// The queue of a client's session, of this Linkspan alone.
+    fn queue_of(&self, client: &str) -> String {
+        let file = self.folder.path().join("linkspan-data/ledger.name");
+        let name = std::fs::read_to_string(file).expect("its name stands beside its ledger");
+        format!("linkspan.session.{name}.rabbit.{client}")
+    }
 }
 
 /// A client whose session is kept for an hour; it comes again until its back end is there.
@@ -92,10 +99,6 @@ async fn is_gone(rabbitmq: &RabbitMq, name: &str) {
     soon(&format!("{name} is gone"), gone).await;
 }
 
-fn queue_of(client: &str) -> String {
-    format!("linkspan.session.{client}")
-}
-
 fn numbers(of: std::ops::Range<u32>) -> Vec<String> {
     of.map(|n| n.to_string()).collect()
 }
@@ -147,7 +150,11 @@ async fn what_comes_for_a_client_that_is_away_outlives_linkspan_and_the_broker()
     assert!(client.next_within(LULL).await.is_none(), "nothing comes twice");
     client.leave().await;
     let waiting = Amqp::connect(rabbitmq.address()).await;
-    assert_eq!(waiting.counts(&queue_of(&device)).await, (0, 0), "all was settled, and nobody consumes");
+    assert_eq!(
+        waiting.counts(&place.queue_of(&device)).await,
+        (0, 0),
+        "all was settled, and nobody consumes"
+    );
     process.signal("TERM");
     process.exit();
 }
@@ -215,9 +222,9 @@ async fn a_session_that_ends_leaves_nothing_at_the_broker() {
     client.subscribe(&topic).await;
     client.subscribe("#").await;
     client.unsubscribe(&topic).await;
-    assert!(has_queue(rabbitmq, &queue_of(&device)).await);
+    assert!(has_queue(rabbitmq, &place.queue_of(&device)).await);
     client.unsubscribe("#").await;
-    is_gone(rabbitmq, &queue_of(&device)).await;
+    is_gone(rabbitmq, &place.queue_of(&device)).await;
     client.leave().await;
 
     let device = unique("starts-clean");
@@ -226,10 +233,10 @@ async fn a_session_that_ends_leaves_nothing_at_the_broker() {
     client.leave().await;
     let mut others = publisher(&mut process).await;
     others.publish(&topic, "before").await;
-    assert!(has_queue(rabbitmq, &queue_of(&device)).await);
+    assert!(has_queue(rabbitmq, &place.queue_of(&device)).await);
     let clean = Mqtt5::connect(process.door("mqtt"), &device).await;
     assert!(!clean.welcome.session_present, "[MQTT-3.1.2-4]");
-    is_gone(rabbitmq, &queue_of(&device)).await;
+    is_gone(rabbitmq, &place.queue_of(&device)).await;
     clean.leave().await;
 
     let device = unique("expires");
@@ -238,8 +245,8 @@ async fn a_session_that_ends_leaves_nothing_at_the_broker() {
     let mut client = Mqtt5::connect_with(options).await.unwrap();
     client.subscribe(&topic).await;
     client.leave().await;
-    assert!(has_queue(rabbitmq, &queue_of(&device)).await);
-    is_gone(rabbitmq, &queue_of(&device)).await;
+    assert!(has_queue(rabbitmq, &place.queue_of(&device)).await);
+    is_gone(rabbitmq, &place.queue_of(&device)).await;
 
     // Its time runs out while Linkspan does not run.
     let mut options = Mqtt5::options(process.door("mqtt"), &device);
@@ -249,13 +256,13 @@ async fn a_session_that_ends_leaves_nothing_at_the_broker() {
     client.leave().await;
     soon("it is written down", tokio::time::sleep(Duration::from_millis(500))).await;
     process.kill();
-    assert!(has_queue(rabbitmq, &queue_of(&device)).await);
+    assert!(has_queue(rabbitmq, &place.queue_of(&device)).await);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut process = place.start();
     publisher(&mut process).await.leave().await;
     let client = kept(&mut process, &device).await;
     assert!(!client.welcome.session_present);
-    is_gone(rabbitmq, &queue_of(&device)).await;
+    is_gone(rabbitmq, &place.queue_of(&device)).await;
     process.kill();
 }
 

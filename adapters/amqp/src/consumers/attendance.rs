@@ -119,7 +119,7 @@ mod tests {
             vhost: "/".into(),
             session: Some(Arc::new(terms)),
         };
-        let inbox = Inbox::of(&client, &AmqpOptions::at(Vec::new())).unwrap().unwrap();
+        let inbox = Inbox::of(&client, "rabbit", &AmqpOptions::at(Vec::new())).unwrap().unwrap();
         let mut attendance = Attendance::new(inbox);
         for (number, (filter, settle, no_local)) in (1..).zip(filters) {
             let terms = Terms { settle: *settle, no_local: *no_local };

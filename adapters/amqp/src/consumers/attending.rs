@@ -10,7 +10,7 @@ use super::coordinator::{Due, Worker};
 use super::taker::Taker;
 use super::{Hungry, Wanted};
 use crate::inbox::Inbox;
-use crate::translate::{Letter, attempt, from_of, refused};
+use crate::translate::{Letter, attempt, from_of, is_deleted, refused};
 use crate::upstream::Live;
 
 /// Messages that are given out in one go.
@@ -21,6 +21,10 @@ const EVERY: u32 = u32::MAX;
 
 /// Milliseconds until a channel that could not be had is asked for again.
 const AGAIN: u64 = 1000;
+
+/// Milliseconds after which what a client that is away has not settled goes back to the broker, which may otherwise close the
+/// channel for it (RabbitMQ's `consumer_timeout`, 30 minutes).
+const LEFT: u64 = 600_000;
 
 impl Worker {
     /// Makes a subscription of the session, or says how one goes on. While the broker is away it is noted, and made when that
@@ -79,7 +83,7 @@ impl Worker {
                     Ok(())
                 }
                 why => {
-                    self.leave(key).await;
+                    self.withdraw(key).await;
                     Err(why)
                 }
             },
@@ -94,7 +98,15 @@ impl Worker {
 
     /// Ends a subscription of the session, and its queue with the last; false when it has none under that key.
     pub(super) async fn leave(&mut self, key: SubscriptionKey) -> bool {
-        let upstream = Arc::clone(&self.plan.upstream);
+        let Some((inbox, is_last)) = self.withdraw(key).await else { return false };
+        if is_last && let Err(why) = inbox.delete(&self.plan.upstream).await {
+            tracing::debug!(queue = %inbox.name, %why, "a session's queue stays until it expires");
+        }
+        true
+    }
+
+    /// Ends a subscription of the session, whose queue stays; tells which queue, and whether that was the last.
+    async fn withdraw(&mut self, key: SubscriptionKey) -> Option<(Arc<Inbox>, bool)> {
         for at in 0..self.takers.len() {
             let Some(attendance) = self.takers.get_mut(at).and_then(|taker| taker.attendance.as_deref_mut())
             else {
@@ -104,20 +116,54 @@ impl Worker {
             let inbox = Arc::clone(&attendance.inbox);
             let interest = attendance.interests.remove(place);
             let is_last = attendance.interests.is_empty();
-            let is_unbound = inbox.let_go(&interest.binding);
+            if inbox.let_go(&interest.binding) {
+                inbox.unbind(&self.plan.upstream, &interest.binding).await;
+            }
             if is_last {
                 self.pause(at).await;
                 self.takers.remove(at);
-                if let Err(why) = inbox.delete(&upstream).await {
-                    tracing::debug!(queue = %inbox.name, %why, "a session's queue stays until it expires");
-                }
-            } else if is_unbound && let Some(live) = upstream.live() {
-                inbox.unbind_on(&upstream, &live, &interest.binding).await;
             }
             self.held.prune(key);
-            return true;
+            return Some((inbox, is_last));
         }
-        false
+        None
+    }
+
+    /// The broker has cancelled the consumer of the session's queue: that was deleted, or is not to be had for a while.
+    pub(super) async fn cancelled_session(&mut self, at: usize) {
+        let inbox = self.takers.get(at).and_then(|taker| taker.attendance.as_ref());
+        let Some(inbox) = inbox.map(|attendance| Arc::clone(&attendance.inbox)) else { return };
+        let upstream = Arc::clone(&self.plan.upstream);
+        let (Some(_), Some(live)) = (&self.link, upstream.live()) else {
+            self.link = None;
+            self.forget();
+            return self.wait_if_idle();
+        };
+        match inbox.look(&upstream, &live).await {
+            Err(error) if is_deleted(&error) => self.cancelled(at),
+            Err(error) => {
+                tracing::warn!(queue = %inbox.name, %error, "the queue of a session is not to be had now");
+                self.rest().await;
+                self.again_later();
+            }
+            Ok(()) => self.replace().await,
+        }
+    }
+
+    /// Whether the consumer at `at` is that of the session's queue.
+    pub(super) fn is_of_session(&self, at: usize) -> bool {
+        self.takers.get(at).is_some_and(|taker| taker.attendance.is_some())
+    }
+
+    /// Opens the channel in a while.
+    pub(super) fn again_later(&mut self) {
+        if self.later {
+            return;
+        }
+        self.later = true;
+        self.serial += 1;
+        let at = self.plan.clock.now().saturating_add(AGAIN);
+        self.due.insert((at, self.serial), Due::Opening);
     }
 
     /// Has the session's queue made on a new connection.
@@ -131,24 +177,57 @@ impl Worker {
 
     /// True when this lane only waits for its client: then it needs no channel.
     pub(super) fn is_at_rest(&self) -> bool {
-        let is_resting = |taker: &Taker| {
-            let has_letter = taker.attendance.as_ref().is_none_or(|it| it.letter.is_some());
-            !has_letter && taker.wanted_window(0) == 0 && taker.streams.is_empty() && taker.buffer.is_empty()
-        };
-        self.transaction.is_none()
-            && self.due.is_empty()
+        let has_letter = |taker: &Taker| taker.attendance.as_ref().is_some_and(|it| it.letter.is_some());
+        self.is_left()
+            && !self.is_anything_due()
             && self.held.is_empty()
+            && !self.takers.iter().any(has_letter)
+    }
+
+    /// True when the client is away, and nothing is under way to it.
+    fn is_left(&self) -> bool {
+        let unsettling = self.plan.options.prefetch;
+        let is_idle = |taker: &Taker| {
+            taker.wanted_window(unsettling) == 0 && taker.streams.is_empty() && taker.buffer.is_empty()
+        };
+        self.plan.keeps
+            && self.transaction.is_none()
             && !self.takers.is_empty()
-            && self.takers.iter().all(is_resting)
+            && self.takers.iter().all(is_idle)
+    }
+
+    /// True when something is due but the end of the channel.
+    pub(super) fn is_anything_due(&self) -> bool {
+        self.due.len() > usize::from(self.leaving.is_some())
+    }
+
+    /// Notes since when the client is away with something unsettled, or that it is back.
+    pub(super) fn look_who_left(&mut self) {
+        let is_left = self.link.is_some() && self.is_left();
+        match self.leaving {
+            None if is_left && !self.is_at_rest() => {
+                self.serial += 1;
+                let at = self.plan.clock.now().saturating_add(LEFT);
+                self.due.insert((at, self.serial), Due::Leaving);
+                self.leaving = Some((at, self.serial));
+            }
+            Some(leaving) if !is_left => {
+                self.due.remove(&leaving);
+                self.leaving = None;
+            }
+            _ => {}
+        }
     }
 
     /// True when a client has come back to its session, and there is no channel yet that it is to be served by.
     pub(super) fn is_to_be_opened(&self) -> bool {
-        self.link.is_none()
+        let unsettling = self.plan.options.prefetch;
+        self.plan.keeps
+            && self.link.is_none()
             && self.waiting.is_none()
             && !self.later
             && self.plan.origin.over().is_none()
-            && self.takers.iter().any(|taker| taker.attendance.is_some() && taker.wanted_window(0) > 0)
+            && self.takers.iter().any(|taker| taker.wanted_window(unsettling) > 0)
     }
 
     /// Opens the channel for a client that has come back.
@@ -161,10 +240,7 @@ impl Worker {
             return self.wait();
         }
         tracing::warn!(backend = &*self.plan.upstream.backend, %why, "a session waits for its queue, and tries again");
-        self.later = true;
-        self.serial += 1;
-        let at = self.plan.clock.now().saturating_add(AGAIN);
-        self.due.insert((at, self.serial), Due::Opening);
+        self.again_later();
     }
 
     /// Gives out what one call takes of the session's queue, and tells how much that was.

@@ -63,6 +63,7 @@ pub(crate) fn start(plan: Plan) -> Consumers {
         words: Vec::new(),
         copies: HashMap::default(),
         later: false,
+        leaving: None,
         late: Vec::new(),
         hungry,
         strays: false,
@@ -100,6 +101,8 @@ pub(super) struct Worker {
     pub(super) copies: HashMap<u64, usize, RandomState>,
     /// The channel is opened when something is due.
     pub(super) later: bool,
+    /// Under what is due, when the client is away and has left something unsettled: that its channel is given up.
+    pub(super) leaving: Option<(Millis, u64)>,
     /// Deliveries whose deadline has passed.
     pub(super) late: Vec<(SubscriptionKey, DeliveryTag)>,
     /// Who waits for credit; the lane looks.
@@ -121,6 +124,8 @@ pub(super) enum Due {
     Release(SubscriptionKey, u64),
     /// Another attempt to open the channel.
     Opening,
+    /// The end of a channel whose client does not come back.
+    Leaving,
 }
 
 /// What needs more than a look.
@@ -144,6 +149,7 @@ impl Worker {
             match poll_fn(|cx| self.turn(cx)).await {
                 Turn::Command(command) => self.obey(command).await,
                 Turn::Lost(error) => self.struck(&error).await,
+                Turn::Cancelled(at) if self.is_of_session(at) => self.cancelled_session(at).await,
                 Turn::Cancelled(at) => self.cancelled(at),
                 Turn::Adjust(at) => self.adjust(at).await,
                 Turn::Late => self.release_late().await,
@@ -200,10 +206,13 @@ impl Worker {
         if let Some(turn) = self.deliver(cx) {
             return Poll::Ready(turn);
         }
+        self.look_who_left();
         while let Some(((at, _), _)) = self.due.first_key_value() {
             let now = self.plan.clock.now();
             if *at <= now {
-                self.fall_due(now);
+                if self.fall_due(now) {
+                    return Poll::Ready(Turn::Rest);
+                }
                 continue;
             }
             let wait = Duration::from_millis(at - now);
@@ -228,7 +237,7 @@ impl Worker {
         if self.link.is_some() && self.is_at_rest() {
             return Poll::Ready(Turn::Rest);
         }
-        if self.strays && self.transaction.is_none() && self.held.is_empty() && self.due.is_empty() {
+        if self.strays && self.transaction.is_none() && self.held.is_empty() && !self.is_anything_due() {
             return Poll::Ready(Turn::Replace);
         }
         Poll::Pending

@@ -8,7 +8,7 @@ use linkspan_contract::{Ended, Refused};
 
 use super::coordinator::Worker;
 use super::transaction::Transaction;
-use crate::translate::{closed, refused};
+use crate::translate::{closed, is_deleted, refused};
 use crate::upstream::Live;
 
 impl Worker {
@@ -58,6 +58,11 @@ impl Worker {
                 self.wait();
                 return Err(failed(error));
             }
+            if self.is_of_session(at) && !is_deleted(&error) {
+                self.forget();
+                self.again_later();
+                return Err(failed(error));
+            }
             let taker = self.takers.remove(at);
             let why = match failed(error) {
                 Refused::NotFound { .. } => Ended::QueueDeleted,
@@ -72,6 +77,7 @@ impl Worker {
     pub(super) fn forget(&mut self) {
         self.held.lose();
         self.due.clear();
+        (self.leaving, self.later) = (None, false);
         self.late.clear();
         for taker in &mut self.takers {
             taker.buffer.clear();
@@ -126,7 +132,8 @@ impl Worker {
     /// The channel is gone, and no request was the reason.
     pub(super) async fn struck(&mut self, error: &lapin::Error) {
         match (closed(error), &self.link) {
-            (Some((code, text, false)), Some((live, _))) if live.is_connected() => {
+            // What a session has outlives a channel, which the broker closes when a client holds something for too long.
+            (Some((code, text, false)), Some((live, _))) if live.is_connected() && !self.plan.keeps => {
                 self.link = None;
                 self.forget();
                 for taker in std::mem::take(&mut self.takers) {
@@ -179,11 +186,13 @@ impl Worker {
             let backend = Arc::clone(&self.plan.upstream.backend);
             self.make_inbox(&live).await.map_err(|error| refused(&error, &backend))
         } else {
-            self.restore(live).await
+            self.restore(Arc::clone(&live)).await
         };
         if let Err(why) = restored {
             tracing::debug!(%why, "a consuming channel waits for its connection");
-            if self.waiting.is_none() {
+            if self.plan.keeps && live.is_connected() {
+                self.again_later();
+            } else if self.waiting.is_none() {
                 self.wait();
             }
         }

@@ -111,8 +111,8 @@ impl Worker {
         self.held.marks().told(upstream);
     }
 
-    /// Does what is due now.
-    pub(super) fn fall_due(&mut self, now: Millis) {
+    /// Does what is due now; true when the channel of a client that is away is to be given up.
+    pub(super) fn fall_due(&mut self, now: Millis) -> bool {
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) {
             match first.remove() {
                 Due::Deadline(key, tag) => {
@@ -122,6 +122,10 @@ impl Worker {
                     }
                 }
                 Due::Opening => self.later = false,
+                Due::Leaving => {
+                    self.leaving = None;
+                    return self.link.is_some();
+                }
                 Due::Release(key, upstream) => {
                     self.requeue(upstream);
                     if let Some(taker) = self.takers.iter_mut().find(|taker| taker.wanted.key == key) {
@@ -130,6 +134,7 @@ impl Worker {
                 }
             }
         }
+        false
     }
 
     /// Gives back what a consumer has held for too long. Its window stays taken until it says something: it is sent

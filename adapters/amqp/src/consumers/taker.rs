@@ -34,6 +34,8 @@ pub(super) struct Taker {
     pub(super) gone: bool,
     /// Credit that its lane has taken for it.
     pub(super) prepaid: u32,
+    /// It is of a session that is kept: its client may be away.
+    kept: bool,
     /// It is the one that consumes the queue of the client's session, for all its subscriptions.
     pub(super) attendance: Option<Box<Attendance>>,
 }
@@ -58,9 +60,11 @@ const MOST: u16 = u16::MAX;
 const AT_A_TIME: usize = 256;
 
 impl Taker {
-    pub(super) fn new(wanted: Wanted) -> Self {
+    /// `kept`: of a session that may be without its client.
+    pub(super) fn new(wanted: Wanted, kept: bool) -> Self {
         Self {
             wanted,
+            kept,
             next: None,
             streams: Vec::new(),
             buffer: VecDeque::new(),
@@ -76,7 +80,7 @@ impl Taker {
 
     /// The one that consumes the queue of the client's session. It needs no start: its subscriptions do.
     pub(super) fn attending(wanted: Wanted, attendance: Attendance) -> Self {
-        Self { started: true, attendance: Some(Box::new(attendance)), ..Self::new(wanted) }
+        Self { started: true, attendance: Some(Box::new(attendance)), ..Self::new(wanted, true) }
     }
 
     /// Begins a subscription of the session, if it has that one.
@@ -118,8 +122,8 @@ impl Taker {
             return 0;
         }
         let terms = self.terms();
-        // The client is away, and has what it has.
-        if self.attendance.is_some() && terms.credit.as_ref().is_some_and(|credit| credit.limit() == 0) {
+        // The client is away, and has what it has; what it would be sent is for others who are there.
+        if self.kept && terms.credit.as_ref().is_some_and(|credit| credit.limit() == 0) {
             return 0;
         }
         let own = match (terms.settle, &terms.credit) {

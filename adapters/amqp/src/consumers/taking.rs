@@ -60,7 +60,7 @@ impl Worker {
         if wanted.group {
             self.plan.groups.join(wanted.queue.as_str());
         }
-        self.takers.push(Taker::new(wanted));
+        self.takers.push(Taker::new(wanted, self.plan.keeps));
         let at = self.takers.len() - 1;
         if let Err(error) = self.consume(at).await {
             let why = refused(&error, &self.plan.upstream.backend);

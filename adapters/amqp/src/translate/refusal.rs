@@ -12,6 +12,11 @@ pub(crate) fn closed(error: &Error) -> Option<(u16, String, bool)> {
     Some((error.get_id(), error.get_message().to_string(), hard))
 }
 
+/// True when a queue is there no more. RabbitMQ says 404, too, of one whose node is down.
+pub(crate) fn is_deleted(error: &Error) -> bool {
+    closed(error).is_some_and(|(code, text, _)| code == 404 && text.contains("no queue"))
+}
+
 /// Why a request to the back end of that name failed.
 pub(crate) fn refused(error: &Error, backend: &str) -> Refused {
     match closed(error) {

@@ -331,7 +331,8 @@ async fn review_register_lost() {
 async fn what_is_left_of_a_session_is_removed_only_when_who_keeps_the_list_says_that_it_is_over() {
     let kept = Kept::new();
     // Begun under the owner, each; and who of them goes on.
-    let lives: [(&str, &[&str], &[&str], &[&str]); 5] = [
+    type Clients = &'static [&'static str];
+    let lives: [(&str, Clients, Clients, Clients); 5] = [
         ("one", &["a", "b"], &[], &["$session/a", "$session/b"]),
         ("another", &["c"], &[], &["$session/a", "$session/b", "$session/c"]),
         ("another", &[], &[], &["$session/a", "$session/b", "$session/c"]),

@@ -188,7 +188,10 @@ impl Process {
             match self.child.try_wait().expect("the process is ours") {
                 Some(status) => break status,
                 None if Instant::now() < until => std::thread::yield_now(),
-                None => panic!("it did not exit; it said:\n{}", self.said.join("\n")),
+                None => {
+                    self.said.extend(self.lines.try_iter());
+                    panic!("it did not exit; it said:\n{}", self.said.join("\n"));
+                }
             }
         };
         self.said.extend(self.lines.iter());

@@ -32,7 +32,8 @@ pub(crate) struct Consumers {
     queues: Vec<Used>,
     /// Which of them is given to first.
     turn: usize,
-    fetches: Option<Fetches>,
+    /// Boxed: idle clients have none.
+    fetches: Option<Box<Fetches>>,
 }
 
 enum Consuming {
@@ -310,11 +311,8 @@ impl Consumers {
     ) -> Result<Option<Fetched>, Refused> {
         let queue = self.vhost.queue(name, self.session.client)?;
         let house = &self.vhost.house;
-        let fetches = self.fetches.get_or_insert_with(|| Fetches {
-            key,
-            holder: house.number(),
-            next: 1,
-            unsettled: BTreeMap::new(),
+        let fetches = self.fetches.get_or_insert_with(|| {
+            Box::new(Fetches { key, holder: house.number(), next: 1, unsettled: BTreeMap::new() })
         });
         let found = queue.fetch(fetches.holder, self.lane, settled, now, touched);
         let Some((assignment, remaining)) = found else { return Ok(None) };

@@ -1,5 +1,6 @@
 //! A route whose queue is to be otherwise than it was made, because the configuration changed while Linkspan was down.
 
+use lapin::BasicProperties;
 use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::process::{Folder, Process, run};
 
@@ -25,14 +26,15 @@ async fn an_empty_queue_is_made_anew_and_one_that_is_not_says_what_to_do_which_w
     let line = server.line_with(&["an empty queue is made anew"]);
     assert!(line.contains("jobs"), "{line}");
     let amqp = Amqp::confirming(server.door("amqp")).await;
-    amqp.publish("amq.topic", "jobs", "one").await;
+    let durable = BasicProperties::default().with_delivery_mode(2);
+    amqp.publish_as("amq.topic", "jobs", "one", durable).await;
     assert_eq!(amqp.counts("jobs").await.0, 1);
     drop(amqp);
     server.kill();
 
     let (status, said) = start(&folder, "jobs/gone").exit();
     assert!(!status.success());
-    for word in ["linkspan.toml:4: route.queue", "1 messages that wait", "store delete-queue"] {
+    for word in ["linkspan.toml:4: route[0].queue", "1 messages that wait", "store delete-queue"] {
         assert!(said.contains(word), "{word} in {said}");
     }
 

@@ -9,14 +9,14 @@ use lapin::{BasicProperties, Confirmation};
 use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::process::{Folder, Process};
 
-const QUEUES: usize = 200;
+const QUEUES: usize = 100;
 
-/// Messages of each queue, and their size: together 400 MiB.
+/// Messages of each queue, and their size: together 200 MiB.
 const MESSAGES: usize = 256;
 const SIZE: usize = 8 << 10;
 
 /// What queues may have, and what else of the memory may be used before publishers are held.
-const LIMITS: &str = "[memory]\nlimit = \"250 MiB\"\nqueues = \"32 MiB\"\n";
+const LIMITS: &str = "[memory]\nlimit = \"200 MiB\"\nqueues = \"16 MiB\"\n";
 
 fn name(queue: usize) -> String {
     format!("deep-{queue}")
@@ -58,8 +58,8 @@ async fn many_deep_queues_are_paged_out_before_publishers_are_held_and_give_all_
         }
         most = most.max(process.memory());
     }
-    eprintln!("400 MiB in {QUEUES} queues: {} MiB resident at most", most >> 20);
-    assert!(most < 200 << 20, "{} MiB resident", most >> 20);
+    eprintln!("200 MiB in {QUEUES} queues: {} MiB resident at most", most >> 20);
+    assert!(most < 130 << 20, "{} MiB resident", most >> 20);
     let log = process.listen(Duration::from_millis(100)).join("\n");
     assert!(!log.contains("low on memory"), "publishers were held: {log}");
     for queue in 0..QUEUES {

@@ -50,7 +50,8 @@ pub(super) struct Deliveries {
     /// Only while retained messages of a back end are on their way to it.
     overtaking: Option<Box<Overtaking>>,
     subscriptions: Vec<Subscribed>,
-    discarded: Vec<Settled>,
+    #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
+    discarded: Option<Box<Vec<Settled>>>,
     /// The session may outlive this connection: retained messages on their way are kept.
     keeps: bool,
     /// It may outlive the process, with some of its deliveries.
@@ -92,7 +93,7 @@ impl Default for Deliveries {
             inflight: None,
             overtaking: None,
             subscriptions: Vec::new(),
-            discarded: Vec::new(),
+            discarded: None,
             keeps: false,
             lasts: false,
             replayed: None,
@@ -234,12 +235,12 @@ impl Deliveries {
 
     /// Deliveries that were taken and not sent: they have to be settled, and count as many.
     pub(super) fn take_discarded(&mut self) -> Vec<Settled> {
-        std::mem::take(&mut self.discarded)
+        self.discarded.take().map_or_else(Vec::new, |discarded| *discarded)
     }
 
     /// Whether there are such.
     pub(super) fn has_discarded(&self) -> bool {
-        !self.discarded.is_empty()
+        self.discarded.is_some()
     }
 
     /// Appends all picks of a batch whose payloads lie in its bytes. With `drop_settled` only what the client has to
@@ -399,7 +400,7 @@ impl Deliveries {
             }
         };
         if terms.acknowledged {
-            add_run(&mut self.discarded, pick.key, tag, 1, outcome);
+            add_run(self.discarded.get_or_insert_default(), pick.key, tag, 1, outcome);
         }
         false
     }
@@ -431,7 +432,13 @@ impl Deliveries {
     fn discard(&mut self, pick: &Pick, first: DeliveryTag, count: usize) {
         if !pick.settled && count > 0 {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            add_run(&mut self.discarded, pick.key, first, count, Settlement::Release { delay: 0 });
+            add_run(
+                self.discarded.get_or_insert_default(),
+                pick.key,
+                first,
+                count,
+                Settlement::Release { delay: 0 },
+            );
         }
     }
 }

@@ -59,7 +59,7 @@ impl Deliveries {
         let is_early = self.inflight().was_early(pick.first);
         if is_early {
             self.append_pubrel(pick.key, pick.first, out);
-            add_run(&mut self.discarded, pick.key, pick.first, 1, Settlement::Receive);
+            add_run(self.discarded.get_or_insert_default(), pick.key, pick.first, 1, Settlement::Receive);
         }
         is_early
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use linkspan::broker::Broker;
 use linkspan::config::Config;
+use linkspan_integration_tests::process::Folder;
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 /// Counts the bytes that are allocated and not freed.
@@ -81,6 +82,9 @@ fn an_idle_mqtt_subscriber_takes_at_most_4_kib() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let ports = ["MQTT", "AMQP", "HTTP"]
         .map(|door| (format!("LINKSPAN_DOORS__{door}__LISTEN"), "127.0.0.1:0".to_owned()));
+    // What it keeps lies where it was started.
+    let folder = Folder::new();
+    std::env::set_current_dir(folder.path()).unwrap();
     let config = Config::load(None, ports).unwrap();
     let figures = PrometheusBuilder::new().build_recorder().handle();
     let broker = runtime.block_on(Broker::start(&config, figures)).unwrap();

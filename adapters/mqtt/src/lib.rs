@@ -23,7 +23,7 @@
 //! | file | noun |
 //! | --- | --- |
 //! | [`mqtt`], [`options`], [`house`], [`status`] | the back end, what is configured, what all share, how it is |
-//! | [`connection`], [`lane`], [`publisher`], [`target`], [`body`], [`claim`], [`here`], [`exchanges`] | a client's scope, its ways through, where they lead, who is told, and what is refused |
+//! | [`connection`], [`lane`], [`publisher`], [`target`], [`claim`], [`here`], [`exchanges`] | a client's scope, its ways through, where they lead, who is told, and what is refused |
 //! | [`passage`] | clients that are passed through, each with its own session at the broker |
 //! | [`inlet`], [`feed`] | what comes from the broker: for addresses, for work queues |
 //! | [`retained`], [`probe`] | what the broker keeps, and whether it is there at all |

@@ -2,21 +2,20 @@
 //! nothing of it.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::address::Syntax;
 use linkspan_contract::{
-    Backend, Batch, Client, Clock, Connection, Delivered, DeliverySink, Destination, Ended, Flags, Lane,
-    LaneEvent, LaneEvents, Message, Outcome, Pick, Receipt, ReceiptSink, Refused, Seq, SubscriptionKey,
-    backend, client_number,
+    Backend, Batch, Client, Clock, Connection, Destination, Flags, Lane, Message, Outcome, Receipt,
+    ReceiptSink, Refused, Seq, backend, client_number,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::amqp::OpenError;
+use crate::nobody::Nobody;
 use crate::now::at_once;
 
 /// Tells when a message that is retained is on the disk, or that it is not.
@@ -142,25 +141,4 @@ pub(crate) async fn is_safe(safe: Option<Safe>) -> Outcome {
             Outcome::Failed(Refused::Away("what addresses retain was not written down".into()))
         }
     }
-}
-
-/// The client behind the lanes: it is never given anything.
-struct Nobody;
-
-impl DeliverySink for Nobody {
-    fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {
-        Delivered::Closed
-    }
-
-    fn flush(&self) {}
-
-    fn poll_drained(&self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn ended(&self, _: SubscriptionKey, _: Ended) {}
-}
-
-impl LaneEvents for Nobody {
-    fn event(&self, _: LaneEvent) {}
 }

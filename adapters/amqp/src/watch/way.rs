@@ -1,16 +1,13 @@
 //! A way into the embedded back end.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{
-    Backend, Batch, Client, Delivered, DeliverySink, Ended, Lane, LaneEvent, LaneEvents, Pick, Receipt,
-    ReceiptSink, SubscriptionKey, TargetId,
-};
+use linkspan_contract::{Backend, Client, Lane, TargetId};
 
 use super::coordinator::Plan;
+use crate::nobody::Nobody;
 
 /// A lane into the embedded back end, and what it calls addresses.
 pub(super) struct Way {
@@ -32,29 +29,4 @@ impl Way {
         let lane = crate::now::at_once(connection.lane(Arc::new(Nobody), Arc::new(Nobody)))?.ok()?;
         Some(Self { lane, targets: HashMap::default() })
     }
-}
-
-/// The client behind this task's own lanes: it is never given anything.
-struct Nobody;
-
-impl DeliverySink for Nobody {
-    fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {
-        Delivered::Closed
-    }
-
-    fn flush(&self) {}
-
-    fn poll_drained(&self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn ended(&self, _: SubscriptionKey, _: Ended) {}
-}
-
-impl ReceiptSink for Nobody {
-    fn receipts(&self, _: &[Receipt]) {}
-}
-
-impl LaneEvents for Nobody {
-    fn event(&self, _: LaneEvent) {}
 }

@@ -3,71 +3,21 @@
 //! Routes lie over the address space of a vhost. The most specific match wins; what no route matches is
 //! publish-subscribe on the vhost's home back end. A table never changes: a reload makes a new one.
 
+mod exclusive;
 mod filter;
+mod pattern;
+mod route;
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
+pub use exclusive::{Exclusive, Others};
 pub use filter::{Filter, FilterError, MAX_LEVELS, Relation};
+pub use pattern::Pattern;
+pub use route::{NegativePuback, QueueType, Route};
 use tree::Tree;
-
-/// How messages of a route reach consumers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Pattern {
-    /// Each subscriber gets each message.
-    PublishSubscribe,
-    /// Each of the route's queues gets each message; the consumers of one queue share its messages.
-    CompetingConsumers,
-}
-
-/// One `[[route]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The vhost in whose address space the route lies.
-    pub vhost: Arc<str>,
-    /// The addresses that the route is for.
-    pub filter: Filter,
-    /// How they behave.
-    pub pattern: Pattern,
-    /// The back end that holds them.
-    pub backend: Arc<str>,
-    /// The queues that the route owns; none for publish-subscribe, one at least for a work route.
-    pub queues: Vec<Arc<str>>,
-    /// Messages that one MQTT consumer of a work route has unsettled at most (with its receive maximum).
-    pub window: NonZeroU16,
-    /// How an AMQP broker keeps the queues; its own default when not given.
-    pub queue_type: Option<QueueType>,
-    /// The address that messages go to which no consumer can work.
-    pub dead_letter: Option<Box<str>>,
-    /// Whether Linkspan may only start while the back end can be reached.
-    pub required: bool,
-    /// Whether a reload may move the queues to another back end while they hold messages, which follow then.
-    pub drain: bool,
-    /// Bytes of messages that are kept here while the back end is away; none: publishers wait.
-    pub spool: Option<NonZeroU64>,
-}
-
-/// How a broker such as RabbitMQ keeps a queue (`x-queue-type`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum QueueType {
-    /// On one node.
-    Classic,
-    /// On several, by majority.
-    Quorum,
-}
-
-impl QueueType {
-    /// The name in the configuration, and the broker's.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Classic => "classic",
-            Self::Quorum => "quorum",
-        }
-    }
-}
 
 /// All vhosts with their routes.
 #[derive(Debug, Clone, Default)]
@@ -118,33 +68,6 @@ pub enum RouteConflict {
         /// The route's match.
         filter: Filter,
     },
-}
-
-impl Pattern {
-    /// Every pattern that routes can have.
-    pub const ALL: [Pattern; 2] = [Pattern::PublishSubscribe, Pattern::CompetingConsumers];
-
-    /// The name in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Pattern::PublishSubscribe => "publish-subscribe",
-            Pattern::CompetingConsumers => "competing-consumers",
-        }
-    }
-
-    /// Whether a route of this pattern owns queues.
-    pub fn is_work(self) -> bool {
-        match self {
-            Pattern::PublishSubscribe => false,
-            Pattern::CompetingConsumers => true,
-        }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
 }
 
 impl Routes {
@@ -264,33 +187,6 @@ impl RouteTable {
     }
 }
 
-impl Route {
-    /// Messages that one MQTT consumer has unsettled when nothing is said: so that the first to come does not take all.
-    pub const WINDOW: NonZeroU16 = NonZeroU16::MIN.saturating_add(19);
-
-    /// A route of the vhost `/` with nothing but what every one has.
-    pub fn new(filter: Filter, pattern: Pattern, backend: &str) -> Self {
-        Self {
-            vhost: "/".into(),
-            filter,
-            pattern,
-            backend: backend.into(),
-            queues: Vec::new(),
-            window: Self::WINDOW,
-            queue_type: None,
-            dead_letter: None,
-            required: false,
-            drain: false,
-            spool: None,
-        }
-    }
-
-    /// Whether both are for the same addresses of the same vhost, which is an error.
-    pub fn is_equal_to(&self, other: &Route) -> bool {
-        self.vhost == other.vhost && self.filter.relation(other.filter.as_str()) == Relation::Equal
-    }
-}
-
 /// Which route goes where, for people; the same text at start-up and from `linkspan check`.
 impl fmt::Display for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -323,6 +219,9 @@ impl fmt::Display for RouteTable {
             }
             if let Some(queue_type) = route.queue_type {
                 write!(f, " ({})", queue_type.name())?;
+            }
+            for said in route.said() {
+                write!(f, ", {said}")?;
             }
             if let Some(address) = &route.dead_letter {
                 write!(f, ", dead letters to {address}")?;

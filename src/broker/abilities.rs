@@ -22,11 +22,29 @@ fn needed(route: &Route, can: &Capabilities) -> Vec<(&'static str, &'static str,
     let pattern = match route.pattern {
         Pattern::PublishSubscribe => can.publish_subscribe,
         Pattern::CompetingConsumers => can.competing_consumers,
+        Pattern::ExclusiveConsumer => can.exclusive_consumer,
+        Pattern::PriorityQueue => can.priority_queue,
     };
     let mut needed = vec![("pattern", route.pattern.name(), pattern)];
     if route.dead_letter.is_some() {
         needed.push(("dead-letter", "dead letters", can.dead_letter));
     }
+    let terms = &*route.terms;
+    let is_weighted = terms.priorities.as_ref().is_some_and(|priorities| priorities.weighted);
+    let stands_apart = terms.priorities.as_ref().is_some_and(|priorities| priorities.apart);
+    let said = [
+        (terms.ack_timeout.is_some(), "ack-timeout", "deadlines", can.ack_timeout),
+        (terms.max_deliveries.is_some(), "max-deliveries", "limit of deliveries", can.max_deliveries),
+        (terms.retry.is_some(), "retry", "waits between deliveries", can.retry),
+        (terms.deduplicate.is_some(), "deduplicate", "deduplication", can.deduplicate),
+        (terms.ordering_key.is_some(), "ordering-key", "order by keys", can.ordering_key),
+        (terms.delay.is_some(), "delay", "delayed messages", can.delay),
+        (terms.expiry.is_some(), "expiry", "expiry", can.expiry),
+        (terms.max_length.is_some(), "max-length", "bounded queues", can.max_length),
+        (is_weighted, "order", "weighted order", can.weighted_order),
+        (stands_apart, "as", "queue per level", can.queue_per_level),
+    ];
+    needed.extend(said.into_iter().filter(|it| it.0).map(|(_, key, what, support)| (key, what, support)));
     needed
 }
 

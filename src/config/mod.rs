@@ -7,6 +7,7 @@
 
 mod amount;
 mod backends;
+mod dead_letter;
 mod disk;
 mod doors;
 mod duration;
@@ -26,6 +27,7 @@ mod report;
 mod route;
 mod size;
 mod source;
+mod terms;
 mod upstream;
 mod users;
 mod vhosts;

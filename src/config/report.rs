@@ -8,8 +8,7 @@ use super::nearest::nearest;
 use super::source::Sources;
 
 /// Keys of later versions, by the section they stand in. A key that has no effect is refused, never ignored.
-const UNAVAILABLE_ROUTE_KEYS: [&str; 7] =
-    ["ack-timeout", "max-deliveries", "claim-check", "levels", "others", "timeout", "as"];
+const UNAVAILABLE_ROUTE_KEYS: [&str; 2] = ["claim-check", "timeout"];
 const UNAVAILABLE_SECTIONS: [&str; 1] = ["claims"];
 
 /// What is wrong so far.

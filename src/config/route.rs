@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Problem;
 use super::backends::Backend;
+use super::dead_letter::DeadLetter;
+use super::duration;
 use super::key::KeyPath;
 use super::report::Report;
 use super::size;
+use super::terms::{DeduplicateTable, RetryTable, Written};
 use super::vhosts::{self, Vhost};
-use crate::routes::{Filter, Pattern, QueueType, Relation, Route};
+use crate::routes::{Exclusive, Filter, NegativePuback, Others, Pattern, QueueType, Relation, Route};
 
 /// `[[route]]` as written.
 #[derive(Default, Deserialize)]
@@ -32,10 +36,48 @@ pub(super) struct RouteTable {
     queue: Option<Queues>,
     /// Messages that one MQTT consumer has unsettled at most.
     window: Option<NonZeroU16>,
+    /// How long a consumer may take to settle.
+    #[serde(deserialize_with = "duration::optional::deserialize")]
+    ack_timeout: Option<Duration>,
+    /// How often a message is given out.
+    max_deliveries: Option<u32>,
+    /// How long a message that came back waits.
+    retry: Option<RetryTable>,
+    /// Which messages are the same.
+    deduplicate: Option<DeduplicateTable>,
+    /// `property:NAME` or `level:NUMBER`.
+    ordering_key: Option<String>,
+    /// How long a message is held back that says nothing of that.
+    #[serde(deserialize_with = "duration::optional::deserialize")]
+    delay: Option<Duration>,
+    /// How long a message may wait.
+    #[serde(deserialize_with = "duration::optional::deserialize")]
+    expiry: Option<Duration>,
+    /// Messages that are ready at most.
+    max_length: Option<u64>,
+    /// `reject`, `drop-head` or `dead-letter`.
+    overflow: Option<String>,
+    /// How many levels a priority queue has.
+    levels: Option<u16>,
+    /// `strict` or `weighted`.
+    order: Option<String>,
+    /// `property:NAME`, `level:NUMBER` or `default:LEVEL`.
+    priority_from: Option<String>,
+    /// `native` or `queue-per-level`.
+    r#as: Option<String>,
+    /// `reject` or `standby`: what becomes of those who would consume beside the one who does.
+    others: Option<String>,
+    /// How long the one who consumes may hold something without a word.
+    #[serde(deserialize_with = "duration::optional::deserialize")]
+    holder_timeout: Option<Duration>,
+    /// What is published with the fence of an earlier holder is refused.
+    fenced: bool,
+    /// `dead-letter`, `redeliver` or `ignore`.
+    negative_puback: Option<String>,
     /// `classic` or `quorum`, on back ends of kind `amqp`.
     queue_type: Option<String>,
     /// The address of what no consumer can work.
-    dead_letter: Option<String>,
+    dead_letter: Option<DeadLetter>,
     /// Linkspan starts only while the back end can be reached.
     required: bool,
     /// A reload may move queues that are not empty.
@@ -66,7 +108,7 @@ enum Queues {
 }
 
 /// Patterns of later versions.
-const LATER_PATTERNS: [&str; 3] = ["exclusive-consumer", "priority-queue", "request-reply"];
+const LATER_PATTERNS: [&str; 1] = ["request-reply"];
 
 /// Queue names that the back ends use themselves.
 const RESERVED: [&str; 2] = ["amq.", "linkspan."];
@@ -86,7 +128,12 @@ pub(super) fn check(
         let key = KeyPath::of(["route"]).index(at);
         if let Some(route) = table.check(&key, vhosts, backends, report) {
             report_conflicts(&key, &route, &routes, report);
+            let of_dead_letters = table.dead_letter_route(&key, &route, report);
             routes.push((key, Arc::new(route)));
+            if let Some((key, route)) = of_dead_letters {
+                report_conflicts(&key, &route, &routes, report);
+                routes.push((key, Arc::new(route)));
+            }
         }
     }
     routes.into_iter().map(|(_, route)| route).collect()
@@ -148,6 +195,9 @@ impl RouteTable {
         let queue_type = self.check_queue_type(key, pattern, kind, report);
         let spool = self.check_spool(key, kind, report);
         let dead_letter = self.check_dead_letter(key, pattern, filter.as_ref(), report);
+        let terms = Arc::new(self.written().check(key, pattern, report));
+        let exclusive = self.check_exclusive(key, pattern, report);
+        let negative_puback = self.check_negative_puback(key, pattern, report);
         if self.drain.is_some() && pattern == Some(Pattern::PublishSubscribe) {
             report
                 .bad_value(&key.key("drain"), "a publish-subscribe route has no queue that could be drained");
@@ -158,13 +208,99 @@ impl RouteTable {
             pattern: pattern?,
             backend: backend?,
             queues,
-            window: self.window.unwrap_or(Route::WINDOW),
+            window: self.window.unwrap_or_else(|| pattern.map_or(Route::WINDOW, Route::usual_window)),
+            terms,
+            exclusive,
+            negative_puback,
             queue_type,
             dead_letter,
             required: self.required,
             drain: self.drain.unwrap_or(false),
             spool,
         })
+    }
+
+    fn written(&self) -> Written<'_> {
+        Written {
+            ack_timeout: self.ack_timeout,
+            max_deliveries: self.max_deliveries,
+            retry: self.retry.as_ref(),
+            deduplicate: self.deduplicate.as_ref(),
+            ordering_key: self.ordering_key.as_deref(),
+            delay: self.delay,
+            expiry: self.expiry,
+            max_length: self.max_length,
+            overflow: self.overflow.as_deref(),
+            levels: self.levels,
+            order: self.order.as_deref(),
+            priority_from: self.priority_from.as_deref(),
+            r#as: self.r#as.as_deref(),
+        }
+    }
+
+    fn check_exclusive(
+        &self,
+        key: &KeyPath,
+        pattern: Option<Pattern>,
+        report: &mut Report<'_>,
+    ) -> Option<Exclusive> {
+        if pattern? != Pattern::ExclusiveConsumer {
+            let all = [
+                ("others", self.others.is_some()),
+                ("holder-timeout", self.holder_timeout.is_some()),
+                ("fenced", self.fenced),
+            ];
+            for (name, _) in all.into_iter().filter(|(_, is_written)| *is_written) {
+                report
+                    .bad_value(&key.key(name), "only a route of pattern `exclusive-consumer` has one holder");
+            }
+            return None;
+        }
+        if self
+            .queue
+            .as_ref()
+            .is_some_and(|queues| matches!(queues, Queues::Several(names) if names.len() > 1))
+        {
+            report.bad_value(&key.key("queue"), "an exclusive consumer has one queue");
+        }
+        let others = match self.others.as_deref() {
+            None | Some("reject") => Others::Reject,
+            Some("standby") => Others::StandBy,
+            Some(name) => {
+                report.unknown(&key.key("others"), "way with others", name, ["reject", "standby"]);
+                Others::Reject
+            }
+        };
+        if self.holder_timeout.is_some_and(|time| time.is_zero()) {
+            report.bad_value(
+                &key.key("holder-timeout"),
+                "takes no time at all; expected a duration such as \"30s\"",
+            );
+        }
+        Some(Exclusive { others, holder_timeout: self.holder_timeout, fenced: self.fenced })
+    }
+
+    fn check_negative_puback(
+        &self,
+        key: &KeyPath,
+        pattern: Option<Pattern>,
+        report: &mut Report<'_>,
+    ) -> NegativePuback {
+        let key = key.key("negative-puback");
+        let Some(name) = self.negative_puback.as_deref() else { return NegativePuback::default() };
+        if pattern == Some(Pattern::PublishSubscribe) {
+            report.bad_value(&key, "a publish-subscribe route has no queue that a message could go back to");
+        }
+        let found = NegativePuback::ALL.into_iter().find(|it| it.name() == name);
+        if found.is_none() {
+            report.unknown(
+                &key,
+                "answer to a negative PUBACK",
+                name,
+                NegativePuback::ALL.map(NegativePuback::name),
+            );
+        }
+        found.unwrap_or_default()
     }
 
     fn check_spool(&self, key: &KeyPath, kind: Option<&str>, report: &mut Report<'_>) -> Option<NonZeroU64> {
@@ -213,7 +349,7 @@ impl RouteTable {
         report: &mut Report<'_>,
     ) -> Option<Box<str>> {
         let key = key.key("dead-letter");
-        let address = self.dead_letter.as_deref()?;
+        let address = self.dead_letter.as_ref()?.address.as_str();
         if pattern == Some(Pattern::PublishSubscribe) {
             report.bad_value(&key, "a publish-subscribe route has no queue, and so no dead letters");
         }
@@ -239,6 +375,26 @@ impl RouteTable {
             report.bad_value(&key, text);
         }
         Some(address.into())
+    }
+
+    /// The route of the queue that keeps the dead letters, where one is named: on the same back end, at their address.
+    fn dead_letter_route(
+        &self,
+        key: &KeyPath,
+        route: &Route,
+        report: &mut Report<'_>,
+    ) -> Option<(KeyPath, Route)> {
+        let DeadLetter { address, queue } = self.dead_letter.as_ref()?;
+        let (key, queue) = (key.key("dead-letter"), queue.as_deref()?);
+        if let Err(text) = check_queue_name(queue) {
+            report.bad_value(&key.key("queue"), text);
+            return None;
+        }
+        let filter = Filter::parse(address).ok()?;
+        let of_dead_letters = Route::new(filter, Pattern::CompetingConsumers, &route.backend);
+        let (vhost, queues) = (Arc::clone(&route.vhost), vec![queue.into()]);
+        let queue_type = route.queue_type;
+        Some((key, Route { vhost, queues, queue_type, ..of_dead_letters }))
     }
 
     fn check_match(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Filter> {

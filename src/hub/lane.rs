@@ -9,8 +9,8 @@ use hashbrown::HashMap;
 use linkspan_contract::backend::{Fetched, Retained};
 use linkspan_contract::{
     Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvents, Lost, Published,
-    QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Source, Subscribe, SubscriptionKey,
-    TargetId,
+    QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Settlement, Source, Subscribe,
+    SubscriptionKey, TargetId,
 };
 use slab::Slab;
 
@@ -106,6 +106,21 @@ impl HubLane {
         ready
     }
 
+    /// The same words, where a route does not take an MQTT consumer's error for a rejection as it means what routes say.
+    #[cold]
+    fn as_routes_say(&self, runs: &[Settled]) -> Vec<Settled> {
+        let mut runs = runs.to_vec();
+        for run in &mut runs {
+            let subscription = self.subscriptions.get(&run.key.subscription);
+            if matches!(run.outcome, Settlement::Reject(_))
+                && let Some(said) = subscription.and_then(|it| it.instead_of_rejecting())
+            {
+                run.outcome = said;
+            }
+        }
+        runs
+    }
+
     /// From now on batches are taken apart.
     pub(super) fn part_ways(&mut self) {
         if std::mem::replace(&mut self.straight, false) {
@@ -192,6 +207,9 @@ impl Lane for HubLane {
     }
 
     fn settle(&mut self, runs: &[Settled]) {
+        let rejects = |run: &Settled| matches!(run.outcome, Settlement::Reject(_));
+        let said = (self.windows > 0 && runs.iter().any(rejects)).then(|| self.as_routes_say(runs));
+        let runs = said.as_deref().unwrap_or(runs);
         if let [only] = self.parts.as_mut_slice() {
             only.lane.settle(runs);
         } else {

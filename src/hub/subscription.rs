@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{Credit, Refused, Settle, Source, Subscribe, SubscriptionKey, Value, Wishes};
+use linkspan_contract::{
+    Credit, Refused, Settle, Settlement, Source, Subscribe, SubscriptionKey, Value, Wishes,
+};
 
-use crate::patterns::{Place, Taking, taking};
-use crate::routes::{Route, RouteTable};
+use crate::patterns::{Place, Taking, Work, taking};
+use crate::routes::{NegativePuback, RouteTable};
 
 /// A subscription of a hub's lane.
 pub struct Subscription {
@@ -72,12 +74,8 @@ impl Asked {
             Self::Filter(filter) => taking(table, None, filter),
             Self::Group { group, filter } => taking(table, Some(group), filter),
             Self::Queue(name) => {
-                let owner = table.owner(name);
-                Ok(Taking::Work {
-                    backend: Arc::clone(owner.map_or(table.home(), |route| &route.backend)),
-                    queue: Arc::clone(name),
-                    window: owner.map_or(Route::WINDOW, |route| route.window),
-                })
+                let owner = table.owner(name).map(|route| &**route);
+                Ok(Taking::Work(Work::new(name, owner, table.home())))
             }
         }
     }
@@ -166,20 +164,37 @@ impl Subscription {
         self.window.as_ref().filter(|_| self.made.iter().any(|made| made.part == part))
     }
 
-    /// Only who settles as published, which is MQTT, gets a window: AMQP clients set their own prefetch.
+    /// Who settles as published, which is MQTT, gets a window: AMQP clients set their own prefetch. Where the pattern asks
+    /// for it, those who set none get one, too.
     fn set_window(&mut self) {
-        self.window = match (&self.taking, self.settle) {
-            (Taking::Work { window, .. }, Settle::AsPublished) => {
-                Some(Arc::new(Credit::within(window.get().into(), self.credit.clone())))
-            }
-            _ => None,
+        let Taking::Work(work) = &self.taking else {
+            self.window = None;
+            return;
         };
+        let is_given = match self.settle {
+            Settle::AsPublished => true,
+            Settle::ByConsumer => work.holds_all && self.credit.is_none(),
+            Settle::OnDelivery => false,
+        };
+        let window = || Arc::new(Credit::within(work.window.get().into(), self.credit.clone()));
+        self.window = is_given.then(window);
+    }
+
+    /// What its route makes of a rejection, when it is something else: only MQTT clients have no other word, so that one is
+    /// all that is known when they cannot work a message.
+    pub fn instead_of_rejecting(&self) -> Option<Settlement> {
+        let (Taking::Work(work), Settle::AsPublished) = (&self.taking, self.settle) else { return None };
+        match work.negative_puback {
+            NegativePuback::DeadLetter => None,
+            NegativePuback::Redeliver => Some(Settlement::Release { delay: 0 }),
+            NegativePuback::Ignore => Some(Settlement::Accept),
+        }
     }
 
     /// Where it has to be made.
     pub fn spots(&self) -> Vec<Spot> {
         match &self.taking {
-            Taking::Work { backend, queue, .. } => {
+            Taking::Work(Work { backend, queue, .. }) => {
                 vec![Spot { backend: Arc::clone(backend), asked: Asked::Queue(Arc::clone(queue)) }]
             }
             Taking::Watch { places } => places.iter().map(|place| self.spot(place)).collect(),
@@ -215,8 +230,12 @@ impl Subscription {
     /// How a back end is asked. In a work queue everything is settled by the consumer, however it was published.
     pub fn how<'a>(&self, arguments: &'a [(&'a str, Value<'a>)]) -> Subscribe<'a> {
         let settle = match (&self.taking, self.settle) {
-            (Taking::Work { .. }, Settle::AsPublished) => Settle::ByConsumer,
+            (Taking::Work(_), Settle::AsPublished) => Settle::ByConsumer,
             (_, settle) => settle,
+        };
+        let ack_timeout = match &self.taking {
+            Taking::Work(work) => self.ack_timeout.or(work.ack_timeout),
+            Taking::Watch { .. } => self.ack_timeout,
         };
         Subscribe {
             settle,
@@ -224,7 +243,7 @@ impl Subscription {
             exclusive: self.exclusive,
             priority: self.priority,
             arguments,
-            ack_timeout: self.ack_timeout,
+            ack_timeout,
             exactly_once: self.exactly_once,
             wishes: self.wishes,
         }

@@ -198,14 +198,7 @@ impl Client1 {
 
     /// Messages ready in a queue.
     async fn ready(&mut self, name: &str) -> u64 {
-        let spec = QueueSpec {
-            name,
-            passive: true,
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments: &[],
-        };
+        let spec = QueueSpec { passive: true, durable: true, ..QueueSpec::new(name) };
         self.lane.declare_queue(&spec).await.unwrap().messages
     }
 

@@ -124,7 +124,11 @@ impl Hub {
                 arguments.push(("x-dead-letter-routing-key", Value::Text(dead_queue.as_str().into())));
             }
         }
-        let spec = QueueSpec { durable: true, arguments: &arguments, ..QueueSpec::new(queue) };
+        if let Some(priorities) = &route.terms.priorities {
+            arguments.push(("x-max-priority", Value::U8(priorities.highest)));
+        }
+        let terms = Some(&route.terms);
+        let spec = QueueSpec { durable: true, arguments: &arguments, terms, ..QueueSpec::new(queue) };
         match own.lane.declare_queue(&spec).await {
             Ok(_) => {}
             Err(why @ (Refused::Inequivalent { .. } | Refused::Upstream { code: 406, .. })) => {

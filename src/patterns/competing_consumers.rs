@@ -8,11 +8,9 @@
 //! one queue, and `$share/<queue>/<match>`. A wider filter only watches: it gets copies and steals no work. A narrower
 //! one would take a part of the queue away from the others, which no queue can give: it is refused.
 
-use std::sync::Arc;
-
 use linkspan_contract::Refused;
 
-use super::Taking;
+use super::{Taking, Work};
 use crate::routes::{Relation, Route};
 
 /// Whether a subscription with `filter`, which stands to the route's match as `relation` says, competes.
@@ -31,11 +29,7 @@ pub fn subscription(
         (Relation::Equal, Some(group), queues) => queues.iter().find(|queue| &***queue == group),
         _ => None,
     };
-    Ok(queue.map(|queue| Taking::Work {
-        backend: Arc::clone(&route.backend),
-        queue: Arc::clone(queue),
-        window: route.window,
-    }))
+    Ok(queue.map(|queue| Taking::Work(Work::new(queue, Some(route), &route.backend))))
 }
 
 fn narrower(route: &Route, filter: &str) -> String {
@@ -54,6 +48,8 @@ fn narrower(route: &Route, filter: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::{Place, taking};
     use super::*;
     use crate::routes::{Filter, Pattern, RouteTable, Routes};
@@ -76,8 +72,7 @@ mod tests {
     }
 
     fn work(queue: &str) -> Result<Taking, Refused> {
-        let window = Route::WINDOW;
-        Ok(Taking::Work { backend: "local".into(), queue: queue.into(), window })
+        Ok(Taking::Work(Work::new(&queue.into(), None, &"local".into())))
     }
 
     fn watch() -> Result<Taking, Refused> {

@@ -4,32 +4,61 @@
 //! a subscription to them means: who competes, who watches.
 
 pub mod competing_consumers;
+pub mod exclusive_consumer;
+pub mod priority_queue;
 pub mod publish_subscribe;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use linkspan_contract::Refused;
+use linkspan_contract::{Millis, Refused};
 
-use crate::routes::{Filter, Pattern, Relation, Route, RouteTable};
+use crate::routes::{Exclusive, Filter, NegativePuback, Pattern, Relation, Route, RouteTable};
 
 /// What a subscription by filter comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taking {
     /// Competes for the messages of one work queue.
-    Work {
-        /// The back end that has the queue.
-        backend: Arc<str>,
-        /// The queue.
-        queue: Arc<str>,
-        /// Deliveries that one consumer may have in hand.
-        window: NonZeroU16,
-    },
+    Work(Work),
     /// Gets copies from each of these places.
     Watch {
         /// Where messages that the filter matches can be published.
         places: Vec<Place>,
     },
+}
+
+/// A consumer's share in a work queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// The back end that has the queue.
+    pub backend: Arc<str>,
+    /// The queue.
+    pub queue: Arc<str>,
+    /// Deliveries that a consumer without a window of its own may have in hand; AMQP clients set theirs themselves.
+    pub window: NonZeroU16,
+    /// It holds for AMQP clients, too, who set none.
+    pub holds_all: bool,
+    /// Milliseconds that it may keep one of them without a word.
+    pub ack_timeout: Option<Millis>,
+    /// What becomes of one that it answers with an error.
+    pub negative_puback: NegativePuback,
+    /// It has the queue alone.
+    pub exclusive: Option<Exclusive>,
+}
+
+impl Work {
+    /// In a queue of `route`, where it has one; `home` has the others.
+    pub fn new(queue: &Arc<str>, route: Option<&Route>, home: &Arc<str>) -> Self {
+        Self {
+            backend: Arc::clone(route.map_or(home, |route| &route.backend)),
+            queue: Arc::clone(queue),
+            window: route.map_or(Route::WINDOW, |route| route.window),
+            holds_all: route.is_some_and(|route| route.pattern == Pattern::PriorityQueue),
+            ack_timeout: route.and_then(|route| route.terms.ack_timeout),
+            negative_puback: route.map_or_else(NegativePuback::default, |route| route.negative_puback),
+            exclusive: route.and_then(|route| route.exclusive),
+        }
+    }
 }
 
 /// Addresses of one back end.
@@ -109,7 +138,9 @@ fn subscription(
 ) -> Result<Option<Taking>, Refused> {
     match route.pattern {
         Pattern::PublishSubscribe => Ok(publish_subscribe::subscription()),
-        Pattern::CompetingConsumers => competing_consumers::subscription(route, relation, group, filter),
+        Pattern::CompetingConsumers | Pattern::ExclusiveConsumer | Pattern::PriorityQueue => {
+            competing_consumers::subscription(route, relation, group, filter)
+        }
     }
 }
 

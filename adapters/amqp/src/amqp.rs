@@ -43,6 +43,9 @@ pub enum OpenError {
     Disk(String),
 }
 
+/// Not in this version.
+const LATER: Support = Support::Absent("not in this version on brokers behind Linkspan");
+
 /// What every back end of this kind can do.
 pub static CAPABILITIES: Capabilities = Capabilities {
     publish_subscribe: Support::Native,
@@ -54,6 +57,14 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     ack_timeout: Support::Emulated(
         "Linkspan's timer gives the message back; the broker's own would close the connection",
     ),
+    max_deliveries: LATER,
+    retry: LATER,
+    deduplicate: LATER,
+    ordering_key: LATER,
+    delay: LATER,
+    max_length: Support::Native,
+    weighted_order: LATER,
+    queue_per_level: LATER,
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,

@@ -40,6 +40,22 @@ pub struct Capabilities {
     pub dead_letter: Support,
     /// An unsettled delivery comes back after a time.
     pub ack_timeout: Support,
+    /// A message that was given out so many times is a dead letter.
+    pub max_deliveries: Support,
+    /// A message that came back waits before it is given out again.
+    pub retry: Support,
+    /// What is published again is dropped.
+    pub deduplicate: Support,
+    /// Messages of one key go to one consumer at a time.
+    pub ordering_key: Support,
+    /// Messages are held back before they are given out.
+    pub delay: Support,
+    /// A queue has a bound, and something happens at it.
+    pub max_length: Support,
+    /// Lower priorities get their share.
+    pub weighted_order: Support,
+    /// Each priority is a queue of its own.
+    pub queue_per_level: Support,
     /// Direct, fanout and headers exchanges, exchange-to-exchange bindings.
     pub exchanges: Support,
     /// Publishes and settlements as one step.

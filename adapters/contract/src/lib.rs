@@ -25,6 +25,7 @@
 //! | [`form`], [`neutral`], [`properties`], [`value`] | how encoded properties are read by somebody who speaks another protocol |
 //! | [`address`] | one address space, two spellings: `a/b/c` and `a.b.c` |
 //! | [`destination`], [`source`], [`topology`] | where messages go, where they come from, what AMQP clients declare |
+//! | [`terms`], [`attribute`] | how a route wants its queues, and what it reads from messages |
 //! | [`sink`], [`credit`], [`settlement`] | the way out: delivering, windows, accepting |
 //! | [`receipt`] | the way back: who has taken responsibility |
 //! | [`lease`], [`ledger`] | what only one of several instances may do, and what they remember together |
@@ -32,6 +33,7 @@
 //! | [`capabilities`], [`health`], [`events`], [`refusal`], [`client`], [`session`], [`clock`] | what a back end can do, how it is, what it says, what it refuses, to whom, and when |
 
 pub mod address;
+pub mod attribute;
 pub mod backend;
 pub mod batch;
 pub mod body;
@@ -57,10 +59,12 @@ pub mod session;
 pub mod settlement;
 pub mod sink;
 pub mod source;
+pub mod terms;
 pub mod topology;
 pub mod value;
 
 pub use address::{Address, Syntax};
+pub use attribute::Attribute;
 pub use backend::{Backend, Connection, Lane};
 pub use batch::{Batch, Kept, OwnedBatch};
 pub use body::{Body, BodyWriter, StoredPayload};
@@ -86,5 +90,6 @@ pub use session::{SessionState, SessionTerms, Testament};
 pub use settlement::{DeliveryTag, Settled, Settlement};
 pub use sink::{Delivered, DeliverySink, Ended, Pick, Standing, SubscriptionKey};
 pub use source::{Replay, Settle, Source, Subscribe, Wishes};
+pub use terms::{Deduplicate, Overflow, Priorities, Retry, Terms};
 pub use topology::{Binding, ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec};
 pub use value::Value;

@@ -1,5 +1,8 @@
 //! What AMQP clients declare: exchanges, queues and bindings.
 
+use std::sync::Arc;
+
+use crate::terms::Terms;
 use crate::value::Value;
 
 /// A field of an argument table.
@@ -75,12 +78,23 @@ pub struct QueueSpec<'a> {
     pub auto_delete: bool,
     /// The client's arguments.
     pub arguments: &'a [Argument<'a>],
+    /// What the route says that owns it. Where it is a back end's own to keep them, terms are no part of what two
+    /// declarations must agree on: the last ones count.
+    pub terms: Option<&'a Arc<Terms>>,
 }
 
 impl<'a> QueueSpec<'a> {
     /// A queue of that name with nothing else.
     pub const fn new(name: &'a str) -> Self {
-        Self { name, passive: false, durable: false, exclusive: false, auto_delete: false, arguments: &[] }
+        Self {
+            name,
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments: &[],
+            terms: None,
+        }
     }
 }
 

@@ -92,14 +92,7 @@ impl Peer {
     }
 
     fn queue(&mut self, runtime: &Runtime, name: &str) -> TargetId {
-        let spec = QueueSpec {
-            name,
-            passive: false,
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments: &[],
-        };
+        let spec = QueueSpec { durable: true, ..QueueSpec::new(name) };
         runtime.block_on(self.lane.declare_queue(&spec)).expect("a queue is declared");
         self.lane.target(&Destination::Queue { name, more: &[] })
     }

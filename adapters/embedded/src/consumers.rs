@@ -407,14 +407,7 @@ mod tests {
         let session = Arc::new(Session::new(1, false, None, Arc::new(Recorder::default()), &options));
         let mut consumers = Consumers::new(Arc::clone(&vhost), 7, session);
         let mut touched = Touched::default();
-        let spec = QueueSpec {
-            name: "",
-            passive: false,
-            durable: false,
-            exclusive: false,
-            auto_delete: true,
-            arguments: &[],
-        };
+        let spec = QueueSpec { auto_delete: true, ..QueueSpec::new("") };
         for subscription in 0..1000 {
             let (counts, _) = vhost.declare_queue(&spec, 1).await.unwrap();
             let key = SubscriptionKey { subscription, part: 0 };

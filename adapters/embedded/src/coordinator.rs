@@ -193,14 +193,7 @@ mod tests {
         let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::clone(&clock) as _, None));
         let vhost = Arc::new(Vhost::new("/".into(), Arc::clone(&house), None));
         let arguments = [("x-expires", Value::I32(3_600_000)), ("x-message-ttl", Value::I32(1))];
-        let spec = QueueSpec {
-            name: "q",
-            passive: false,
-            durable: false,
-            exclusive: false,
-            auto_delete: false,
-            arguments: &arguments,
-        };
+        let spec = QueueSpec { arguments: &arguments, ..QueueSpec::new("q") };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (_, queue) = runtime.block_on(vhost.declare_queue(&spec, 1)).unwrap();
         drop(runtime);

@@ -133,14 +133,7 @@ fn publishers_consumers_and_a_changing_topology_get_along() {
     let runtime = runtime.handle();
     let backend = Embedded::open("storm", EmbeddedOptions::default(), Arc::new(SystemClock));
     let (_owner, mut owner, _) = client(runtime, &backend);
-    let spec = QueueSpec {
-        name: "work",
-        passive: false,
-        durable: true,
-        exclusive: false,
-        auto_delete: false,
-        arguments: &[],
-    };
+    let spec = QueueSpec { durable: true, ..QueueSpec::new("work") };
     runtime.block_on(owner.declare_queue(&spec)).unwrap();
     let all = (PUBLISHERS * READS * READ) as usize;
     let done = AtomicBool::new(false);

@@ -78,6 +78,7 @@ pub(super) fn queue_spec<'a>(
         exclusive: declare.exclusive,
         auto_delete: declare.auto_delete,
         arguments,
+        terms: None,
     }
 }
 

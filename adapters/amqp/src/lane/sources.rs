@@ -129,14 +129,7 @@ impl AmqpLane {
             false => Some(i64::try_from(options.instance_expires.as_millis()).unwrap_or(i64::MAX)),
         };
         let arguments: Vec<_> = expires.map(|millis| ("x-expires", Value::I64(millis))).into_iter().collect();
-        let spec = QueueSpec {
-            name: &queue,
-            passive: false,
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            arguments: &arguments,
-        };
+        let spec = QueueSpec { durable: true, arguments: &arguments, ..QueueSpec::new(&queue) };
         match self.scope.clerk.declare_queue(&spec).await {
             // Its first member has made it: one of a session that is kept, or one that is not.
             Err(Refused::Inequivalent { argument, .. }) if argument == "x-expires" => {

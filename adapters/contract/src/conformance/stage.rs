@@ -405,7 +405,7 @@ impl Peer<'_> {
 
 /// A durable queue to be declared.
 pub fn queue_spec<'a>(name: &'a str, arguments: &'a [Argument<'a>]) -> QueueSpec<'a> {
-    QueueSpec { name, passive: false, durable: true, exclusive: false, auto_delete: false, arguments }
+    QueueSpec { durable: true, arguments, ..QueueSpec::new(name) }
 }
 
 impl Deref for Peer<'_> {

@@ -4,11 +4,13 @@
 //! looked at here: a lane plans each destination once and, as long as all of them lie on one back end, passes whole
 //! batches on untouched. Deliveries go from the back ends straight into the client's sink.
 
+mod alone;
 mod carriers;
 mod connection;
 mod copies;
 mod dead_letters;
 mod estate;
+mod exclusive;
 mod lane;
 mod memory;
 mod own_lane;
@@ -23,6 +25,7 @@ mod spooling;
 mod spools;
 mod subscribing;
 mod subscription;
+mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
 mod ways;
@@ -50,6 +53,7 @@ use crate::routes::Routes;
 use carriers::Carriers;
 use connection::HubConnection;
 use estate::Draining;
+use exclusive::Exclusives;
 use plan::Wanted;
 use spools::Spools;
 use work_queue::Unmade;
@@ -68,6 +72,8 @@ pub struct Hub {
     unmade: Mutex<Vec<Unmade>>,
     /// Queues that lost their route while they held messages, and their heirs.
     draining: Mutex<Vec<Draining>>,
+    /// Queues that one consumer has, and who stands by.
+    exclusives: Arc<Exclusives>,
     /// What is known beyond the end of this process.
     memory: Memory,
     /// Held by who makes and unmakes queues of routes.
@@ -108,10 +114,12 @@ impl Hub {
             spools: Spools::new(spools),
             unmade: Mutex::default(),
             draining: Mutex::default(),
+            exclusives: Arc::default(),
             memory,
             making: tokio::sync::Mutex::default(),
             me: Weak::clone(me),
         });
+        Self::mind_exclusives(Weak::clone(&hub.me));
         hub.recall().await;
         hub.reroute(routes).await?;
         hub.carry_dead_letters_left().await;

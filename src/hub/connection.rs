@@ -86,7 +86,7 @@ impl Scope {
         backend: &Arc<str>,
         client: &Client,
     ) -> Result<usize, BackendError> {
-        let sink = Arc::clone(&self.sink.read());
+        let sink = self.sink();
         let connection = self.hub.backend(backend)?.connect(client, sink).await?;
         if connections.is_empty() {
             self.lasts.store(connection.lasts(), Ordering::Relaxed);
@@ -165,10 +165,30 @@ impl Scope {
         Bound::of(&self.client.vhost, binding).map(|bound| Bound { lasts: !ends(bound.queue), ..bound })
     }
 
+    /// The client's outbound side.
+    pub fn sink(&self) -> Arc<dyn DeliverySink> {
+        Arc::clone(&self.sink.read())
+    }
+
     /// Tells the client that a subscription has ended.
     pub fn ended(&self, key: SubscriptionKey, why: Ended) {
-        let sink = Arc::clone(&self.sink.read());
-        sink.ended(key, why);
+        self.sink().ended(key, why);
+    }
+
+    /// A lane through `backend` in a scope of its own, which `sink` is given what it delivers.
+    ///
+    /// # Errors
+    /// When it is away or denies access.
+    pub async fn alone(
+        &self,
+        backend: &str,
+        sink: Arc<dyn DeliverySink>,
+        receipts: Arc<dyn ReceiptSink>,
+        events: Arc<dyn LaneEvents>,
+    ) -> Result<(Box<dyn Lane>, Box<dyn Connection>), BackendError> {
+        let client = Client { session: None, ..self.client.clone() };
+        let mut connection = self.hub.backend(backend)?.connect(&client, sink).await?;
+        Ok((connection.lane(receipts, events).await?, connection))
     }
 }
 

@@ -44,6 +44,10 @@ pub struct HubLane {
     /// Boxed: most lanes have one, and a table has room for several.
     pub(super) subscriptions: HashMap<u32, Box<Subscription>, foldhash::fast::RandomState>,
     pub(super) windows: u32,
+    /// How many of them are to queues that one consumer at a time has.
+    pub(super) alone: u32,
+    /// The client's session goes on without the client.
+    pub(super) is_away: bool,
     /// Whether a transaction is open, which only the home back end can carry out.
     pub(super) transacts: bool,
     /// The spools of routes that it has published to.
@@ -76,6 +80,8 @@ impl HubLane {
             late: None,
             subscriptions: HashMap::default(),
             windows: 0,
+            alone: 0,
+            is_away: false,
             transacts: false,
             spoolings: None,
             turn: 0,
@@ -210,12 +216,14 @@ impl Lane for HubLane {
         let rejects = |run: &Settled| matches!(run.outcome, Settlement::Reject(_));
         let said = (self.windows > 0 && runs.iter().any(rejects)).then(|| self.as_routes_say(runs));
         let runs = said.as_deref().unwrap_or(runs);
-        if let [only] = self.parts.as_mut_slice() {
+        if let ([only], 0) = (self.parts.as_mut_slice(), self.alone) {
             only.lane.settle(runs);
         } else {
             for of_one in runs.chunk_by(|one, next| one.key.part == next.key.part) {
                 let Some(part) = of_one.first().map(|run| run.key.part) else { continue };
-                if let Ok(lane) = self.way(part) {
+                if self.is_alone(part) {
+                    self.settle_alone(of_one);
+                } else if let Ok(lane) = self.way(part) {
                     lane.settle(of_one);
                 }
             }
@@ -226,9 +234,12 @@ impl Lane for HubLane {
         for run in runs.iter().filter(|run| run.outcome.is_last()) {
             let subscription = self.subscriptions.get(&run.key.subscription);
             let window = subscription.and_then(|subscription| subscription.window_of(run.key.part));
-            if window.is_some_and(|window| window.grant_own(run.count))
-                && let Ok(lane) = self.way(run.key.part)
-            {
+            if !window.is_some_and(|window| window.grant_own(run.count)) {
+                continue;
+            }
+            if let Some(tenancy) = self.tenancy(run.key) {
+                tenancy.with_lane(|lane| lane.resume());
+            } else if let Ok(lane) = self.way(run.key.part) {
                 lane.resume();
             }
         }
@@ -243,6 +254,13 @@ impl Lane for HubLane {
                 part.lane.resume();
             }
         }
+        for tenancy in self.tenancies() {
+            tenancy.with_lane(|lane| lane.resume());
+        }
+    }
+
+    fn attended(&mut self, is_there: bool) {
+        self.attend(is_there);
     }
 
     fn body(&mut self, target: TargetId, size: Option<u64>) -> Result<Option<Box<dyn BodyWriter>>, Refused> {
@@ -269,6 +287,14 @@ impl Lane for HubLane {
         let mut subscription = Box::new(Subscription::new(source, key, how, credit, table)?);
         match self.subscriptions.remove(&key.subscription) {
             None => self.make(&mut subscription).await?,
+            Some(mut before) if before.exclusive().is_some() || subscription.exclusive().is_some() => {
+                if subscription.asks_as(&before) {
+                    subscription.goes_on_from(&mut before);
+                } else {
+                    self.end(before).await?;
+                    self.make(&mut subscription).await?;
+                }
+            }
             Some(before) => {
                 if let Err(refused) = self.replace(&before, &mut subscription).await {
                     self.subscriptions.insert(key.subscription, before);
@@ -290,23 +316,26 @@ impl Lane for HubLane {
         };
         subscription.started = true;
         let parts = subscription.parts();
+        if let Some(alone) = &subscription.alone {
+            if let (Some(tenancy), Some(part)) = (&alone.tenancy, parts.first()) {
+                tenancy.with_lane(|lane| lane.start(SubscriptionKey { part: *part, ..key }));
+            }
+            return;
+        }
         self.start_on(&parts, key);
     }
 
     async fn refresh(&mut self) {
         self.resolve_again().await;
+        self.claim_again().await;
         self.flush();
     }
 
     async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
-        let Some(subscription) = self.subscriptions.remove(&key.subscription) else { return Ok(()) };
-        self.windows -= u32::from(subscription.has_window());
-        let mut result = Ok(());
-        for part in subscription.parts() {
-            let ended = self.way(part)?.unsubscribe(SubscriptionKey { part, ..key }).await;
-            result = result.and(ended);
+        match self.subscriptions.remove(&key.subscription) {
+            Some(subscription) => self.end(subscription).await,
+            None => Ok(()),
         }
-        result
     }
 
     async fn unsubscribe_from(&mut self, source: &Source<'_>) -> Result<bool, Refused> {
@@ -319,6 +348,9 @@ impl Lane for HubLane {
         key: SubscriptionKey,
         settled: bool,
     ) -> Result<Option<Fetched>, Refused> {
+        if self.is_for_one(queue) {
+            return Err(Refused::ExclusiveUse(queue.into()));
+        }
         let at = self.holder(queue).await?;
         let Some(part) = self.parts.get_mut(usize::from(at)) else {
             return Err(Refused::Away("unknown".into()));
@@ -336,6 +368,10 @@ impl Lane for HubLane {
     async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
         for part in &mut self.parts {
             part.lane.recover(requeue).await?;
+        }
+        let tenancies: Vec<_> = self.tenancies().cloned().collect();
+        for tenancy in tenancies {
+            tenancy.recover(requeue).await?;
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use blake2::digest::consts::U16;
 use blake2::{Blake2b, Digest};
 use futures_util::future::join_all;
-use linkspan_contract::Health;
 use linkspan_contract::ledger::{LedgerError, Terms};
+use linkspan_contract::{Health, Ledger};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,6 +84,11 @@ impl Memory {
         let ledger = Arc::new(Watched::new(Arc::new(ledger), "test"));
         ledger.look().await;
         Self::new(ledger, "own")
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &dyn Ledger {
+        &**self.ledger.ledger()
     }
 
     /// How the ledger was when it was looked at last.

@@ -10,6 +10,9 @@ use crate::patterns::{Taking, taking};
 impl HubLane {
     /// Makes `subscription` wherever it comes to and is not made yet, or nowhere.
     pub(super) async fn make(&mut self, subscription: &mut Subscription) -> Result<(), Refused> {
+        if subscription.exclusive().is_some() {
+            return self.make_alone(subscription).await;
+        }
         for (spot, at) in subscription.spots().iter().zip(0u16..) {
             if subscription.made.iter().any(|made| made.spot == at) {
                 continue;
@@ -58,6 +61,21 @@ impl HubLane {
         self.windows += u32::from(subscription.has_window());
         self.windows -= u32::from(before.has_window());
         Ok(())
+    }
+
+    /// Ends a subscription wherever it is made.
+    pub(super) async fn end(&mut self, subscription: Box<Subscription>) -> Result<(), Refused> {
+        if subscription.exclusive().is_some() {
+            self.forget_alone(&subscription);
+            return Ok(());
+        }
+        self.windows -= u32::from(subscription.has_window());
+        let mut result = Ok(());
+        for part in subscription.parts() {
+            let ended = self.way(part)?.unsubscribe(SubscriptionKey { part, ..subscription.key }).await;
+            result = result.and(ended);
+        }
+        result
     }
 
     /// Gives `before` back what was `made` in its place, at `spots`.
@@ -140,7 +158,12 @@ impl HubLane {
         }
         for (key, taking) in changed {
             let Some(mut subscription) = self.subscriptions.remove(&key) else { continue };
-            self.windows -= u32::from(subscription.has_window());
+            if subscription.exclusive().is_some() {
+                self.forget_alone(&subscription);
+                (subscription.alone, subscription.made) = (None, Vec::new());
+            } else {
+                self.windows -= u32::from(subscription.has_window());
+            }
             match self.become_taking(&mut subscription, taking).await {
                 Ok(new) => {
                     if subscription.started {

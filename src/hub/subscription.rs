@@ -6,8 +6,10 @@ use linkspan_contract::{
     Credit, Refused, Settle, Settlement, Source, Subscribe, SubscriptionKey, Value, Wishes,
 };
 
+use super::exclusive::Application;
+use super::tenancy::Tenancy;
 use crate::patterns::{Place, Taking, Work, taking};
-use crate::routes::{NegativePuback, RouteTable};
+use crate::routes::{Exclusive, NegativePuback, RouteTable};
 
 /// A subscription of a hub's lane.
 pub struct Subscription {
@@ -27,6 +29,8 @@ pub struct Subscription {
     window: Option<Arc<Credit>>,
     /// What it came to.
     taking: Taking,
+    /// Of a queue that one consumer at a time has: its claim, and its time with it.
+    pub alone: Option<Box<Alone>>,
     /// What stands in its keys where it is made, and which of its spots that is.
     pub made: Vec<Made>,
     /// Whether it gives already.
@@ -38,6 +42,23 @@ enum Asked {
     Filter(Arc<str>),
     Group { group: Arc<str>, filter: Arc<str> },
     Queue(Arc<str>),
+}
+
+/// A consumer's claim to a queue that one at a time has.
+pub struct Alone {
+    /// Until it is dropped.
+    pub application: Application,
+    /// Its time with the queue, when it has it.
+    pub tenancy: Option<Arc<Tenancy>>,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // What it has in hand is back before somebody else is chosen.
+        if let Some(tenancy) = &self.tenancy {
+            tenancy.end();
+        }
+    }
 }
 
 /// Where a subscription is made.
@@ -117,6 +138,7 @@ impl Subscription {
             credit,
             window: None,
             taking,
+            alone: None,
             made: Vec::new(),
             started: false,
         };
@@ -146,6 +168,24 @@ impl Subscription {
             self.window.clone_from(&before.window);
         }
         same
+    }
+
+    /// That one consumer at a time has its queue, and how; and what it is.
+    pub fn exclusive(&self) -> Option<(Exclusive, &Work)> {
+        match &self.taking {
+            Taking::Work(work) => work.exclusive.map(|exclusive| (exclusive, work)),
+            Taking::Watch { .. } => None,
+        }
+    }
+
+    /// Whether the client may have more or less of it than before, under the same key.
+    pub fn asks_as(&self, before: &Self) -> bool {
+        (self.settle, self.priority, self.taking == before.taking) == (before.settle, before.priority, true)
+    }
+
+    /// The client's word on who comes first.
+    pub fn priority(&self) -> i32 {
+        self.priority
     }
 
     /// Whether it is given copies; else it competes.
@@ -188,6 +228,21 @@ impl Subscription {
             NegativePuback::DeadLetter => None,
             NegativePuback::Redeliver => Some(Settlement::Release { delay: 0 }),
             NegativePuback::Ignore => Some(Settlement::Accept),
+        }
+    }
+
+    /// It takes the place of `before` and is the same.
+    pub fn goes_on_from(&mut self, before: &mut Self) {
+        self.alone = before.alone.take();
+        self.made = std::mem::take(&mut before.made);
+        self.window = before.window.take();
+        self.started = before.started;
+    }
+
+    /// Its window begins anew.
+    pub fn begin_window(&mut self) {
+        if self.has_window() {
+            self.set_window();
         }
     }
 

@@ -93,6 +93,13 @@ impl HubLane {
         Some(routes.vhost(&self.scope.client.vhost)?.owner(queue)?.filter.as_str().to_owned())
     }
 
+    /// Whether one consumer at a time has a queue.
+    pub(super) fn is_for_one(&self, queue: &str) -> bool {
+        let routes = self.scope.hub.routes();
+        let route = routes.vhost(&self.scope.client.vhost).and_then(|table| table.owner(queue));
+        route.is_some_and(|route| route.exclusive.is_some())
+    }
+
     /// The part of the back end that has a queue.
     pub(super) async fn holder(&mut self, queue: &str) -> Result<u16, Refused> {
         let routes = self.scope.hub.routes();

@@ -186,6 +186,12 @@ pub trait Lane: Send {
     /// and after a sink above its mark has drained. Once per read, after `settle`; then `flush`.
     fn resume(&mut self);
 
+    /// Says whether the client is there. While it is not, its session keeps what it has, but a queue that one consumer at a
+    /// time has is for somebody else.
+    fn attended(&mut self, is_there: bool) {
+        let _ = is_there;
+    }
+
     /// A place for a body too large for memory: it is written once, where what is published to `target` is kept, and then
     /// published as [`Body::Stored`](crate::Body::Stored). None when a body of that `size` is better held in memory, or there
     /// is no such place; without a size it is not known yet, and not small. What the door publishes on this lane later waits

@@ -286,7 +286,8 @@ pub(super) async fn restore(
     let client = door.client_of(record, false, tenure.keep);
     let mailbox = claim.mailbox();
     let mut connection = door.backend.connect(&client, Arc::new(Away::new(mailbox))).await?;
-    let lane = connection.lane(Arc::clone(mailbox) as _, Arc::clone(mailbox) as _).await?;
+    let mut lane = connection.lane(Arc::clone(mailbox) as _, Arc::clone(mailbox) as _).await?;
+    lane.attended(false);
     let will = match (record.testament()?, &record.will) {
         (Some(packet), Some(will)) => Some(Box::new(Testament::of_packet(packet, will.delay))),
         _ => None,

@@ -94,6 +94,7 @@ impl Session {
             Some((self.publishing.publish_left(will.packet(), version, &mut *self.lane)?, will))
         });
         let deliveries = self.sink.outbound.lock().state().leave();
+        self.lane.attended(false);
         self.connection.attach(Arc::new(Away::new(mailbox)));
         self.publishing.rest();
         if let Some(notes) = self.notes() {
@@ -255,6 +256,7 @@ impl Resting {
         drop(guard);
         self.counters.count(&tally);
         self.connection.attach(Arc::clone(sink) as _);
+        self.lane.attended(true);
     }
 
     /// Has the back end give again what the client has not acknowledged, and sends it in its order [MQTT-4.4.0-1], behind
@@ -282,6 +284,7 @@ impl Resting {
         self.credit.set_limit(0);
         let deliveries = sink.outbound.lock().state().leave();
         self.place = Lying::Here(Box::new(deliveries));
+        self.lane.attended(false);
         self.connection.attach(Arc::new(Away::new(&self.mailbox)));
     }
 

@@ -8,4 +8,5 @@
 )]
 
 mod competing_consumers;
+mod exclusive_consumer;
 mod matrix;

@@ -34,6 +34,7 @@ mod work_queue;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -42,6 +43,7 @@ use linkspan_contract::{
     LaneEvents, SessionTerms, Support, Syntax, Testament,
 };
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 pub use self::memory::Memory;
 pub use self::own_lane::OwnLane;
@@ -57,6 +59,9 @@ use exclusive::Exclusives;
 use plan::Wanted;
 use spools::Spools;
 use work_queue::Unmade;
+
+/// How long the leases of exclusive consumers may take to be given back.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// Routes over back ends.
 pub struct Hub {
@@ -119,7 +124,6 @@ impl Hub {
             making: tokio::sync::Mutex::default(),
             me: Weak::clone(me),
         });
-        Self::mind_exclusives(Weak::clone(&hub.me));
         hub.recall().await;
         hub.reroute(routes).await?;
         hub.carry_dead_letters_left().await;
@@ -197,6 +201,16 @@ impl Hub {
         self.publish_spool_gauges();
     }
 
+    /// What the ledger calls a queue that one consumer at a time has. Where each instance has a queue of its own, each has
+    /// a lease of its own.
+    fn lease_of(&self, place: &exclusive::Place) -> String {
+        let quoted = |name: &str| name.replace('%', "%25").replace('/', "%2F");
+        let is_shared = self.backend(&place.backend).is_ok_and(|it| it.capabilities().shares_queues);
+        let whose = if is_shared { "" } else { self.memory.owner() };
+        let (backend, vhost, queue) = (quoted(&place.backend), quoted(&place.vhost), quoted(&place.queue));
+        format!("exclusive/{whose}/{backend}/{vhost}/{queue}")
+    }
+
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -231,6 +245,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     max_length: Support::Native,
     weighted_order: Support::Native,
     queue_per_level: Support::Native,
+    shares_queues: false,
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,
@@ -303,6 +318,9 @@ impl Backend for Hub {
 
     async fn close(&self) {
         self.carriers.end(|_| true);
+        if timeout(CLOSING, self.exclusives.closed()).await.is_err() {
+            tracing::debug!("an exclusive consumer is still there");
+        }
         self.write_down().await;
         for backend in self.backends.values() {
             backend.close().await;

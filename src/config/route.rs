@@ -70,8 +70,6 @@ pub(super) struct RouteTable {
     /// How long the one who consumes may hold something without a word.
     #[serde(deserialize_with = "duration::optional::deserialize")]
     holder_timeout: Option<Duration>,
-    /// What is published with the fence of an earlier holder is refused.
-    fenced: bool,
     /// `dead-letter`, `redeliver` or `ignore`.
     negative_puback: Option<String>,
     /// `classic` or `quorum`, on back ends of kind `amqp`.
@@ -245,11 +243,7 @@ impl RouteTable {
         report: &mut Report<'_>,
     ) -> Option<Exclusive> {
         if pattern? != Pattern::ExclusiveConsumer {
-            let all = [
-                ("others", self.others.is_some()),
-                ("holder-timeout", self.holder_timeout.is_some()),
-                ("fenced", self.fenced),
-            ];
+            let all = [("others", self.others.is_some()), ("holder-timeout", self.holder_timeout.is_some())];
             for (name, _) in all.into_iter().filter(|(_, is_written)| *is_written) {
                 report
                     .bad_value(&key.key(name), "only a route of pattern `exclusive-consumer` has one holder");
@@ -277,7 +271,7 @@ impl RouteTable {
                 "takes no time at all; expected a duration such as \"30s\"",
             );
         }
-        Some(Exclusive { others, holder_timeout: self.holder_timeout, fenced: self.fenced })
+        Some(Exclusive { others, holder_timeout: self.holder_timeout })
     }
 
     fn check_negative_puback(

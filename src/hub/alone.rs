@@ -2,155 +2,186 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{DeliverySink, Ended, LaneEvent, NotGranted, Refused, Settled, SubscriptionKey};
+use linkspan_contract::{
+    DeliverySink, Ended, LaneEvent, LaneEvents, Refused, Settled, SubscriptionKey, Value,
+};
 
-use super::exclusive::Place;
+use super::exclusive::{Place, Terms, coordinator};
 use super::lane::HubLane;
-use super::part::OfAnother;
 use super::subscription::{Alone, Made, Subscription};
-use super::tenancy::{Fenced, Tenancy};
+use super::tenancy::{Fenced, Over, Tenancy};
 use crate::routes::Others;
 
 /// What stands in [`HubLane::ways`] for what no part is behind, but a tenancy.
 pub const NO_PART: u16 = u16::MAX;
 
 impl HubLane {
-    /// Claims the queue of a subscription: it is made when it is its turn.
+    /// Makes a new subscription to such a queue.
     ///
     /// # Errors
-    /// When another consumer has the queue and there is no standing by, or it cannot be known.
-    pub(super) async fn make_alone(&mut self, subscription: &mut Subscription) -> Result<(), Refused> {
+    /// When it cannot have the queue and does not stand by.
+    pub(super) async fn subscribe_alone(&mut self, subscription: Box<Subscription>) -> Result<(), Refused> {
         if self.transacts {
             let text =
                 "a queue that one consumer at a time has is no part of a transaction: use another channel";
             return Err(Refused::Precondition(text.into()));
         }
-        self.claim(subscription).await?;
+        let number = subscription.key.subscription;
+        self.count_alone(&subscription);
+        self.subscriptions.insert(number, subscription);
+        let claimed = self.claim(number, true).await;
+        if claimed.is_err() {
+            self.forget_alone(number);
+        }
+        claimed
+    }
+
+    /// A subscription of this kind is there.
+    pub(super) fn count_alone(&mut self, subscription: &Subscription) {
         self.alone += 1;
         self.windows += u32::from(subscription.has_window());
-        Ok(())
     }
 
-    /// Claims the queue, unless the client is not there.
-    async fn claim(&mut self, subscription: &mut Subscription) -> Result<(), Refused> {
-        let Some((exclusive, work)) = subscription.exclusive().filter(|_| !self.is_away) else {
+    /// A subscription of this kind is over.
+    pub(super) fn forget_alone(&mut self, number: u32) {
+        if let Some(subscription) = self.subscriptions.remove(&number) {
+            self.discount_alone(&subscription);
+        }
+    }
+
+    /// It is not counted any more.
+    pub(super) fn discount_alone(&mut self, subscription: &Subscription) {
+        self.alone = self.alone.saturating_sub(1);
+        self.windows = self.windows.saturating_sub(u32::from(subscription.has_window()));
+    }
+
+    /// Asks for the queue of a subscription, unless the client is not there. Who is `new` and does not stand by waits for the
+    /// answer.
+    async fn claim(&mut self, number: u32, new: bool) -> Result<(), Refused> {
+        let Some(subscription) = self.subscriptions.get_mut(&number).filter(|_| !self.is_away) else {
             return Ok(());
         };
-        let place: Place = (Arc::clone(&self.scope.client.vhost), Arc::clone(&work.queue));
-        let exclusives = &self.scope.hub.exclusives;
-        let application =
-            exclusives.apply(&place, exclusive.others, subscription.priority(), &self.events)?;
-        subscription.alone = Some(Box::new(Alone { application, tenancy: None }));
-        let taken = self.take_up(subscription, &place).await;
-        if taken.is_err() {
-            subscription.alone = None;
+        let Some((exclusive, work)) = subscription.exclusive() else { return Ok(()) };
+        let (backend, vhost) = (Arc::clone(&work.backend), Arc::clone(&self.scope.client.vhost));
+        let place = Place { backend, vhost, queue: Arc::clone(&work.queue) };
+        let stands_by = !new || exclusive.others == Others::StandBy;
+        let terms =
+            Terms { priority: subscription.priority(), stands_by, patience: exclusive.holder_timeout };
+        let hub = &self.scope.hub;
+        let (application, is_new) = hub.exclusives.apply(&place, &terms, &self.events)?;
+        if is_new {
+            let (exclusives, ledger) = (Arc::clone(&hub.exclusives), hub.memory.shared_ledger());
+            coordinator::preside(exclusives, ledger, place.clone(), hub.lease_of(&place));
         }
-        taken
-    }
-
-    /// Takes the queue when it is this subscription's turn. One that stands by goes on doing so when that is not possible now.
-    async fn take_up(&mut self, subscription: &mut Subscription, place: &Place) -> Result<(), Refused> {
-        let Some((exclusive, _)) = subscription.exclusive() else { return Ok(()) };
-        if !subscription.alone.as_ref().is_some_and(|alone| alone.application.is_chosen()) {
+        let alone = subscription.alone.insert(Box::new(Alone { application, tenancy: None }));
+        if stands_by {
             return Ok(());
         }
-        let taken = self.begin_tenancy(subscription, place).await;
-        let Some(alone) = &mut subscription.alone else { return Ok(()) };
-        match taken {
-            Ok((tenancy, part)) => {
-                tracing::info!(queue = %place.1, client = %self.scope.client.identifier, fence = tenancy.fence, "has it alone");
-                alone.application.hold(&tenancy);
-                alone.tenancy = Some(tenancy);
+        let tenancy = alone.application.answer().await?;
+        self.begin(number, tenancy).await
+    }
+
+    /// Serves a subscription that was offered its queue.
+    async fn begin(&mut self, number: u32, tenancy: Arc<Tenancy>) -> Result<(), Refused> {
+        let begun = self.serve(number, &tenancy).await;
+        match begun {
+            Ok(part) => {
+                let Some(subscription) = self.subscriptions.get_mut(&number) else { return Ok(()) };
+                let client = &self.scope.client.identifier;
+                tracing::debug!(%client, fence = tenancy.fence, "has a queue alone");
                 subscription.made = vec![Made { part, spot: 0 }];
+                if let Some(alone) = &mut subscription.alone {
+                    alone.tenancy = Some(tenancy);
+                }
                 Ok(())
             }
-            Err(refused) if exclusive.others == Others::StandBy => {
-                tracing::debug!(queue = %place.1, %refused, "stands by");
-                alone.application.step_back();
-                Ok(())
+            Err(refused) => {
+                tenancy.end(Over::Unfit);
+                Err(refused)
             }
-            Err(refused) => Err(refused),
         }
     }
 
-    async fn begin_tenancy(
-        &mut self,
-        subscription: &mut Subscription,
-        place: &Place,
-    ) -> Result<(Arc<Tenancy>, u16), Refused> {
-        let Some((exclusive, work)) = subscription.exclusive() else {
-            return Err(Refused::Precondition("the route is another one by now".into()));
-        };
-        let backend = Arc::clone(&work.backend);
-        let fence = self.scope.hub.fence(place).await.map_err(|why| match why {
-            NotGranted::Held(_) => Refused::ExclusiveUse(place.1.to_string()),
-            NotGranted::Away(why) => Refused::Away(format!("{backend} (the ledger: {why})")),
-        })?;
-        let tenancy = Tenancy::new(fence, exclusive.holder_timeout);
+    async fn serve(&mut self, number: u32, tenancy: &Arc<Tenancy>) -> Result<u16, Refused> {
+        let gone = || Refused::Precondition("the subscription is over".into());
+        let subscription = self.subscriptions.get_mut(&number).ok_or_else(gone)?;
         // What an earlier tenancy was given stays out of this one's window.
         subscription.begin_window();
-        let sink: Arc<dyn DeliverySink> = Arc::new(Fenced::new(Arc::clone(&self.scope), &tenancy));
-        let (receipts, events) = (Arc::clone(&self.receipts), Arc::new(OfAnother(Arc::clone(&self.events))));
-        let (mut lane, connection) =
-            self.scope.alone(&backend, sink, receipts, events).await.map_err(|error| {
-                tracing::debug!(%backend, %error, "a back end was not reached");
-                Refused::Away(backend.to_string())
-            })?;
-        let full = |_| Refused::Full("a client's subscriptions come to 65,536 places at most".into());
-        let part = u16::try_from(self.ways.len()).map_err(full)?;
-        self.ways.push(NO_PART);
-        let key = SubscriptionKey { part, ..subscription.key };
-        let arguments = subscription.arguments();
+        let Some((_, work)) = subscription.exclusive() else { return Err(gone()) };
+        let backend = Arc::clone(&work.backend);
+        let (credit, spots, started) = (subscription.credit(), subscription.spots(), subscription.started);
+        let own: Vec<(String, Value<'static>)> = subscription.own_arguments();
+        let arguments: Vec<(&str, Value<'_>)> =
+            own.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         let how = subscription.how(&arguments);
-        for spot in subscription.spots() {
-            lane.subscribe(&spot.source(), key, &how, subscription.credit()).await?;
+        let part = self.way_alone()?;
+        let key = SubscriptionKey { subscription: number, part };
+        let fenced = Arc::new(Fenced::new(Arc::clone(&self.scope), tenancy));
+        let (sink, events) = (Arc::clone(&fenced) as Arc<dyn DeliverySink>, fenced as Arc<dyn LaneEvents>);
+        let reached = self.scope.alone(&backend, sink, Arc::clone(&self.receipts), events).await;
+        let (mut lane, connection) = reached.map_err(|error| {
+            tracing::debug!(%backend, %error, "a back end was not reached");
+            Refused::Away(backend.to_string())
+        })?;
+        for spot in &spots {
+            lane.subscribe(&spot.source(), key, &how, credit.clone()).await?;
         }
-        if subscription.started {
+        if started {
             lane.start(key);
+            lane.flush();
         }
         tenancy.serve(lane, connection);
-        Ok((tenancy, part))
+        Ok(part)
     }
 
-    /// Goes through the claims: whose turn has come takes its queue, and who was ousted stands by again, or is over.
+    /// A number for a tenancy.
+    fn way_alone(&mut self) -> Result<u16, Refused> {
+        let full = |_| Refused::Full("a client has its queues 65,536 times at most".into());
+        let part = u16::try_from(self.ways.len()).map_err(full)?;
+        self.ways.push(NO_PART);
+        Ok(part)
+    }
+
+    /// Goes through the claims: who was offered its queue is served, and who has lost it waits again, or is over.
     pub(super) async fn claim_again(&mut self) {
         if self.alone == 0 || self.is_away {
             return;
         }
-        let keys: Vec<u32> = self.subscriptions.keys().copied().collect();
-        for key in keys {
-            let Some(mut subscription) = self.subscriptions.remove(&key) else { continue };
-            let mut result = Ok(());
-            if let Some((_, work)) = subscription.exclusive() {
-                let place: Place = (Arc::clone(&self.scope.client.vhost), Arc::clone(&work.queue));
-                match &subscription.alone {
-                    Some(alone) if alone.tenancy.as_ref().is_some_and(|tenancy| !tenancy.is_over()) => {}
-                    Some(alone) if alone.tenancy.is_none() => {
-                        result = self.take_up(&mut subscription, &place).await;
-                    }
-                    _ => {
-                        subscription.alone = None;
-                        result = self.claim(&mut subscription).await;
-                    }
+        let numbers: Vec<u32> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, it)| it.exclusive().is_some())
+            .map(|(key, _)| *key)
+            .collect();
+        for number in numbers {
+            let Some(subscription) = self.subscriptions.get_mut(&number) else { continue };
+            let rejects =
+                subscription.exclusive().is_some_and(|(exclusive, _)| exclusive.others == Others::Reject);
+            let key = subscription.key;
+            let Some(alone) = &mut subscription.alone else {
+                let _ = self.claim(number, false).await;
+                continue;
+            };
+            let lost = alone.tenancy.as_ref().and_then(|tenancy| tenancy.over());
+            match lost {
+                None if alone.tenancy.is_some() => continue,
+                // A session that is kept is worth more than this one subscription: it waits.
+                Some(Over::Silent | Over::Lost) if rejects && self.scope.client.session.is_none() => {
+                    tracing::info!(client = %self.scope.client.identifier, "an exclusive consumer is told that it has lost its queue");
+                    self.forget_alone(number);
+                    self.scope.ended(key, Ended::Superseded);
+                    continue;
                 }
+                Some(Over::Silent) => continue,
+                _ => alone.tenancy = None,
             }
-            match result {
-                Ok(()) => {
-                    self.subscriptions.insert(key, subscription);
-                }
-                Err(refused) => {
-                    tracing::info!(client = %self.scope.client.identifier, %refused, "a consumer has lost its queue");
-                    self.forget_alone(&subscription);
-                    self.scope.ended(subscription.key, Ended::Superseded);
-                }
+            if let Some(Ok(tenancy)) = alone.application.offer()
+                && tenancy.over().is_none()
+                && let Err(refused) = self.begin(number, tenancy).await
+            {
+                tracing::debug!(client = %self.scope.client.identifier, %refused, "stands by");
             }
         }
-    }
-
-    /// A subscription of this kind is over.
-    pub(super) fn forget_alone(&mut self, subscription: &Subscription) {
-        self.alone = self.alone.saturating_sub(1);
-        self.windows = self.windows.saturating_sub(u32::from(subscription.has_window()));
     }
 
     /// Whether the client is there.
@@ -166,9 +197,9 @@ impl HubLane {
         }
     }
 
-    /// Whether a number in a subscription's key stands for a tenancy.
+    /// Whether a number in a subscription's key stands for a tenancy, perhaps one that is over.
     pub(super) fn is_alone(&self, way: u16) -> bool {
-        self.alone > 0 && self.ways.get(usize::from(way)) == Some(&NO_PART)
+        self.ways.get(usize::from(way)) == Some(&NO_PART)
     }
 
     /// What is said of what tenancies gave.
@@ -178,6 +209,12 @@ impl HubLane {
             match self.tenancy(key) {
                 Some(tenancy) => tenancy.settle(of_one),
                 None => Tenancy::ignore(of_one),
+            }
+            let subscription = self.subscriptions.get(&key.subscription);
+            if let Some(alone) = subscription.and_then(|it| it.alone.as_ref())
+                && alone.tenancy.as_ref().is_some_and(|tenancy| tenancy.over() == Some(Over::Silent))
+            {
+                alone.application.was_heard();
             }
         }
     }

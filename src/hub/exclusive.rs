@@ -1,4 +1,4 @@
-//! Who has a queue of an exclusive consumer, and who stands by.
+//! Who has a queue of an exclusive consumer, who asks for it, and whose turn it is.
 
 pub mod coordinator;
 
@@ -6,48 +6,76 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use linkspan_contract::{LaneEvent, LaneEvents, Refused};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use super::tenancy::Tenancy;
-use crate::routes::Others;
+use super::tenancy::{Over, Tenancy};
 
-/// A queue: vhost and name.
-pub type Place = (Arc<str>, Arc<str>);
+/// A queue: back end, vhost and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The back end.
+    pub backend: Arc<str>,
+    /// The vhost.
+    pub vhost: Arc<str>,
+    /// The queue.
+    pub queue: Arc<str>,
+}
 
 /// The queues that one consumer at a time has, as far as clients of this instance ask for them.
 #[derive(Default)]
 pub struct Exclusives {
     posts: Mutex<HashMap<Place, Post>>,
-    applications: AtomicU64,
+    numbers: AtomicU64,
+    /// Somebody has stopped presiding over a queue.
+    closed: Notify,
 }
 
 /// One queue.
 #[derive(Default)]
 struct Post {
-    holder: Option<Holder>,
-    /// In no order.
-    standing_by: Vec<StandingBy>,
-    /// Another instance has it, as far as is known: nobody here is asked.
-    is_elsewhere: bool,
+    applicants: Vec<Applicant>,
+    /// Told of every change.
+    changed: Arc<Notify>,
 }
 
-/// Who has it here.
-struct Holder {
+/// Somebody who asks for it.
+struct Applicant {
     number: u64,
-    /// None while it still gets ready.
-    tenancy: Option<Arc<Tenancy>>,
-    by: StandingBy,
-}
-
-/// Somebody who wants it.
-struct StandingBy {
-    number: u64,
+    /// Lower ones come first.
+    rank: u64,
     /// Higher ones come first.
     priority: i32,
-    /// Told when it is its turn, or when it is over.
+    /// Else it is refused when it cannot have the queue at once.
+    stands_by: bool,
+    /// How long it may have something in hand without a word.
+    patience: Option<Duration>,
+    /// Told when the queue is offered to it, and when it is over.
     ear: Weak<dyn LaneEvents>,
+    state: State,
+}
+
+enum State {
+    Waits,
+    /// It can have the queue, or has it.
+    Offered(Arc<Tenancy>),
+    /// It is to say something first.
+    Silent,
+    /// It cannot have it.
+    Refused(Refused),
+}
+
+/// What a consumer asks for.
+pub struct Terms {
+    /// Higher ones come first.
+    pub priority: i32,
+    /// It waits when somebody else has the queue.
+    pub stands_by: bool,
+    /// How long it may have something in hand without a word.
+    pub patience: Option<Duration>,
 }
 
 /// A consumer's claim to a queue, until it is dropped.
@@ -58,144 +86,167 @@ pub struct Application {
 }
 
 impl Exclusives {
-    /// Asks for a queue. Whether it is the applicant's turn says [`Application::is_chosen`]; `ear` is told when it becomes so.
+    /// Asks for a queue. `ear` is told when it is offered. True when nobody presides over the queue yet: the caller has to
+    /// see that somebody does.
     ///
     /// # Errors
-    /// When somebody has it, and there is no standing by.
+    /// When somebody else asks for it and the applicant does not stand by.
     pub fn apply(
         self: &Arc<Self>,
         place: &Place,
-        others: Others,
-        priority: i32,
+        terms: &Terms,
         ear: &Arc<dyn LaneEvents>,
-    ) -> Result<Application, Refused> {
+    ) -> Result<(Application, bool), Refused> {
         let mut posts = self.posts.lock();
+        let is_new = !posts.contains_key(place);
         let post = posts.entry(place.clone()).or_default();
-        let is_taken = post.holder.is_some() || !post.standing_by.is_empty();
-        if others == Others::Reject && is_taken {
-            return Err(Refused::ExclusiveUse(place.1.to_string()));
+        if !terms.stands_by && !post.applicants.is_empty() {
+            return Err(Refused::ExclusiveUse(place.queue.to_string()));
         }
-        let number = self.applications.fetch_add(1, Ordering::Relaxed);
-        post.standing_by.push(StandingBy { number, priority, ear: Arc::downgrade(ear) });
-        // Who asks looks itself: nobody need be told.
-        post.choose();
-        Ok(Application { exclusives: Arc::clone(self), place: place.clone(), number })
-    }
-
-    /// Whether clients here stand by for queues that nobody here has: their leases are to be asked for.
-    fn wanted(&self) -> Vec<Place> {
-        let posts = self.posts.lock();
-        let is_wanted = |post: &Post| post.holder.is_none() && !post.standing_by.is_empty();
-        posts.iter().filter(|(_, post)| is_wanted(post)).map(|(place, _)| place.clone()).collect()
-    }
-
-    /// The queues that somebody here has.
-    fn held(&self) -> Vec<(Place, Arc<Tenancy>)> {
-        let posts = self.posts.lock();
-        let held = posts.iter().filter_map(|(place, post)| {
-            Some((place.clone(), Arc::clone(post.holder.as_ref()?.tenancy.as_ref()?)))
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        post.applicants.push(Applicant {
+            number,
+            rank: number,
+            priority: terms.priority,
+            stands_by: terms.stands_by,
+            patience: terms.patience,
+            ear: Arc::downgrade(ear),
+            state: State::Waits,
         });
-        held.collect()
+        post.changed.notify_waiters();
+        Ok((Application { exclusives: Arc::clone(self), place: place.clone(), number }, is_new))
     }
 
-    /// Whether anybody here has the queue, or is about to.
-    fn has(&self, place: &Place) -> bool {
-        self.posts.lock().get(place).is_some_and(|post| post.holder.is_some())
+    /// Whose turn it is, by priority, then arrival, and how long it may be silent.
+    fn next(&self, place: &Place) -> Option<(u64, Option<Duration>)> {
+        let posts = self.posts.lock();
+        let waiting = posts.get(place)?.applicants.iter().filter(|it| matches!(it.state, State::Waits));
+        let first = waiting.min_by_key(|it| (Reverse(it.priority), it.rank))?;
+        Some((first.number, first.patience))
     }
 
-    /// This instance may have the queue now.
-    fn is_here(&self, place: &Place) {
+    /// Forgets a queue that nobody asks for; false when somebody does.
+    fn forget(&self, place: &Place) -> bool {
+        let mut posts = self.posts.lock();
+        let is_over = posts.get(place).is_none_or(|post| post.applicants.is_empty());
+        if is_over {
+            posts.remove(place);
+            self.closed.notify_waiters();
+        }
+        is_over
+    }
+
+    /// What is told when something changes.
+    fn changed(&self, place: &Place) -> Option<Arc<Notify>> {
+        self.posts.lock().get(place).map(|post| Arc::clone(&post.changed))
+    }
+
+    /// Offers the queue to an applicant; false when it is gone.
+    fn offer(&self, place: &Place, number: u64, tenancy: &Arc<Tenancy>) -> bool {
+        self.with(place, number, |applicant| applicant.state = State::Offered(Arc::clone(tenancy)))
+    }
+
+    /// The queue cannot be had here now: who does not stand by is refused.
+    fn refuse(&self, place: &Place, refused: &Refused) {
+        let mut posts = self.posts.lock();
+        let Some(post) = posts.get_mut(place) else { return };
+        for applicant in post.applicants.iter_mut().filter(|it| !it.stands_by) {
+            applicant.state = State::Refused(refused.clone());
+        }
+        post.changed.notify_waiters();
+    }
+
+    /// Somebody's time with a queue is over.
+    fn vacate(&self, place: &Place, number: u64, over: Over) {
+        let behind = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.with(place, number, |applicant| {
+            // It has had the queue: now it waits as who stands by, behind the others.
+            applicant.stands_by = true;
+            applicant.state = if over == Over::Silent { State::Silent } else { State::Waits };
+            applicant.rank = behind;
+        });
+    }
+
+    /// Changes an applicant, and tells it and who presides.
+    fn with(&self, place: &Place, number: u64, change: impl FnOnce(&mut Applicant)) -> bool {
         let ear = {
             let mut posts = self.posts.lock();
-            posts.get_mut(place).and_then(|post| {
-                post.is_elsewhere = false;
-                post.choose()
-            })
+            let Some(post) = posts.get_mut(place) else { return false };
+            let Some(applicant) = post.applicants.iter_mut().find(|it| it.number == number) else {
+                return false;
+            };
+            change(applicant);
+            let ear = applicant.ear.upgrade();
+            post.changed.notify_waiters();
+            ear
         };
-        tell(ear);
-    }
-
-    /// Its holder has lost it, whatever it thinks; it may stand by.
-    fn oust(&self, place: &Place, tenancy: &Arc<Tenancy>, is_elsewhere: bool) {
-        tenancy.end();
-        let (ousted, chosen) = {
-            let mut posts = self.posts.lock();
-            let Some(post) = posts.get_mut(place) else { return };
-            let is_it =
-                |holder: &mut Holder| holder.tenancy.as_ref().is_some_and(|held| Arc::ptr_eq(held, tenancy));
-            let Some(holder) = post.holder.take_if(is_it) else { return };
-            post.is_elsewhere = is_elsewhere;
-            (holder.by.ear.upgrade(), post.choose())
-        };
-        // It finds out for itself, and asks again.
-        tell(ousted);
-        tell(chosen);
-    }
-}
-
-fn tell(ear: Option<Arc<dyn LaneEvents>>) {
-    if let Some(ear) = ear {
-        ear.event(LaneEvent::Changed);
-    }
-}
-
-impl Post {
-    /// Chooses the first by priority, then arrival, when nobody has it.
-    fn choose(&mut self) -> Option<Arc<dyn LaneEvents>> {
-        if self.holder.is_some() || self.is_elsewhere {
-            return None;
+        if let Some(ear) = ear {
+            ear.event(LaneEvent::Changed);
         }
-        let first =
-            self.standing_by.iter().enumerate().max_by_key(|(_, it)| (it.priority, Reverse(it.number)));
-        let by = self.standing_by.swap_remove(first?.0);
-        let ear = by.ear.upgrade();
-        self.holder = Some(Holder { number: by.number, tenancy: None, by });
-        ear
+        true
+    }
+
+    /// Waits until nobody asks for anything any more.
+    pub async fn closed(&self) {
+        loop {
+            let closed = self.closed.notified();
+            if self.posts.lock().is_empty() {
+                return;
+            }
+            closed.await;
+        }
     }
 }
 
 impl Application {
-    /// Whether it is the applicant's turn to get ready.
-    pub fn is_chosen(&self) -> bool {
+    /// What it has been offered, if anything, or why it cannot have the queue.
+    pub fn offer(&self) -> Option<Result<Arc<Tenancy>, Refused>> {
         let posts = self.exclusives.posts.lock();
-        let holder = posts.get(&self.place).and_then(|post| post.holder.as_ref());
-        holder.is_some_and(|holder| holder.number == self.number && holder.tenancy.is_none())
-    }
-
-    /// It has the queue.
-    pub fn hold(&self, tenancy: &Arc<Tenancy>) {
-        let mut posts = self.exclusives.posts.lock();
-        let holder = posts.get_mut(&self.place).and_then(|post| post.holder.as_mut());
-        if let Some(holder) = holder.filter(|holder| holder.number == self.number) {
-            holder.tenancy = Some(Arc::clone(tenancy));
+        let applicants = &posts.get(&self.place)?.applicants;
+        match &applicants.iter().find(|it| it.number == self.number)?.state {
+            State::Offered(tenancy) => Some(Ok(Arc::clone(tenancy))),
+            State::Refused(refused) => Some(Err(refused.clone())),
+            State::Waits | State::Silent => None,
         }
     }
 
-    /// It cannot have the queue now, because another instance has it or nobody can say: it stands by, as all others here.
-    pub fn step_back(&self) {
-        let mut posts = self.exclusives.posts.lock();
-        let Some(post) = posts.get_mut(&self.place) else { return };
-        post.is_elsewhere = true;
-        if let Some(holder) = post.holder.take_if(|holder| holder.number == self.number) {
-            post.standing_by.push(holder.by);
+    /// The same, as soon as there is an answer.
+    pub async fn answer(&self) -> Result<Arc<Tenancy>, Refused> {
+        loop {
+            let Some(changed) = self.exclusives.changed(&self.place) else {
+                return Err(Refused::Away(self.place.queue.to_string()));
+            };
+            let notified = changed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if let Some(answer) = self.offer() {
+                return answer;
+            }
+            notified.await;
         }
+    }
+
+    /// It was silent and has said something: it waits with the others again.
+    pub fn was_heard(&self) {
+        self.exclusives.with(&self.place, self.number, |applicant| {
+            if matches!(applicant.state, State::Silent) {
+                applicant.state = State::Waits;
+            }
+        });
     }
 }
 
 impl Drop for Application {
     fn drop(&mut self) {
-        let chosen = {
-            let mut posts = self.exclusives.posts.lock();
-            let Some(post) = posts.get_mut(&self.place) else { return };
-            post.standing_by.retain(|it| it.number != self.number);
-            post.holder.take_if(|holder| holder.number == self.number);
-            let chosen = post.choose();
-            if post.holder.is_none() && post.standing_by.is_empty() {
-                posts.remove(&self.place);
+        let mut posts = self.exclusives.posts.lock();
+        let Some(post) = posts.get_mut(&self.place) else { return };
+        if let Some(at) = post.applicants.iter().position(|it| it.number == self.number) {
+            let gone = post.applicants.swap_remove(at);
+            if let State::Offered(tenancy) = &gone.state {
+                tenancy.end(Over::Left);
             }
-            chosen
-        };
-        tell(chosen);
+        }
+        post.changed.notify_waiters();
     }
 }
 
@@ -219,17 +270,29 @@ mod tests {
         ears: Vec<Arc<Ear>>,
     }
 
+    fn bids() -> Place {
+        Place { backend: "local".into(), vhost: "/".into(), queue: "bids".into() }
+    }
+
     impl Town {
         fn new() -> Self {
             Self { exclusives: Arc::default(), ears: Vec::new() }
         }
 
-        fn apply(&mut self, others: Others, priority: i32) -> Result<Application, Refused> {
+        fn apply(&mut self, stands_by: bool, priority: i32) -> Result<Application, Refused> {
             let ear = Arc::new(Ear::default());
             self.ears.push(Arc::clone(&ear));
-            let place = ("/".into(), "bids".into());
-            let application = self.exclusives.apply(&place, others, priority, &(ear as Arc<dyn LaneEvents>));
-            application
+            let terms = Terms { priority, stands_by, patience: None };
+            let ear = ear as Arc<dyn LaneEvents>;
+            Ok(self.exclusives.apply(&bids(), &terms, &ear)?.0)
+        }
+
+        /// Who is next is offered the queue.
+        fn offer(&self) -> Arc<Tenancy> {
+            let (number, _) = self.exclusives.next(&bids()).expect("somebody waits");
+            let tenancy = Tenancy::of_test(number);
+            assert!(self.exclusives.offer(&bids(), number, &tenancy));
+            tenancy
         }
 
         fn told(&self, at: usize) -> usize {
@@ -237,40 +300,50 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_second_is_refused_until_the_first_is_gone() {
+    #[tokio::test]
+    async fn who_does_not_stand_by_is_refused_while_anybody_asks_for_the_queue() {
         let mut town = Town::new();
-        let first = town.apply(Others::Reject, 0).unwrap();
-        assert!(first.is_chosen());
-        assert_eq!(town.apply(Others::Reject, 9).err(), Some(Refused::ExclusiveUse("bids".into())));
+        let first = town.apply(false, 0).unwrap();
+        assert_eq!(town.apply(false, 9).err(), Some(Refused::ExclusiveUse("bids".into())));
         drop(first);
-        assert!(town.apply(Others::Reject, 0).unwrap().is_chosen());
-        assert!(town.exclusives.posts.lock().is_empty(), "nobody is left");
+        assert!(town.apply(false, 0).is_ok());
     }
 
-    #[test]
-    fn the_first_by_priority_then_arrival_takes_over_and_is_told() {
+    #[tokio::test]
+    async fn the_first_by_priority_then_arrival_is_next_and_told() {
         let mut town = Town::new();
-        let holder = town.apply(Others::StandBy, 0).unwrap();
-        let standing_by: Vec<_> =
-            [0, 5, 5].into_iter().map(|priority| town.apply(Others::StandBy, priority).unwrap()).collect();
-        assert!(standing_by.iter().all(|it| !it.is_chosen()));
-        drop(holder);
-        assert_eq!(standing_by.iter().map(Application::is_chosen).collect::<Vec<_>>(), [false, true, false]);
-        assert_eq!((town.told(2), town.told(1), town.told(3)), (1, 0, 0));
+        let standing_by: Vec<_> = [0, 5, 5].map(|priority| town.apply(true, priority).unwrap()).into();
+        let tenancy = town.offer();
+        assert!(standing_by[1].offer().is_some_and(|offer| offer.is_ok()));
+        assert!(standing_by[0].offer().is_none() && standing_by[2].offer().is_none());
+        assert_eq!((town.told(0), town.told(1), town.told(2)), (0, 1, 0));
+        drop(standing_by);
+        assert_eq!(tenancy.over(), Some(Over::Left), "what it was offered is over with its claim");
+        assert!(town.exclusives.next(&bids()).is_none() && town.exclusives.forget(&bids()));
     }
 
-    #[test]
-    fn while_another_instance_has_it_nobody_is_chosen() {
+    #[tokio::test]
+    async fn a_silent_one_is_not_next_before_it_has_said_something() {
         let mut town = Town::new();
-        let one = town.apply(Others::StandBy, 0).unwrap();
-        one.step_back();
-        let two = town.apply(Others::StandBy, 0).unwrap();
-        assert!(!one.is_chosen() && !two.is_chosen());
-        let place = ("/".into(), "bids".into());
-        assert_eq!(town.exclusives.wanted(), [place]);
-        town.exclusives.is_here(&("/".into(), "bids".into()));
-        assert!(one.is_chosen(), "it came first");
-        assert_eq!(town.told(0), 1);
+        let one = town.apply(true, 0).unwrap();
+        let (number, _) = town.exclusives.next(&bids()).unwrap();
+        town.offer();
+        town.exclusives.vacate(&bids(), number, Over::Silent);
+        assert!(town.exclusives.next(&bids()).is_none());
+        one.was_heard();
+        assert_eq!(town.exclusives.next(&bids()).map(|(next, _)| next), Some(number));
+    }
+
+    #[tokio::test]
+    async fn where_the_queue_cannot_be_had_only_who_does_not_stand_by_is_refused() {
+        let mut town = Town::new();
+        let one = town.apply(false, 0).unwrap();
+        let refused = Refused::ExclusiveUse("bids".into());
+        town.exclusives.refuse(&bids(), &refused);
+        assert_eq!(one.answer().await.err(), Some(refused.clone()));
+        drop(one);
+        let stands_by = town.apply(true, 0).unwrap();
+        town.exclusives.refuse(&bids(), &refused);
+        assert!(stands_by.offer().is_none());
     }
 }

@@ -200,6 +200,9 @@ impl Lane for HubLane {
             self.receipts.receipts(&late);
         }
         self.parts.iter_mut().for_each(|part| part.lane.flush());
+        for tenancy in self.tenancies() {
+            tenancy.with_lane(|lane| lane.flush());
+        }
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
@@ -216,7 +219,7 @@ impl Lane for HubLane {
         let rejects = |run: &Settled| matches!(run.outcome, Settlement::Reject(_));
         let said = (self.windows > 0 && runs.iter().any(rejects)).then(|| self.as_routes_say(runs));
         let runs = said.as_deref().unwrap_or(runs);
-        if let ([only], 0) = (self.parts.as_mut_slice(), self.alone) {
+        if let ([only], [_]) = (self.parts.as_mut_slice(), self.ways.as_slice()) {
             only.lane.settle(runs);
         } else {
             for of_one in runs.chunk_by(|one, next| one.key.part == next.key.part) {
@@ -286,14 +289,14 @@ impl Lane for HubLane {
         };
         let mut subscription = Box::new(Subscription::new(source, key, how, credit, table)?);
         match self.subscriptions.remove(&key.subscription) {
+            None if subscription.exclusive().is_some() => return self.subscribe_alone(subscription).await,
             None => self.make(&mut subscription).await?,
-            Some(mut before) if before.exclusive().is_some() || subscription.exclusive().is_some() => {
-                if subscription.asks_as(&before) {
-                    subscription.goes_on_from(&mut before);
-                } else {
-                    self.end(before).await?;
-                    self.make(&mut subscription).await?;
-                }
+            Some(mut before) if before.exclusive().is_some() && subscription.asks_as(&before) => {
+                subscription.goes_on_from(&mut before);
+            }
+            Some(before) if before.exclusive().is_some() || subscription.exclusive().is_some() => {
+                self.end(before).await?;
+                return self.subscribe_anew(subscription).await;
             }
             Some(before) => {
                 if let Err(refused) = self.replace(&before, &mut subscription).await {
@@ -318,7 +321,9 @@ impl Lane for HubLane {
         let parts = subscription.parts();
         if let Some(alone) = &subscription.alone {
             if let (Some(tenancy), Some(part)) = (&alone.tenancy, parts.first()) {
-                tenancy.with_lane(|lane| lane.start(SubscriptionKey { part: *part, ..key }));
+                tenancy.with_lane(|lane| {
+                    lane.start(SubscriptionKey { part: *part, ..key });
+                });
             }
             return;
         }
@@ -438,6 +443,10 @@ impl Lane for HubLane {
     }
 
     async fn begin(&mut self) -> Result<(), Refused> {
+        if self.alone > 0 {
+            let text = "this channel consumes from a queue that one consumer at a time has, which is no part of a transaction";
+            return Err(Refused::Precondition(text.into()));
+        }
         self.home()?.begin().await?;
         self.transacts = true;
         Ok(())

@@ -34,6 +34,7 @@ pub struct Memory {
     ledger: Arc<Watched>,
     /// What all keys begin with.
     prefix: Box<str>,
+    owner: Box<str>,
     state: Mutex<State>,
     /// Held by who writes, so that the last word on a key is the last to be written.
     writing: tokio::sync::Mutex<()>,
@@ -71,6 +72,7 @@ impl Memory {
         Self {
             ledger,
             prefix: format!("hub/{owner}/").into(),
+            owner: owner.into(),
             state: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
         }
@@ -87,8 +89,13 @@ impl Memory {
     }
 
     /// The ledger.
-    pub fn ledger(&self) -> &dyn Ledger {
-        &**self.ledger.ledger()
+    pub fn shared_ledger(&self) -> Arc<dyn Ledger> {
+        Arc::clone(self.ledger.ledger())
+    }
+
+    /// Whose memory it is among those who share the ledger.
+    pub fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// How the ledger was when it was looked at last.

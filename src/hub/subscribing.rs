@@ -11,7 +11,9 @@ impl HubLane {
     /// Makes `subscription` wherever it comes to and is not made yet, or nowhere.
     pub(super) async fn make(&mut self, subscription: &mut Subscription) -> Result<(), Refused> {
         if subscription.exclusive().is_some() {
-            return self.make_alone(subscription).await;
+            // It asks for its queue when all are resolved.
+            self.count_alone(subscription);
+            return Ok(());
         }
         for (spot, at) in subscription.spots().iter().zip(0u16..) {
             if subscription.made.iter().any(|made| made.spot == at) {
@@ -63,10 +65,23 @@ impl HubLane {
         Ok(())
     }
 
+    /// Makes a subscription in the place of another one that had to end first.
+    pub(super) async fn subscribe_anew(
+        &mut self,
+        mut subscription: Box<Subscription>,
+    ) -> Result<(), Refused> {
+        if subscription.exclusive().is_some() {
+            return self.subscribe_alone(subscription).await;
+        }
+        self.make(&mut subscription).await?;
+        self.subscriptions.insert(subscription.key.subscription, subscription);
+        Ok(())
+    }
+
     /// Ends a subscription wherever it is made.
     pub(super) async fn end(&mut self, subscription: Box<Subscription>) -> Result<(), Refused> {
         if subscription.exclusive().is_some() {
-            self.forget_alone(&subscription);
+            self.discount_alone(&subscription);
             return Ok(());
         }
         self.windows -= u32::from(subscription.has_window());
@@ -159,7 +174,7 @@ impl HubLane {
         for (key, taking) in changed {
             let Some(mut subscription) = self.subscriptions.remove(&key) else { continue };
             if subscription.exclusive().is_some() {
-                self.forget_alone(&subscription);
+                self.discount_alone(&subscription);
                 (subscription.alone, subscription.made) = (None, Vec::new());
             } else {
                 self.windows -= u32::from(subscription.has_window());

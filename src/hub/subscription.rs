@@ -46,19 +46,10 @@ enum Asked {
 
 /// A consumer's claim to a queue that one at a time has.
 pub struct Alone {
-    /// Until it is dropped.
+    /// Until it is dropped: then its time with the queue is over, too.
     pub application: Application,
-    /// Its time with the queue, when it has it.
+    /// That time, when it has the queue.
     pub tenancy: Option<Arc<Tenancy>>,
-}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        // What it has in hand is back before somebody else is chosen.
-        if let Some(tenancy) = &self.tenancy {
-            tenancy.end();
-        }
-    }
 }
 
 /// Where a subscription is made.
@@ -178,7 +169,7 @@ impl Subscription {
         }
     }
 
-    /// Whether the client may have more or less of it than before, under the same key.
+    /// Whether it asks for the same as `before`, and in the same way.
     pub fn asks_as(&self, before: &Self) -> bool {
         (self.settle, self.priority, self.taking == before.taking) == (before.settle, before.priority, true)
     }
@@ -280,6 +271,11 @@ impl Subscription {
     /// The client's arguments, for [`Subscription::how`].
     pub fn arguments(&self) -> Vec<(&str, Value<'_>)> {
         self.arguments.iter().map(|(name, value)| (name.as_str(), value.clone())).collect()
+    }
+
+    /// The same, as the subscription's own.
+    pub fn own_arguments(&self) -> Vec<(String, Value<'static>)> {
+        self.arguments.to_vec()
     }
 
     /// How a back end is asked. In a work queue everything is settled by the consumer, however it was published.

@@ -1,22 +1,28 @@
 //! A consumer's time with a queue that it has alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Batch, Body, Connection, Delivered, DeliverySink, Ended, Fence, Lane, Pick, Refused, Settled,
-    SubscriptionKey, Value,
+    Batch, Body, Connection, Delivered, DeliverySink, Ended, Fence, Lane, LaneEvent, LaneEvents, Pick,
+    Refused, Settled, SubscriptionKey, Value,
 };
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::Scope;
 
 /// The header that tells a consumer under which number it has the queue.
 pub const FENCE: &str = "linkspan-fence";
+
+/// How long a back end may take to give back what was in hand.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// How often it is looked for silence at most, and at least where nobody may be silent for long.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// From the moment that a consumer is given a queue until it goes, or is ousted: from then on it is given nothing and
 /// nothing that it settles counts.
@@ -25,10 +31,11 @@ pub struct Tenancy {
     pub fence: Fence,
     /// How long its holder may have something in hand without a word.
     patience: Option<Duration>,
-    is_over: AtomicBool,
     /// What it is served by: a scope and a lane of its own, so that all that it has in hand goes back with them.
     way: Mutex<Option<Way>>,
     pace: Mutex<Pace>,
+    /// It is over.
+    ended: Notify,
 }
 
 struct Way {
@@ -36,45 +43,124 @@ struct Way {
     connection: Box<dyn Connection>,
 }
 
-/// What its holder does.
+/// How it goes.
 struct Pace {
     in_hand: u64,
-    /// When it was given the first of these, or settled one.
+    /// When the holder was given the first of these, or settled one.
     since: Instant,
-    /// When its lease was taken last.
-    renewed: Instant,
+    /// The lease lasts until then, as far as is known.
+    until: Instant,
+    /// It has had a way.
+    served: bool,
+    /// The way is in use.
+    out: bool,
+    over: Option<Over>,
+}
+
+/// Why a tenancy is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The holder is gone, or wants the queue no more.
+    Left,
+    /// It had something in hand for too long without a word.
+    Silent,
+    /// Another instance may have the queue.
+    Lost,
+    /// The back end does not serve it.
+    Unfit,
+}
+
+impl Over {
+    /// For figures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Silent => "silent",
+            Self::Lost => "lost",
+            Self::Unfit => "unfit",
+        }
+    }
 }
 
 impl Tenancy {
-    /// One that begins now.
-    pub fn new(fence: Fence, patience: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self {
-            fence,
-            patience,
-            is_over: AtomicBool::new(false),
-            way: Mutex::default(),
-            pace: Mutex::new(Pace { in_hand: 0, since: Instant::now(), renewed: Instant::now() }),
-        })
+    /// One that lasts until then, unless that is extended.
+    pub fn new(fence: Fence, until: Instant, patience: Option<Duration>) -> Arc<Self> {
+        let now = Instant::now();
+        let pace = Pace { in_hand: 0, since: now, until, served: false, out: false, over: None };
+        let (way, pace) = (Mutex::default(), Mutex::new(pace));
+        Arc::new(Self { fence, patience, way, pace, ended: Notify::new() })
+    }
+
+    #[cfg(test)]
+    pub fn of_test(fence: Fence) -> Arc<Self> {
+        Self::new(fence, Instant::now() + Duration::from_secs(60), None)
     }
 
     /// It is served this way from now on.
     pub fn serve(&self, lane: Box<dyn Lane>, connection: Box<dyn Connection>) {
-        let mut way = self.way.lock();
-        if !self.is_over() {
-            *way = Some(Way { lane, connection });
+        *self.way.lock() = Some(Way { lane, connection });
+        let mut pace = self.pace.lock();
+        (pace.served, pace.out) = (true, false);
+    }
+
+    /// Whether it is, or was.
+    pub fn is_served(&self) -> bool {
+        self.pace.lock().served
+    }
+
+    /// Why it is over, when it is.
+    pub fn over(&self) -> Option<Over> {
+        let pace = self.pace.lock();
+        pace.over.or_else(|| (Instant::now() >= pace.until).then_some(Over::Lost))
+    }
+
+    /// Ends it.
+    pub fn end(&self, over: Over) {
+        self.pace.lock().over.get_or_insert(over);
+        self.ended.notify_one();
+    }
+
+    /// Waits until somebody has ended it.
+    pub async fn ended(&self) {
+        while self.pace.lock().over.is_none() {
+            self.ended.notified().await;
         }
     }
 
-    /// Whether it is over.
-    pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
+    /// Returns when what was in hand is in the queue again.
+    pub async fn close(&self) {
+        let closing = async {
+            while self.pace.lock().out {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let way = self.way.lock().take();
+            if let Some(Way { lane, connection }) = way {
+                drop(lane);
+                connection.close().await;
+            }
+        };
+        if timeout(CLOSING, closing).await.is_err() {
+            tracing::warn!(
+                fence = self.fence,
+                "a back end has not said that it has back what a consumer had in hand"
+            );
+        }
     }
 
-    /// Ends it: what is in hand goes back to the queue.
-    pub fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
-        let way = self.way.lock().take();
-        drop(way);
+    /// Until when its lease lasts.
+    pub fn until(&self) -> Instant {
+        self.pace.lock().until
+    }
+
+    /// Its lease was taken again.
+    pub fn extend(&self, until: Instant) {
+        self.pace.lock().until = until;
+    }
+
+    /// How soon to look again whether its holder has fallen silent.
+    pub fn look(&self) -> Duration {
+        let (least, most) = LOOKS;
+        self.patience.map_or(most, |patience| (patience / 4).clamp(least, most))
     }
 
     /// Whether its holder has something in hand and has said nothing for longer than it may.
@@ -83,29 +169,21 @@ impl Tenancy {
         pace.in_hand > 0 && self.patience.is_some_and(|patience| pace.since.elapsed() >= patience)
     }
 
-    /// Whether its lease was taken longer ago than this.
-    pub fn outlasts(&self, lease: Duration) -> bool {
-        self.pace.lock().renewed.elapsed() >= lease
-    }
-
-    /// Its lease was taken again.
-    pub fn is_renewed(&self) {
-        self.pace.lock().renewed = Instant::now();
-    }
-
     /// Does something with its lane, unless it is over.
     pub fn with_lane<R>(&self, with: impl FnOnce(&mut dyn Lane) -> R) -> Option<R> {
+        if self.over().is_some() {
+            return None;
+        }
         self.way.lock().as_mut().map(|way| with(&mut *way.lane))
     }
 
-    /// What its holder says of what it was given; of what it was given before another had the queue nothing counts.
+    /// What its holder says of what it was given; once it is over nothing counts.
     pub fn settle(&self, runs: &[Settled]) {
-        let settled = self.with_lane(|lane| lane.settle(runs)).is_some();
-        let count: u64 =
-            runs.iter().filter(|run| run.outcome.is_last()).map(|run| u64::from(run.count)).sum();
-        if !settled {
+        if self.with_lane(|lane| lane.settle(runs)).is_none() {
             return Self::ignore(runs);
         }
+        let over = runs.iter().filter(|run| run.outcome.is_last());
+        let count: u64 = over.map(|run| u64::from(run.count)).sum();
         let mut pace = self.pace.lock();
         pace.in_hand = pace.in_hand.saturating_sub(count);
         pace.since = Instant::now();
@@ -122,12 +200,16 @@ impl Tenancy {
     /// # Errors
     /// As there.
     pub async fn recover(&self, requeue: bool) -> Result<(), Refused> {
-        let Some(mut way) = self.way.lock().take() else { return Ok(()) };
-        let recovered = way.lane.recover(requeue).await;
-        self.serve(way.lane, way.connection);
-        if requeue {
-            self.pace.lock().in_hand = 0;
+        if self.over().is_some() {
+            return Ok(());
         }
+        let Some(Way { mut lane, connection }) = self.way.lock().take() else { return Ok(()) };
+        {
+            let mut pace = self.pace.lock();
+            (pace.out, pace.in_hand) = (true, 0);
+        }
+        let recovered = lane.recover(requeue).await;
+        self.serve(lane, connection);
         recovered
     }
 
@@ -152,42 +234,38 @@ impl Fenced {
     pub fn new(scope: Arc<Scope>, tenancy: &Arc<Tenancy>) -> Self {
         Self { scope, tenancy: Arc::downgrade(tenancy) }
     }
+
+    /// Gives one message on.
+    fn give(&self, batch: &Batch<'_>, at: u32, pick: &Pick, first: u64, tenancy: &Tenancy) -> Delivered {
+        let Some(message) = batch.message(at) else { return Delivered::Taken };
+        let address = batch.address(message);
+        let mut properties = batch.properties(message).unwrap_or_default();
+        properties.headers.retain(|(name, _)| name != FENCE);
+        properties.headers.push((FENCE.into(), Value::I64(i64::try_from(tenancy.fence).unwrap_or(i64::MAX))));
+        let payload = match batch.body {
+            Some(body) => body.clone(),
+            None => Body::Shared(bytes::Bytes::copy_from_slice(message.payload.of(batch.bytes))),
+        };
+        let (topic, exchange) = (address.topic(), address.exchange);
+        let draft = Draft { exchange, topic: &topic, properties: &properties, payload, head: *message };
+        let owned = draft.build();
+        if !pick.settled {
+            tenancy.gave(1);
+        }
+        self.scope.sink().deliver(&owned.batch(), &[Pick { at: 0..1, first, ..pick.clone() }])
+    }
 }
 
 impl DeliverySink for Fenced {
     fn deliver(&self, batch: &Batch<'_>, picks: &[Pick]) -> Delivered {
-        let Some(tenancy) = self.tenancy.upgrade().filter(|tenancy| !tenancy.is_over()) else {
+        let tenancy = self.tenancy.upgrade();
+        let Some(tenancy) = tenancy.filter(|tenancy| tenancy.over().is_none()) else {
             return Delivered::Closed;
         };
-        let sink = self.scope.sink();
         let mut said = Delivered::Taken;
         for pick in picks {
             for (place, at) in (0u64..).zip(pick.at.clone()) {
-                let Some(message) = batch.message(at) else { continue };
-                let address = batch.address(message);
-                let mut properties = batch.properties(message).unwrap_or_default();
-                properties.headers.retain(|(name, _)| name != FENCE);
-                let fence = i64::try_from(tenancy.fence).unwrap_or(i64::MAX);
-                properties.headers.push((FENCE.into(), Value::I64(fence)));
-                let payload = match batch.body {
-                    Some(body) => body.clone(),
-                    None => Body::Shared(bytes::Bytes::copy_from_slice(message.payload.of(batch.bytes))),
-                };
-                let topic = address.topic();
-                let head = *message;
-                let draft = Draft {
-                    exchange: address.exchange,
-                    topic: &topic,
-                    properties: &properties,
-                    payload,
-                    head,
-                };
-                let owned = draft.build();
-                if !pick.settled {
-                    tenancy.gave(1);
-                }
-                let one = Pick { at: 0..1, first: pick.first.saturating_add(place), ..pick.clone() };
-                match sink.deliver(&owned.batch(), &[one]) {
+                match self.give(batch, at, pick, pick.first.saturating_add(place), &tenancy) {
                     Delivered::Closed => return Delivered::Closed,
                     Delivered::Congested => said = Delivered::Congested,
                     Delivered::Taken => {}
@@ -205,7 +283,18 @@ impl DeliverySink for Fenced {
         self.scope.sink().poll_drained(cx)
     }
 
-    fn ended(&self, key: SubscriptionKey, why: Ended) {
-        self.scope.ended(key, why);
+    /// The holder goes on waiting for the queue, and is not told.
+    fn ended(&self, _: SubscriptionKey, _: Ended) {
+        if let Some(tenancy) = self.tenancy.upgrade() {
+            tenancy.end(Over::Unfit);
+        }
+    }
+}
+
+impl LaneEvents for Fenced {
+    fn event(&self, event: LaneEvent) {
+        if let (LaneEvent::Closed { .. }, Some(tenancy)) = (event, self.tenancy.upgrade()) {
+            tenancy.end(Over::Unfit);
+        }
     }
 }

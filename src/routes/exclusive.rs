@@ -9,8 +9,6 @@ pub struct Exclusive {
     pub others: Others,
     /// How long it may have something unsettled without settling anything; for ever when not given.
     pub holder_timeout: Option<Duration>,
-    /// What is published with the fence of an earlier holder is refused.
-    pub fenced: bool,
 }
 
 /// What becomes of those who would consume beside the one who does.

@@ -65,6 +65,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     max_length: Support::Native,
     weighted_order: LATER,
     queue_per_level: LATER,
+    shares_queues: true,
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,

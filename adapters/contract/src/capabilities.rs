@@ -56,6 +56,8 @@ pub struct Capabilities {
     pub weighted_order: Support,
     /// Each priority is a queue of its own.
     pub queue_per_level: Support,
+    /// Every Linkspan instance over the same broker has the same queues: they are the broker's own.
+    pub shares_queues: bool,
     /// Direct, fanout and headers exchanges, exchange-to-exchange bindings.
     pub exchanges: Support,
     /// Publishes and settlements as one step.

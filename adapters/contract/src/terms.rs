@@ -113,8 +113,8 @@ impl Priorities {
             message.priority
         } else {
             let said = self.from.as_ref().and_then(|from| from.of(batch, message));
-            said.and_then(|said| std::str::from_utf8(&said).ok()?.trim().parse().ok())
-                .unwrap_or(self.otherwise)
+            let level = said.and_then(|said| std::str::from_utf8(&said).ok()?.trim().parse::<u32>().ok());
+            level.map_or(self.otherwise, |level| u8::try_from(level).unwrap_or(u8::MAX))
         };
         level.min(self.highest)
     }
@@ -175,6 +175,8 @@ mod tests {
         priorities.from = Some(Attribute::Property("urgency".into()));
         let urgent = [("urgency", Value::Text("8".into()))];
         assert_eq!(message(&urgent, none, |batch, message| priorities.of(batch, message)), 8);
+        let beyond = [("urgency", Value::Text("300".into()))];
+        assert_eq!(message(&beyond, none, |batch, message| priorities.of(batch, message)), 9);
         let nonsense = [("urgency", Value::Text("very".into()))];
         assert_eq!(message(&nonsense, none, |batch, message| priorities.of(batch, message)), 4);
     }

@@ -92,6 +92,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     max_length: Support::Native,
     weighted_order: Support::Native,
     queue_per_level: Support::Emulated("levels are kept apart in one queue, whatever their number"),
+    shares_queues: false,
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Absent("messages are kept in memory: they are lost when Linkspan stops"),

@@ -43,6 +43,7 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     max_length: HERE,
     weighted_order: HERE,
     queue_per_level: HERE,
+    shares_queues: false,
     exchanges: Support::Absent(exchanges::WHY),
     transactions: Support::Absent(
         "what is published to an MQTT broker cannot be one step with anything else",

@@ -1,100 +1,143 @@
-//! Leases of queues that one consumer has: taken, kept and given back, as they come and go.
+//! Who presides over a queue that one consumer at a time has: takes its lease, offers it, and ends what is over.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use linkspan_contract::{Fence, NotGranted};
-use tokio::time::{Instant, sleep};
+use linkspan_contract::{Fence, Ledger, NotGranted, Refused};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::Place;
-use crate::hub::Hub;
-use crate::hub::tenancy::Tenancy;
+use super::{Exclusives, Place};
+use crate::hub::tenancy::{Over, Tenancy};
 use crate::ledger::LEASE;
 
-/// How often it is looked who has fallen silent, and whether another instance has let go.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often it is asked for a lease that another instance has.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long the ledger may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long who is offered a queue may take to make use of it.
+const GETTING_READY: Duration = Duration::from_secs(10);
 
 /// How often a lease is renewed.
 const RENEW: Duration = Duration::from_secs(LEASE.as_secs() / 4);
 
-/// The lease of a queue.
-fn lease(place: &Place) -> String {
-    format!("exclusive/{}/{}", place.0, place.1)
+/// Presides until nobody asks for the queue. `lease` is what the ledger calls it.
+pub fn preside(exclusives: Arc<Exclusives>, ledger: Arc<dyn Ledger>, place: Place, lease: String) {
+    tokio::spawn(async move {
+        let mut fence = None;
+        while let Some(changed) = exclusives.changed(&place) {
+            let waits = changed.notified();
+            tokio::pin!(waits);
+            waits.as_mut().enable();
+            let Some((number, patience)) = exclusives.next(&place) else {
+                if exclusives.forget(&place) {
+                    break;
+                }
+                // Those who are left have to be heard first: another instance need not wait for them.
+                if let Some(fence) = fence.take() {
+                    ledger.give_back(&lease, fence).await;
+                }
+                waits.await;
+                continue;
+            };
+            let asked = Instant::now();
+            let tenancy = match granted(&*ledger, &lease).await {
+                Ok((number, lasts)) => {
+                    fence = Some(number);
+                    Tenancy::new(number, asked + lasts, patience)
+                }
+                Err(why) => {
+                    fence = None;
+                    exclusives.refuse(&place, &refusal(&place, &why));
+                    let _ = timeout(ASK_AGAIN, waits).await;
+                    continue;
+                }
+            };
+            if !exclusives.offer(&place, number, &tenancy) {
+                continue;
+            }
+            watch(&*ledger, &lease, &tenancy).await;
+            let over = tenancy.over().unwrap_or(Over::Left);
+            // What it had in hand is in the queue again before somebody else has it.
+            tenancy.close().await;
+            if over == Over::Lost {
+                fence = None;
+            }
+            tell(&place, &tenancy, over);
+            exclusives.vacate(&place, number, over);
+            if over == Over::Unfit {
+                sleep(ASK_AGAIN).await;
+            }
+        }
+        if let Some(fence) = fence {
+            // Whoever waits elsewhere need not wait for its end.
+            ledger.give_back(&lease, fence).await;
+        }
+    });
 }
 
-impl Hub {
-    /// Takes the lease of a queue for a new holder, and tells its number.
-    ///
-    /// # Errors
-    /// Who has it, or why nobody could be asked.
-    pub(in crate::hub) async fn fence(&self, place: &Place) -> Result<Fence, NotGranted> {
-        let (name, ledger) = (lease(place), self.memory.ledger());
-        let taken = ledger.take(&name).await?;
-        // The instance may have had it for another holder.
-        Ok(ledger.advance(&name, taken.fence).await?.fence)
-    }
+/// The next number under a lease, and how long that lasts from the moment of asking.
+async fn granted(ledger: &dyn Ledger, lease: &str) -> Result<(Fence, Duration), NotGranted> {
+    let asked = async {
+        let taken = ledger.take(lease).await?;
+        // This instance may have had it for another holder.
+        ledger.advance(lease, taken.fence).await
+    };
+    let advanced = timeout(PATIENCE, asked).await;
+    let advanced = advanced.unwrap_or_else(|_| Err(NotGranted::Away("it does not answer".into())))?;
+    Ok((advanced.fence, advanced.lasts))
+}
 
-    /// Looks after exclusive consumers as long as `me` is there.
-    pub(in crate::hub) fn mind_exclusives(me: Weak<Self>) {
-        tokio::spawn(async move {
-            let mut renewed = Instant::now();
-            let mut before: Vec<(Place, Fence)> = Vec::new();
-            loop {
-                sleep(LOOK).await;
-                let Some(hub) = me.upgrade() else { return };
-                if renewed.elapsed() >= RENEW {
-                    renewed = Instant::now();
-                    for (place, tenancy) in hub.exclusives.held() {
-                        hub.renew(&place, &tenancy).await;
-                    }
-                }
-                hub.oust_the_silent();
-                hub.ask_for_others().await;
-                let held = hub.exclusives.held().into_iter();
-                let now: Vec<(Place, Fence)> = held.map(|(place, tenancy)| (place, tenancy.fence)).collect();
-                for (place, fence) in before.iter().filter(|(place, _)| !hub.exclusives.has(place)) {
-                    // Whoever waits elsewhere need not wait for its end.
-                    hub.memory.ledger().give_back(&lease(place), *fence).await;
-                }
-                before = now;
-            }
-        });
-    }
-
-    fn oust_the_silent(&self) {
-        for (place, tenancy) in self.exclusives.held() {
-            if tenancy.has_fallen_silent() {
-                let (queue, fence) = (&place.1, tenancy.fence);
-                tracing::warn!(%queue, fence, "its consumer has fallen silent and loses it");
-                metrics::counter!("linkspan_exclusive_ousted_total", "reason" => "silent").increment(1);
-                self.exclusives.oust(&place, &tenancy, false);
-            }
+fn refusal(place: &Place, why: &NotGranted) -> Refused {
+    match why {
+        NotGranted::Held(_) => Refused::ExclusiveUse(place.queue.to_string()),
+        NotGranted::Away(why) => {
+            Refused::Away(format!("{}: the ledger, which says who has a queue alone: {why}", place.backend))
         }
     }
+}
 
-    /// Renews a lease; its holder goes when another instance has it, or may have it soon.
-    async fn renew(&self, place: &Place, tenancy: &Arc<Tenancy>) {
-        let (queue, fence) = (&place.1, tenancy.fence);
-        match self.memory.ledger().take(&lease(place)).await {
-            Ok(taken) if taken.fence == fence => return tenancy.is_renewed(),
-            Err(NotGranted::Away(_)) if !tenancy.outlasts(LEASE - 2 * RENEW) => return,
-            Ok(_) | Err(NotGranted::Held(_)) => {
-                tracing::warn!(%queue, fence, "another instance has its lease, and its consumer loses it");
-            }
-            Err(NotGranted::Away(why)) => {
-                tracing::warn!(%queue, fence, %why, "its lease could not be renewed in time, and its consumer loses it");
-            }
+/// Keeps the lease, and an eye on the holder, until the tenancy is over.
+async fn watch(ledger: &dyn Ledger, lease: &str, tenancy: &Arc<Tenancy>) {
+    let begun = Instant::now();
+    let mut renew = begun + RENEW;
+    loop {
+        let ended = timeout_at(renew.min(Instant::now() + tenancy.look()), tenancy.ended()).await;
+        if ended.is_ok() {
+            return;
         }
-        metrics::counter!("linkspan_exclusive_ousted_total", "reason" => "lease").increment(1);
-        self.exclusives.oust(place, tenancy, true);
+        if !tenancy.is_served() && begun.elapsed() >= GETTING_READY {
+            return tenancy.end(Over::Unfit);
+        }
+        if tenancy.has_fallen_silent() {
+            return tenancy.end(Over::Silent);
+        }
+        let asked = Instant::now();
+        if asked < renew {
+            continue;
+        }
+        match timeout_at(tenancy.until(), ledger.take(lease)).await {
+            Ok(Ok(again)) if again.fence == tenancy.fence => {
+                tenancy.extend(asked + again.lasts);
+                renew = asked + RENEW;
+            }
+            Ok(Err(NotGranted::Away(_))) if Instant::now() + ASK_AGAIN < tenancy.until() => {
+                renew = Instant::now() + ASK_AGAIN;
+            }
+            _ => return tenancy.end(Over::Lost),
+        }
     }
+}
 
-    /// Asks for queues that clients here stand by for and that another instance may have let go.
-    async fn ask_for_others(&self) {
-        for place in self.exclusives.wanted() {
-            if self.memory.ledger().take(&lease(&place)).await.is_ok() {
-                self.exclusives.is_here(&place);
-            }
-        }
-    }
+fn tell(place: &Place, tenancy: &Tenancy, over: Over) {
+    let (queue, fence) = (&place.queue, tenancy.fence);
+    let reason = match over {
+        Over::Left => return,
+        Over::Silent => "it has fallen silent",
+        Over::Lost => "its lease is lost",
+        Over::Unfit => "its back end does not serve it",
+    };
+    tracing::warn!(%queue, fence, reason, "an exclusive consumer has lost its queue");
+    metrics::counter!("linkspan_exclusive_ousted_total", "reason" => over.name()).increment(1);
 }

@@ -308,6 +308,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     max_length: Support::Native,
     weighted_order: Support::Native,
     queue_per_level: Support::Native,
+    shares_queues: false,
     exchanges: Support::Native,
     transactions: Support::Native,
     durable: Support::Native,

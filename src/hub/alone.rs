@@ -206,9 +206,9 @@ impl HubLane {
     pub(super) fn settle_alone(&self, runs: &[Settled]) {
         for of_one in runs.chunk_by(|one, next| one.key == next.key) {
             let Some(key) = of_one.first().map(|run| run.key) else { continue };
-            match self.tenancy(key) {
-                Some(tenancy) => tenancy.settle(of_one),
-                None => Tenancy::ignore(of_one),
+            if !self.tenancy(key).is_some_and(|tenancy| tenancy.settle(of_one)) {
+                Tenancy::ignore(of_one);
+                self.tell_late(of_one);
             }
             let subscription = self.subscriptions.get(&key.subscription);
             if let Some(alone) = subscription.and_then(|it| it.alone.as_ref())

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use hashbrown::HashMap;
 use linkspan_contract::backend::{Fetched, Retained};
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvents, Lost, Published,
-    QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Settlement, Source, Subscribe,
-    SubscriptionKey, TargetId,
+    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Flags, Lane, LaneEvents, Lost, Outcome,
+    Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Seq, Settled, Settlement, Source,
+    Subscribe, SubscriptionKey, TargetId,
 };
 use slab::Slab;
 
@@ -127,6 +127,15 @@ impl HubLane {
         runs
     }
 
+    /// What is settled by a way that is gone is nobody's here any more.
+    #[cold]
+    fn tell_late(&self, runs: &[Settled]) {
+        for word in runs.iter().filter_map(|run| run.word) {
+            let outcome = Outcome::Refused(Refused::Late);
+            self.receipts.receipts(&[Receipt { first: word, count: 1, outcome }]);
+        }
+    }
+
     /// From now on batches are taken apart.
     pub(super) fn part_ways(&mut self) {
         if std::mem::replace(&mut self.straight, false) {
@@ -226,8 +235,11 @@ impl Lane for HubLane {
                 let Some(part) = of_one.first().map(|run| run.key.part) else { continue };
                 if self.is_alone(part) {
                     self.settle_alone(of_one);
-                } else if let Ok(lane) = self.way(part) {
-                    lane.settle(of_one);
+                    continue;
+                }
+                match self.way(part) {
+                    Ok(lane) => lane.settle(of_one),
+                    Err(_) => self.tell_late(of_one),
                 }
             }
         }

@@ -177,16 +177,17 @@ impl Tenancy {
         self.way.lock().as_mut().map(|way| with(&mut *way.lane))
     }
 
-    /// What its holder says of what it was given; once it is over nothing counts.
-    pub fn settle(&self, runs: &[Settled]) {
+    /// What its holder says of what it was given. False when it is over: then nothing counts.
+    pub fn settle(&self, runs: &[Settled]) -> bool {
         if self.with_lane(|lane| lane.settle(runs)).is_none() {
-            return Self::ignore(runs);
+            return false;
         }
         let over = runs.iter().filter(|run| run.outcome.is_last());
         let count: u64 = over.map(|run| u64::from(run.count)).sum();
         let mut pace = self.pace.lock();
         pace.in_hand = pace.in_hand.saturating_sub(count);
         pace.since = Instant::now();
+        true
     }
 
     /// What is said too late.

@@ -10,9 +10,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Published,
-    QueueCounts, QueueSpec, ReceiptSink, Refused, Settle, Settled, Source, Subscribe, SubscriptionKey,
-    TargetId,
+    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Outcome,
+    Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settle, Settled, Source, Subscribe,
+    SubscriptionKey, TargetId,
 };
 
 use crate::connection::Scope;
@@ -144,6 +144,10 @@ impl Lane for AmqpLane {
             (None, Some(inner)) => inner.settle(&queues),
             (None, None) => {
                 metrics::counter!("linkspan_settlements_ignored_total").increment(queues.len() as u64);
+                for word in queues.iter().filter_map(|run| run.word) {
+                    let outcome = Outcome::Refused(Refused::Late);
+                    self.receipts.receipts(&[Receipt { first: word, count: 1, outcome }]);
+                }
             }
         }
     }

@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use crate::backend::Lane;
 use crate::batch::{Batch, Kept};
 use crate::body::Body;
+use crate::clock::Millis;
 use crate::credit::Credit;
+use crate::receipt::Seq;
 use crate::settlement::{DeliveryTag, Settled, Settlement};
 use crate::sink::{Delivered, DeliverySink, Ended, Pick, SubscriptionKey};
 
@@ -230,25 +232,42 @@ pub struct Delivery {
 impl Delivery {
     /// Says what became of it.
     pub fn settle(mut self, outcome: Settlement) {
-        self.say(outcome);
+        self.say(outcome, None);
     }
 
-    fn say(&mut self, outcome: Settlement) {
+    /// The same; the lane's [`ReceiptSink`](crate::ReceiptSink) is told under `word` when that is safe, or that it comes too
+    /// late ([`Settled::word`]).
+    pub fn settle_under(mut self, outcome: Settlement, word: Seq) {
+        self.say(outcome, Some(word));
+    }
+
+    /// It stays unsettled, and its deadline begins anew: `by` milliseconds from now. `word` is told as that of a settlement.
+    pub fn extend(&self, by: Millis, word: Option<Seq>) {
+        if let Some(home) = &self.home {
+            self.tell(home, Settlement::Extend(by), word);
+        }
+    }
+
+    fn say(&mut self, outcome: Settlement, word: Option<Seq>) {
         if let Some(home) = self.home.take() {
-            let settled = Settled { key: self.key, first: self.tag, count: 1, outcome, word: None };
-            let mut state = home.state.lock();
-            state.settled.push(settled);
-            let reader = state.reader.take();
-            drop(state);
-            if let Some(reader) = reader {
-                reader.wake();
-            }
+            self.tell(&home, outcome, word);
+        }
+    }
+
+    fn tell(&self, home: &Inner, outcome: Settlement, word: Option<Seq>) {
+        let settled = Settled { key: self.key, first: self.tag, count: 1, outcome, word };
+        let mut state = home.state.lock();
+        state.settled.push(settled);
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
         }
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.say(Settlement::Release { delay: 0 });
+        self.say(Settlement::Release { delay: 0 }, None);
     }
 }

@@ -87,6 +87,12 @@ pub enum Refused {
     /// The back end cannot be reached now: the same again later may succeed.
     #[error("back end '{0}' cannot be reached")]
     Away(String),
+    /// A settlement that comes too late: nothing of its run is its consumer's any more. (HTTP 410)
+    #[error(
+        "the delivery is not its consumer's any more: it was settled, its deadline has passed, its queue is gone, or the \
+         broker was lost and gives it again"
+    )]
+    Late,
     /// The remote broker's own words.
     #[error("{text}")]
     Upstream {

@@ -47,6 +47,7 @@ pub struct Settled {
     /// The word.
     pub outcome: Settlement,
     /// The [`ReceiptSink`](crate::ReceiptSink) is told under this number, one from [`WORDS`](crate::receipt::WORDS) on,
-    /// when the settlement is safe.
+    /// when the settlement is safe: [`Refused::Late`](crate::Refused::Late) when none of the run was there to be settled.
+    /// Whoever hears [`Outcome::Accepted`](crate::Outcome::Accepted) knows that nobody else is given what it settled last.
     pub word: Option<Seq>,
 }

@@ -105,12 +105,7 @@ impl EmbeddedLane {
     /// Says the word that a run of settlements asks for, when what was `written` is safe.
     fn tell(&self, run: &Settled, known: bool, written: Lsn) {
         if let Some(word) = run.word {
-            let outcome = if known {
-                Outcome::Accepted
-            } else {
-                let why = "the delivery is not this consumer's any more: its deadline has passed, or its queue is gone";
-                Outcome::Refused(Refused::Precondition(why.into()))
-            };
+            let outcome = if known { Outcome::Accepted } else { Outcome::Refused(Refused::Late) };
             let receipt = Receipt { first: word, count: 1, outcome };
             let later =
                 |archive: &Arc<Archive>| written > 0 && archive.tell_word(written, &self.receipts, &receipt);

@@ -89,6 +89,7 @@ impl From<Refused> for Problem {
             Refused::Precondition(_) | Refused::AddressInvalid(_) | Refused::FilterInvalid(_) => {
                 (S::BAD_REQUEST, "bad request")
             }
+            Refused::Late => (S::GONE, "the lease is over"),
             Refused::NotImplemented(_) => (S::NOT_IMPLEMENTED, "not implemented"),
             Refused::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too large"),
             Refused::Full(_) | Refused::Away(_) => (S::SERVICE_UNAVAILABLE, "unavailable"),

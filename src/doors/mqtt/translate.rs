@@ -154,6 +154,7 @@ fn publish_reason(refused: &Refused) -> ReasonCode {
         | Refused::NotEmpty(_)
         | Refused::Precondition(_)
         | Refused::NotImplemented(_)
+        | Refused::Late
         | Refused::FilterInvalid(_) => ReasonCode::ImplementationSpecificError,
         Refused::Away(_) => ReasonCode::UnspecifiedError,
     }
@@ -172,6 +173,7 @@ pub(super) fn subscribe_reason(refused: &Refused) -> ReasonCode {
         | Refused::NotEmpty(_)
         | Refused::Precondition(_)
         | Refused::AddressInvalid(_)
+        | Refused::Late
         | Refused::NotImplemented(_) => ReasonCode::ImplementationSpecificError,
         Refused::Away(_) => ReasonCode::UnspecifiedError,
     }

@@ -24,9 +24,7 @@ impl Worker {
             match run.word {
                 Some(word) if known > 0 => self.words.push(word),
                 Some(word) => {
-                    let why = "the delivery is not this consumer's any more: its deadline has passed, its queue is gone, \
-                               or the broker was lost and gives it again";
-                    self.plan.origin.note(word, Outcome::Refused(Refused::Precondition(why.into())));
+                    self.plan.origin.note(word, Outcome::Refused(Refused::Late));
                     self.plan.origin.flush();
                 }
                 None => {}

@@ -3,6 +3,7 @@
 use crate::conformance::letters::{Letter, Letters};
 use crate::conformance::stage::{Peer, Stage, queue_spec};
 use crate::receipt::Outcome;
+use crate::refusal::Refused;
 use crate::settlement::Settlement;
 use crate::value::Value;
 
@@ -187,5 +188,9 @@ pub async fn a_word_is_told_when_the_settlement_is_safe(stage: &Stage<'_>) {
     let told = client.receipts(1_000..1_002).await;
     let of = |seq| told.iter().find(|it| it.first == seq).map(|it| &it.outcome);
     assert_eq!(of(1_000), Some(&Outcome::Accepted));
-    assert!(matches!(of(1_001), Some(Outcome::Refused(_))), "{told:?}");
+    assert_eq!(of(1_001), Some(&Outcome::Refused(Refused::Late)));
+    client.settle_word(77, 1, 1, Settlement::Accept, Some(1_002));
+    let told = client.receipts(1_002..1_003).await;
+    let of_nobody = told.iter().find(|it| it.first == 1_002).map(|it| &it.outcome);
+    assert_eq!(of_nobody, Some(&Outcome::Refused(Refused::Late)), "what never was is told so, too");
 }

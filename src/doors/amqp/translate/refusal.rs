@@ -44,7 +44,7 @@ pub(in super::super) fn refused(refused: &Refused, vhost: &str) -> Failure {
         | Refused::FilterInvalid(why)
         | Refused::Full(why)
         | Refused::TooLarge(why) => (PreconditionFailed, why.clone()),
-        Refused::Away(_) => (PreconditionFailed, refused.to_string()),
+        Refused::Away(_) | Refused::Late => (PreconditionFailed, refused.to_string()),
         Refused::Upstream { code, text } => return Failure::quoted(*code, text),
     };
     Failure::new(code, &text)

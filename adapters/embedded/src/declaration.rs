@@ -117,12 +117,21 @@ impl Vhost {
         self.settled(went.or_before(deleted?)).await
     }
 
-    /// Declares a queue; the queue itself comes along when this declaration made it.
+    /// Declares a queue; the queue itself comes along when this declaration made it. What its route says of it counts
+    /// also when it was there.
     pub(crate) async fn declare_queue(
         self: &Arc<Self>,
         spec: &QueueSpec<'_>,
         client: u64,
     ) -> Result<Made, Refused> {
+        let made = self.declare_bare(spec, client).await?;
+        if let Some(terms) = spec.terms {
+            self.queue(&made.0.name, client)?.set_terms(terms, self.house.now());
+        }
+        Ok(made)
+    }
+
+    async fn declare_bare(self: &Arc<Self>, spec: &QueueSpec<'_>, client: u64) -> Result<Made, Refused> {
         let now = self.house.now();
         if spec.passive {
             let queue = self.queue(spec.name, client)?;

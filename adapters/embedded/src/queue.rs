@@ -11,6 +11,7 @@ mod record;
 mod remains;
 mod said;
 mod subscriptions;
+mod terms;
 mod writing;
 
 use std::collections::BTreeSet;
@@ -20,7 +21,9 @@ use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey};
+use linkspan_contract::{
+    Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey, Terms,
+};
 use linkspan_queues::log::Lsn;
 use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine};
 use parking_lot::{Mutex, MutexGuard};
@@ -45,6 +48,7 @@ pub(crate) use said::Said;
 use kept_back::KeptBack;
 use memory::widest;
 use record::Record;
+use terms::OfRoute;
 
 /// What a queue was declared with, beside its limits.
 #[derive(Debug, Default)]
@@ -94,6 +98,10 @@ struct State {
     /// It is a session's: one for which more comes than it may have is over.
     is_inbox: bool,
     counts: Counts,
+    /// What its route says of it, when it has one.
+    of_route: Option<Box<OfRoute>>,
+    /// The same, where something of a message decides how it is treated.
+    reads: Option<Arc<Terms>>,
     /// Of a session's queue: what is given out when that is safe.
     kept_back: KeptBack,
     /// Of a session's queue: what came by these is nobody's any more.
@@ -145,6 +153,7 @@ impl Queue {
             single_active: arguments.single_active,
             expires: arguments.expires,
             ack_timeout: None,
+            retry: None,
             window: archive.map(|archive| archive.budget.window(widest(is_inbox))),
         };
         let mut engine = Engine::with_journal(
@@ -193,6 +202,8 @@ impl Queue {
                     None if is_inbox => Counts::Held,
                     None => Counts::All,
                 },
+                of_route: None,
+                reads: None,
                 ended_subscriptions,
                 members,
                 ended: false,
@@ -294,7 +305,7 @@ impl Queue {
                 dropped("queue-deleted", 1);
                 return Said::default();
             }
-            let offer = message.offer(state.counts);
+            let offer = state.offer(message);
             let pushed = state.engine.push(now, offer, &mut scratch.assignments);
             if pushed == Pushed::Refused {
                 dropped("queue-full", 1);
@@ -403,21 +414,20 @@ impl State {
         for Piece { ranges, owned } in &*keeper.keep(ranges) {
             for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
                 let parcel = Parcel { batch: Arc::clone(owned), at, via };
-                let why =
-                    match self.engine.push(inward.now, parcel.offer(self.counts), &mut scratch.assignments) {
-                        Pushed::Queued => continue,
-                        Pushed::Refused if self.is_inbox => {
-                            dropped("session-full", 1);
-                            self.overrun(Parcel::number(via));
-                            continue;
-                        }
-                        Pushed::Refused if self.is_group => {
-                            dropped("group-full", 1);
-                            continue;
-                        }
-                        Pushed::Refused => Outcome::Refused(full()),
-                        Pushed::Unwritable => Outcome::Failed(self.unwritable()),
-                    };
+                let why = match self.engine.push(inward.now, self.offer(parcel), &mut scratch.assignments) {
+                    Pushed::Queued => continue,
+                    Pushed::Refused if self.is_inbox => {
+                        dropped("session-full", 1);
+                        self.overrun(Parcel::number(via));
+                        continue;
+                    }
+                    Pushed::Refused if self.is_group => {
+                        dropped("group-full", 1);
+                        continue;
+                    }
+                    Pushed::Refused => Outcome::Refused(full()),
+                    Pushed::Unwritable => Outcome::Failed(self.unwritable()),
+                };
                 refused(keeper.batch(), place, why, inward.published);
             }
             self.hand_out(inward.now, scratch, inward.touched);

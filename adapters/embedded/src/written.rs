@@ -113,9 +113,10 @@ impl<'r> Head<'r> {
             BEHIND => Some(Body::Shared(Bytes::copy_from_slice(body))),
             _ => Some(Body::Stored(Arc::new(LogBody::hold(archive, place?)?))),
         };
+        let flags = Flags(u16::from_le_bytes([*a, *b]));
         let message = Message {
-            flags: Flags(u16::from_le_bytes([*a, *b])),
-            priority,
+            flags,
+            priority: if flags.has(Flags::PRIORITY) { priority } else { 0 },
             expiry: u64::from_le_bytes(*expiry),
             wire: Span::new(0, u32::try_from(own.len()).ok()?),
             address,

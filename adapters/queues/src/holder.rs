@@ -41,6 +41,14 @@ pub(crate) struct Wants {
 }
 
 impl<B> Holder<B> {
+    /// What it is given from now on is due after another time.
+    pub(crate) fn set_ack_timeout(&mut self, ack_timeout: Option<Millis>) {
+        if self.ack_timeout != ack_timeout {
+            self.ack_timeout = ack_timeout;
+            self.unsettled.keep_deadlines();
+        }
+    }
+
     /// The deadline of what it is given now.
     #[inline]
     pub(crate) fn due(&self, now: Millis) -> Millis {

@@ -1,6 +1,6 @@
 //! Bounds of a queue, and what happens at them.
 
-use linkspan_contract::Millis;
+use linkspan_contract::{Millis, Retry};
 
 /// What a queue takes, for how long, and how it gives it out. [`Limits::default`] bounds nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +17,8 @@ pub struct Limits {
     pub max_priority: u8,
     /// How often a message may come back (`x-delivery-limit`): with 4 it is given out at most five times.
     pub delivery_limit: Option<u32>,
+    /// How long what comes back waits, when who gave it back does not say how long; not what a consumer that goes leaves.
+    pub retry: Option<Retry>,
     /// One consumer at a time, the others stand by (`x-single-active-consumer`).
     pub single_active: bool,
     /// Milliseconds without consumer, fetch and declaration after which the queue asks to be deleted (`x-expires`).

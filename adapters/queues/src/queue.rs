@@ -353,6 +353,17 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         &self.limits
     }
 
+    /// Other limits from now on; how many levels there are, and whether one consumer at a time is given something, stays.
+    /// Messages keep what they were given when they came.
+    pub fn set_limits(&mut self, limits: Limits) {
+        let Limits { max_priority, single_active, .. } = self.limits;
+        let of_queue = self.limits.ack_timeout;
+        for holder in self.holders.iter_mut().filter(|holder| holder.ack_timeout == of_queue) {
+            holder.set_ack_timeout(limits.ack_timeout);
+        }
+        self.limits = Limits { max_priority, single_active, ..limits };
+    }
+
     /// The log.
     pub const fn journal(&self) -> &J {
         &self.journal

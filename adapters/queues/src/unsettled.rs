@@ -213,6 +213,18 @@ impl<B> Unsettled<B> {
         known
     }
 
+    /// What comes is given another time than what is here, which keeps its deadlines.
+    pub(crate) fn keep_deadlines(&mut self) {
+        let from = self.place(self.due_from);
+        for slot in self.slots.range_mut(from..).filter(|slot| !slot.extended && slot.message.is_some()) {
+            slot.extended = true;
+            if slot.due != NEVER {
+                self.extended.push(Reverse((slot.due, slot.tag)));
+            }
+        }
+        self.due_from = self.next;
+    }
+
     /// How many of the run are there.
     pub(crate) fn count(&self, first: DeliveryTag, count: u32) -> u32 {
         let end = first.saturating_add(count.into());

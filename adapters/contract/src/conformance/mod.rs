@@ -21,6 +21,7 @@ pub mod recorder;
 pub mod sessions;
 pub mod settling;
 pub mod stage;
+pub mod terms;
 pub mod topology;
 pub mod transactions;
 
@@ -127,6 +128,15 @@ macro_rules! conformance {
                 what_is_unsettled_is_counted_and_keeps_an_empty_queue
                 a_nameless_queue_gets_a_name
                 an_unused_queue_expires
+            }
+            terms {
+                a_message_is_given_out_as_often_as_its_route_says
+                a_message_that_was_given_back_waits_longer_each_time
+                what_was_fetched_comes_back_when_its_deadline_passes
+                a_message_expires_when_its_route_says_so
+                a_full_queue_does_what_its_route_says
+                another_declaration_changes_what_a_queue_does
+                a_route_reads_the_level_of_a_message
             }
             transactions {
                 a_commit_publishes_and_settles

@@ -102,7 +102,7 @@ impl<'q> Locked<'q> {
             return;
         }
         let via = message.via;
-        let offer = message.offer(self.state.counts);
+        let offer = self.state.offer(message);
         match self.state.engine.push(now, offer, &mut self.assignments) {
             Pushed::Queued => {}
             Pushed::Refused if self.state.is_inbox => {

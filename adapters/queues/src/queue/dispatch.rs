@@ -172,6 +172,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             let at = self.holders.hold(key, lane, self.limits.ack_timeout);
             let holder = self.holders.get_mut(at)?;
             holder.fetches = true;
+            holder.set_ack_timeout(self.limits.ack_timeout);
             let due = holder.due(now);
             tag = holder.unsettled.add(message.clone(), due);
             self.unsettled += 1;

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use linkspan_contract::{DeliveryTag, Millis};
 
 use super::Queue;
+use super::settle::Wait;
 use crate::consumer::{Consumer, ConsumerId, ExclusiveUse, LaneId, Removed};
 use crate::effect::Effect;
 use crate::holder::Wants;
@@ -30,7 +31,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.arrivals += 1;
         let arrival = self.arrivals;
         if let Some(holder) = self.holders.get_mut(at) {
-            holder.ack_timeout = ack_timeout;
+            holder.set_ack_timeout(ack_timeout);
             let (paused, listed, stalled) = (true, false, false);
             holder.wants =
                 Some(Wants { priority, settle, credit, arrival, paused, listed, tags_by_position, stalled });
@@ -92,7 +93,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.take_all(at);
             self.holders.remove(at);
         }
-        self.come_back(now, now);
+        self.come_back(now, Wait::No);
         self.after_removal(now, removed)
     }
 
@@ -103,7 +104,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.take_all(at);
             self.holders.tidy(at);
         }
-        self.come_back(now, now);
+        self.come_back(now, Wait::No);
     }
 
     fn take_all(&mut self, at: usize) {

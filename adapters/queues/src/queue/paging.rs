@@ -3,6 +3,7 @@
 use linkspan_contract::Millis;
 
 use super::Queue;
+use crate::effect::DeadReason;
 use crate::journal::{Gone, Journal};
 use crate::limits::Window;
 use crate::offer::{Position, Queued};
@@ -48,6 +49,10 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// The next message of those that a level has outside; they come in the order of their positions.
     pub fn bring(&mut self, now: Millis, message: Queued<B>, not_before: Millis) {
         self.outside.take(message.priority, message.position, message.size);
+        if self.limits.delivery_limit.is_some_and(|limit| message.attempts > limit) {
+            // It was given out for the last time when the process that did so ended.
+            return self.bury(message, DeadReason::DeliveryLimit);
+        }
         self.stand_by(now, message, not_before);
     }
 

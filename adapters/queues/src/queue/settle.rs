@@ -10,6 +10,17 @@ use crate::journal::{Gone, Journal, Run};
 use crate::offer::Queued;
 use crate::ready::ROOM_KEPT;
 
+/// How long what comes back waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wait {
+    /// Not at all: its consumer has gone.
+    No,
+    /// As long as the queue says.
+    Retry,
+    /// So many milliseconds.
+    For(Millis),
+}
+
 /// How many of a run were there to be settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
@@ -83,7 +94,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 }
                 self.keep_room(rejected);
             }
-            Settlement::Release { delay } => self.come_back(now, now.saturating_add(*delay)),
+            Settlement::Release { delay: 0 } => self.come_back(now, Wait::Retry),
+            Settlement::Release { delay } => self.come_back(now, Wait::For(*delay)),
             Settlement::Accept | Settlement::Receive | Settlement::Extend(_) => {}
         }
         Tally { known, unknown: count.saturating_sub(known) }
@@ -135,8 +147,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
     }
 
-    /// Counts an attempt of each message in `coming_back` and puts it to its place, from `not_before` on, or buries it.
-    pub(super) fn come_back(&mut self, now: Millis, not_before: Millis) {
+    /// Counts an attempt of each message in `coming_back` and puts it to its place, when it has waited, or buries it.
+    pub(super) fn come_back(&mut self, now: Millis, wait: Wait) {
         if self.coming_back.is_empty() {
             return;
         }
@@ -152,6 +164,12 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         // The last first: then each goes to the front of its line.
         while let Some(message) = back.pop() {
+            let wait = match wait {
+                Wait::No => 0,
+                Wait::Retry => self.limits.retry.map_or(0, |retry| retry.after(message.attempts)),
+                Wait::For(millis) => millis,
+            };
+            let not_before = now.saturating_add(wait);
             self.note_return(&message, not_before);
             self.stand_by(now, message, not_before);
         }

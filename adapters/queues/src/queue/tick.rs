@@ -3,6 +3,7 @@
 use linkspan_contract::Millis;
 
 use super::Queue;
+use super::settle::Wait;
 use crate::effect::{DeadReason, Effect};
 use crate::journal::Journal;
 use crate::offer::NEVER;
@@ -32,7 +33,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             }
         }
         if !self.coming_back.is_empty() {
-            self.come_back(now, now);
+            self.come_back(now, Wait::Retry);
             self.holders.tidy_all();
         }
         self.wake = NEVER;

@@ -280,7 +280,8 @@ impl Naive {
         match outcome {
             Settlement::Accept => self.messages.retain(|message| !held.contains(&message.body)),
             Settlement::Reject(_) => held.iter().for_each(|body| self.bury(self.at(*body), "rejected")),
-            Settlement::Release { delay } => self.come_back(&held, now, *delay),
+            Settlement::Release { delay: 0 } => self.come_back(&held, now, None),
+            Settlement::Release { delay } => self.come_back(&held, now, Some(*delay)),
             Settlement::Receive => {}
             Settlement::Extend(by) => {
                 for body in &held {
@@ -294,12 +295,16 @@ impl Naive {
         held
     }
 
-    fn come_back(&mut self, bodies: &[u64], now: u64, delay: u64) {
+    /// Without a delay, each waits as long as the queue says.
+    fn come_back(&mut self, bodies: &[u64], now: u64, delay: Option<u64>) {
         let mut bodies = bodies.to_vec();
         bodies.sort();
         for body in bodies {
             let at = self.at(body);
             self.messages[at].attempts += 1;
+            let attempts = self.messages[at].attempts;
+            let retry = || self.limits.retry.map_or(0, |retry| retry.after(attempts));
+            let delay = delay.unwrap_or_else(retry);
             self.messages[at].place = if delay == 0 { Place::Ready } else { Place::Delayed(now + delay) };
             if self.limits.delivery_limit.is_some_and(|limit| self.messages[at].attempts > limit) {
                 self.bury(at, "delivery_limit");
@@ -313,7 +318,7 @@ impl Naive {
     }
 
     pub(crate) fn recover(&mut self, now: u64, lane: u64) {
-        self.come_back(&self.all_of_lane(lane), now, 0);
+        self.come_back(&self.all_of_lane(lane), now, Some(0));
     }
 
     pub(crate) fn release_lane(&mut self, now: u64, lane: u64) -> u32 {
@@ -323,7 +328,7 @@ impl Naive {
             .filter(|member| member.consumer.lane == lane)
             .map(|m| m.consumer.id)
             .collect();
-        self.come_back(&self.all_of_lane(lane), now, 0);
+        self.come_back(&self.all_of_lane(lane), now, Some(0));
         self.holders.retain(|_, holder| holder.lane != lane);
         self.members.retain(|member| member.consumer.lane != lane);
         self.after_removal(now, &gone);
@@ -377,7 +382,7 @@ impl Naive {
             self.effects.push(Happened::Overdue(*holder, bodies.len() as u32));
         }
         let bodies: Vec<u64> = overdue.into_values().flatten().collect();
-        self.come_back(&bodies, now, 0);
+        self.come_back(&bodies, now, None);
         for level in (0..=self.limits.max_priority).rev() {
             while let Some(at) =
                 self.messages.iter().position(|m| m.level == level && m.place == Place::Ready)

@@ -1,6 +1,6 @@
 //! What can be done to a queue, at random.
 
-use linkspan_contract::{Settle, Settlement};
+use linkspan_contract::{Retry, Settle, Settlement};
 use linkspan_queues::{Limits, Overflow, Window};
 use proptest::option;
 use proptest::prelude::*;
@@ -135,13 +135,16 @@ pub(crate) fn limits() -> impl Strategy<Value = Limits> {
     let room = (option::weighted(0.3, 0..8u64), option::weighted(0.2, 0..150u64), overflow);
     let time =
         (option::weighted(0.2, 0..60u64), option::weighted(0.3, 1..80u64), option::weighted(0.3, 5..60u64));
-    let rest = (prop_oneof![Just(0u8), Just(4u8)], option::weighted(0.3, 0..3u32), prop::bool::weighted(0.2));
+    let retry = option::weighted(0.3, (0..30u64, 100..300u32, 0..60u64))
+        .prop_map(|retry| retry.map(|(delay, factor, max)| Retry { delay, factor, max }));
+    let rest =
+        (prop_oneof![Just(0u8), Just(4u8)], option::weighted(0.3, 0..3u32), prop::bool::weighted(0.2), retry);
     let window = (1..5u64, 1..200u64).prop_map(|(messages, bytes)| Window { messages, bytes });
     (room, time, rest, option::weighted(0.4, window)).prop_map(
         |(
             (max_length, max_bytes, overflow),
             (message_ttl, expires, ack_timeout),
-            (max_priority, delivery_limit, single_active),
+            (max_priority, delivery_limit, single_active, retry),
             window,
         )| Limits {
             max_length,
@@ -150,6 +153,7 @@ pub(crate) fn limits() -> impl Strategy<Value = Limits> {
             message_ttl,
             max_priority,
             delivery_limit,
+            retry,
             single_active,
             expires,
             ack_timeout,

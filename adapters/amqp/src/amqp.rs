@@ -20,6 +20,7 @@ use crate::reporter::Reporter;
 use crate::retained::Retained;
 use crate::upstream::{Link, Upstream};
 use crate::watch::coordinator as watching;
+use crate::work_queue::WorkQueues;
 
 /// A broker that speaks AMQP 0-9-1.
 pub struct AmqpBackend {
@@ -133,6 +134,7 @@ impl AmqpBackend {
             consuming,
             owners: Arc::new(Owners::default()),
             groups: Arc::new(Groups::default()),
+            work_queues: Arc::new(WorkQueues::default()),
             inner,
             vhost,
             watch,

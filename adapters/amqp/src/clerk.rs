@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 
 use crate::declared::{Bound, Declared, Exchange, Queue};
 use crate::goal::short;
+use crate::queue_arguments::queue_arguments;
 use crate::random;
 use crate::translate::table;
 use crate::upstream::Upstream;
+use crate::work_queue::WorkQueues;
 
 /// Which queues are one client's alone, by the clients' numbers. The broker knows only which of Linkspan's connections
 /// they belong to.
@@ -44,11 +46,9 @@ pub(crate) struct Clerk {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) declared: Arc<Declared>,
     pub(crate) owners: Arc<Owners>,
+    pub(crate) work_queues: Arc<WorkQueues>,
     pub(crate) client: u64,
 }
-
-/// The argument that asks for a limit of deliveries, which only a quorum queue knows.
-const DELIVERY_LIMIT: &str = "linkspan-delivery-limit";
 
 impl Clerk {
     pub(crate) async fn declare_exchange(&self, spec: &ExchangeSpec<'_>) -> Result<(), Refused> {
@@ -110,6 +110,9 @@ impl Clerk {
             .await?;
         if !spec.passive {
             self.declared.add_queue(queue);
+            if let Some(terms) = spec.terms {
+                self.work_queues.note(name.as_str(), terms);
+            }
             if spec.exclusive {
                 self.owners.queues.lock().insert(name.to_string(), self.client);
             }
@@ -129,6 +132,7 @@ impl Clerk {
         let count = self.upstream.request(async |it| it.queue_delete(queue, options).await).await?;
         self.declared.remove_queue(name);
         self.owners.queues.lock().remove(name);
+        self.work_queues.forget(name);
         Ok(count.into())
     }
 
@@ -176,28 +180,6 @@ impl Clerk {
 
 fn arguments(fields: &[(&str, Value<'_>)]) -> Result<FieldTable, Refused> {
     table(fields.iter().map(|(name, value)| (*name, value)))
-}
-
-/// A limit of deliveries that Linkspan asks for makes a quorum queue of one that names no type: a classic queue does not
-/// count them.
-fn queue_arguments(spec: &QueueSpec<'_>) -> Result<FieldTable, Refused> {
-    let Some((_, limit)) = spec.arguments.iter().find(|(name, _)| *name == DELIVERY_LIMIT) else {
-        return arguments(spec.arguments);
-    };
-    let has = |wanted: &str| spec.arguments.iter().any(|(name, _)| *name == wanted);
-    let kind = spec.arguments.iter().find(|(name, _)| *name == "x-queue-type").map(|(_, kind)| kind);
-    let may_be = kind.is_none_or(|kind| kind.as_str() == Some("quorum"));
-    if !may_be || has("x-max-priority") || !spec.durable || spec.exclusive || spec.auto_delete {
-        return Err(Refused::Precondition(format!(
-            "queue '{}' asks for a limit of deliveries, which the broker knows for durable quorum queues only, and those \
-             have no `x-max-priority`",
-            spec.name
-        )));
-    }
-    let quorum = Value::Text("quorum".into());
-    let rest = spec.arguments.iter().filter(|(name, _)| !matches!(*name, DELIVERY_LIMIT | "x-queue-type"));
-    let added = [("x-queue-type", &quorum), ("x-delivery-limit", limit)];
-    table(rest.map(|(name, value)| (*name, value)).chain(added))
 }
 
 /// Deletes queues of a client that has left.

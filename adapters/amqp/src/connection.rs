@@ -66,6 +66,7 @@ impl AmqpConnection {
             upstream: Arc::clone(&consuming),
             declared,
             owners: Arc::clone(&fleet.owners),
+            work_queues: Arc::clone(&fleet.work_queues),
             client: client.number,
         };
         let mut from = format!("{}:{}", fleet.instance, client.number);

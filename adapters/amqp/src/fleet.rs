@@ -12,6 +12,7 @@ use crate::publisher::Publisher;
 use crate::retained::Retained;
 use crate::upstream::Upstream;
 use crate::watch::Watch;
+use crate::work_queue::WorkQueues;
 
 /// What a client needs of its back end.
 pub(crate) struct Fleet {
@@ -26,6 +27,7 @@ pub(crate) struct Fleet {
     pub(crate) consuming: Vec<Arc<Upstream>>,
     pub(crate) owners: Arc<Owners>,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) work_queues: Arc<WorkQueues>,
     /// Where topic filters are matched.
     pub(crate) inner: Arc<Embedded>,
     /// The namespace there.

@@ -1,8 +1,12 @@
 //! Where a target's messages go: exchange and routing key.
 
+use std::sync::Arc;
+
 use lapin::types::ShortString;
 use linkspan_contract::address::{Syntax, respelled};
-use linkspan_contract::{Destination, Refused};
+use linkspan_contract::{Destination, Refused, Terms};
+
+use crate::work_queue::WorkQueues;
 
 /// A [`Destination`] as the broker knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +19,8 @@ pub(crate) struct Goal {
     pub(crate) is_exchange: bool,
     /// It is an address.
     is_address: bool,
+    /// What routes say of the queues that it names, leg by leg; nothing when they say nothing of any.
+    terms: Box<[Option<Arc<Terms>>]>,
 }
 
 impl Goal {
@@ -31,6 +37,7 @@ impl Goal {
                     .collect::<Result<_, _>>()?,
                 is_exchange: false,
                 is_address: true,
+                terms: Box::default(),
             },
             Destination::Exchange { name, key, .. } => Self {
                 exchange: short("the exchange", name.as_bytes())?,
@@ -38,6 +45,7 @@ impl Goal {
                 queues: Box::default(),
                 is_exchange: true,
                 is_address: false,
+                terms: Box::default(),
             },
             Destination::Queue { name, .. } => Self {
                 exchange: ShortString::default(),
@@ -45,8 +53,25 @@ impl Goal {
                 queues: Box::default(),
                 is_exchange: false,
                 is_address: false,
+                terms: Box::default(),
             },
         })
+    }
+
+    /// The same, with what routes say now of the queues that it names.
+    pub(crate) fn under(mut self, work_queues: &WorkQueues) -> Self {
+        let of_leg = |leg| {
+            let (exchange, key) = self.leg(leg);
+            work_queues.terms(key.as_str()).filter(|_| exchange.as_str().is_empty())
+        };
+        let terms: Box<[_]> = (0..self.legs()).map(of_leg).collect();
+        self.terms = if terms.iter().any(Option::is_some) { terms } else { Box::default() };
+        self
+    }
+
+    /// What its route says of the queue that the `leg`th publish is for, when it is for one.
+    pub(crate) fn terms(&self, leg: u16) -> Option<&Terms> {
+        self.terms.get(usize::from(leg))?.as_deref()
     }
 
     /// Whether an address keeps what is published to it to be retained: those of work routes do not.
@@ -107,6 +132,22 @@ mod tests {
         assert_eq!((goal.exchange.as_str(), goal.key.as_str(), goal.legs()), ("amq.topic", "a/b.c", 2));
         assert_eq!(goal.leg(0), (ShortString::default(), ShortString::try_new("q").unwrap()));
         assert_eq!(goal.leg(1).1, goal.key);
+    }
+
+    #[test]
+    fn it_knows_what_routes_say_of_its_queues() {
+        let work_queues = WorkQueues::default();
+        let short = Arc::new(Terms { expiry: Some(1), ..Terms::default() });
+        work_queues.note("q", &short);
+        let queues = ["other".into(), "q".into()];
+        let to = Destination::Address { path: b"a", syntax: Syntax::Topic, more: &[], queues: &queues };
+        let goal = Goal::new(&to, "amq.topic").unwrap();
+        assert_eq!(goal.terms(1), None);
+        let goal = goal.under(&work_queues);
+        assert_eq!((goal.terms(0), goal.terms(1), goal.terms(2)), (None, Some(&*short), None));
+        let exchange = Destination::Exchange { name: "e", key: b"q", more: &[] };
+        let goal = Goal::new(&exchange, "amq.topic").unwrap().under(&work_queues);
+        assert_eq!(goal.terms(0), None, "its key names no queue");
     }
 
     #[test]

@@ -32,7 +32,7 @@
 //! | [`connection`], [`fate`], [`lane`] | a client's scope, its end, and its ways through |
 //! | [`outlet`], [`goal`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
 //! | [`consumers`], [`group`], [`inbox`], [`watch`], [`queue_name`] | the way in |
-//! | [`clerk`], [`declared`] | what clients declare |
+//! | [`clerk`], [`queue_arguments`], [`work_queue`], [`declared`] | what clients and routes declare |
 //! | [`translate`] | the contract's words and lapin's |
 //! | [`mailbox`], [`now`], [`nobody`], [`random`] | the way to a task; futures that are not waited for; who consumes nothing; names that nobody has |
 
@@ -58,6 +58,7 @@ mod origin;
 mod outlet;
 pub mod probe;
 mod publisher;
+mod queue_arguments;
 mod queue_name;
 mod random;
 mod reporter;
@@ -65,6 +66,7 @@ mod retained;
 mod translate;
 mod upstream;
 mod watch;
+mod work_queue;
 
 pub use amqp::{AmqpBackend, CAPABILITIES, OpenError};
 pub use options::{AmqpOptions, Node, Tls, UrlError};

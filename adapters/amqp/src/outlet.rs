@@ -27,6 +27,8 @@ pub(crate) struct Outlet {
     targets: Slab<Result<Arc<Goal>, Refused>>,
     own: Option<Publisher>,
     next: Seq,
+    /// The edition of what routes say of their queues that the targets know.
+    edition: u64,
 }
 
 impl Outlet {
@@ -37,7 +39,8 @@ impl Outlet {
     ) -> Self {
         let origin = Arc::new(Origin::new(receipts, events, scope.fleet.options.lane_bytes));
         scope.publishing.listen(&origin);
-        Self { scope, origin, targets: Slab::new(), own: None, next: 0 }
+        let edition = scope.fleet.work_queues.edition();
+        Self { scope, origin, targets: Slab::new(), own: None, next: 0, edition }
     }
 
     pub(crate) fn origin(&self) -> &Arc<Origin> {
@@ -45,8 +48,23 @@ impl Outlet {
     }
 
     pub(crate) fn target(&mut self, to: &Destination<'_>) -> TargetId {
-        let goal = Goal::new(to, &self.scope.fleet.options.topic_exchange).map(Arc::new);
+        let fleet = &self.scope.fleet;
+        let goal =
+            Goal::new(to, &fleet.options.topic_exchange).map(|it| Arc::new(it.under(&fleet.work_queues)));
         TargetId(u32::try_from(self.targets.insert(goal)).unwrap_or(u32::MAX))
+    }
+
+    /// Has the targets know what routes say of their queues now.
+    fn follow_routes(&mut self) {
+        let work_queues = &self.scope.fleet.work_queues;
+        let edition = work_queues.edition();
+        if self.edition == edition {
+            return;
+        }
+        self.edition = edition;
+        for goal in self.targets.iter_mut().filter_map(|(_, goal)| goal.as_mut().ok()) {
+            *goal = Arc::new(Goal::clone(goal).under(work_queues));
+        }
     }
 
     pub(crate) fn forget(&mut self, targets: &[TargetId]) {
@@ -74,6 +92,7 @@ impl Outlet {
             published.exceptions.push((0, Outcome::Refused(Refused::Precondition(why))));
             return published;
         }
+        self.follow_routes();
         let mut start = 0;
         while let Some(head) = batch.messages.get(start) {
             let rest = batch.messages.get(start..).unwrap_or_default();

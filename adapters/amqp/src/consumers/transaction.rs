@@ -78,6 +78,7 @@ impl Worker {
                 account: &options.user,
                 from: parcel.from.as_deref(),
                 by_name: goal.is_by_name(),
+                terms: goal.terms(0),
                 now: self.plan.clock.now(),
                 frame_max: options.frame_max,
                 body_limit: options.body_limit,

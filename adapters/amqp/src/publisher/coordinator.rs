@@ -167,6 +167,7 @@ impl Worker {
             account: &options.user,
             from: None,
             by_name: false,
+            terms: None,
             now: self.plan.clock.now(),
             frame_max: options.frame_max,
             body_limit: options.body_limit,

@@ -66,7 +66,8 @@ impl Entry {
             None => message.payload.of(batch.bytes),
         };
         let by_name = exchange.as_str().is_empty();
-        let sender = Sender { from: self.from.as_deref(), by_name, now: 0, ..*sender };
+        let terms = self.goal.terms(self.leg);
+        let sender = Sender { from: self.from.as_deref(), by_name, terms, now: 0, ..*sender };
         is_it(returned, exchange.as_str(), key.as_str(), payload, || {
             // When it was sent is the one thing that is not the same.
             outgoing(&batch, message, &sender).ok().map(|sent| with_time_of(sent, &returned.properties))

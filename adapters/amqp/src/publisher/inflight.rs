@@ -123,7 +123,8 @@ impl Inflight {
             };
             let (exchange, key) = entry.goal.leg(entry.leg);
             let by_name = exchange.as_str().is_empty();
-            let sender = Sender { from: entry.from.as_deref(), by_name, ..*sender };
+            let terms = entry.goal.terms(entry.leg);
+            let sender = Sender { from: entry.from.as_deref(), by_name, terms, ..*sender };
             let properties = match outgoing(&batch, message, &sender) {
                 Ok(properties) => properties,
                 Err(why) => {

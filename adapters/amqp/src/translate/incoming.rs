@@ -264,6 +264,7 @@ mod tests {
         account: "guest",
         from: None,
         by_name: false,
+        terms: None,
         now: 1000,
         frame_max: 65_536,
         body_limit: 100,

@@ -2,7 +2,7 @@
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
-use linkspan_contract::{Batch, Flags, Message, Millis, Properties, Refused, Value};
+use linkspan_contract::{Batch, Flags, Message, Millis, Properties, Refused, Terms, Value};
 
 use super::death::is_of_death;
 use super::header;
@@ -17,6 +17,8 @@ pub(crate) struct Sender<'a> {
     pub(crate) from: Option<&'a str>,
     /// It is put into a queue by name, which hides the address that it was published to.
     pub(crate) by_name: bool,
+    /// What its route says of that queue.
+    pub(crate) terms: Option<&'a Terms>,
     /// When it was published.
     pub(crate) now: Millis,
     /// Bytes of the largest header frame.
@@ -62,6 +64,8 @@ pub(crate) fn outgoing(
     }
     if flags.has(Flags::PRIORITY) {
         to = to.with_priority(message.priority);
+    } else if let Some(priorities) = sender.terms.and_then(|terms| terms.priorities.as_ref()) {
+        to = to.with_priority(priorities.of(batch, message));
     }
     if flags.has(Flags::EXPIRES) {
         to = to.with_expiration(short(&message.expiry.min(LONGEST).to_string())?);

@@ -1,0 +1,166 @@
+//! The arguments that a queue is declared with at the broker: its client's, and what its route says of it.
+
+use lapin::types::FieldTable;
+use linkspan_contract::{Overflow, QueueSpec, Refused, Terms, Value};
+
+use crate::translate::table;
+
+/// The argument that asks for a limit of deliveries, which only a quorum queue knows.
+const DELIVERY_LIMIT: &str = "linkspan-delivery-limit";
+
+/// RabbitMQ's greatest time to live, in milliseconds.
+const LONGEST: u64 = u32::MAX as u64;
+
+/// All of them.
+///
+/// # Errors
+/// When the broker has no such queue.
+pub(crate) fn queue_arguments(spec: &QueueSpec<'_>) -> Result<FieldTable, Refused> {
+    let mut arguments = Vec::from(spec.arguments);
+    if let Some(place) = arguments.iter().position(|(name, _)| *name == DELIVERY_LIMIT) {
+        let (_, limit) = arguments.remove(place);
+        limit_deliveries(spec, limit, &mut arguments)?;
+    }
+    if let Some(terms) = spec.terms {
+        add_terms(spec.name, terms, is_quorum(spec), &mut arguments)?;
+    }
+    table(arguments.iter().map(|(name, value)| (*name, value)))
+}
+
+/// Whether the queue is to be a quorum queue.
+pub(crate) fn is_quorum(spec: &QueueSpec<'_>) -> bool {
+    let kind = spec.arguments.iter().find(|(name, _)| *name == "x-queue-type");
+    kind.is_some_and(|(_, kind)| kind.as_str() == Some("quorum"))
+}
+
+/// A limit of deliveries that Linkspan asks for makes a quorum queue of one that names no type: a classic queue does not
+/// count them.
+fn limit_deliveries<'a>(
+    spec: &QueueSpec<'a>,
+    limit: Value<'a>,
+    arguments: &mut Vec<(&'a str, Value<'a>)>,
+) -> Result<(), Refused> {
+    let has = |wanted: &str| spec.arguments.iter().any(|(name, _)| *name == wanted);
+    let may_be = is_quorum(spec) || !has("x-queue-type");
+    if !may_be || has("x-max-priority") || !spec.durable || spec.exclusive || spec.auto_delete {
+        return Err(Refused::Precondition(format!(
+            "queue '{}' asks for a limit of deliveries, which the broker knows for durable quorum queues only, and those \
+             have no `x-max-priority`",
+            spec.name
+        )));
+    }
+    arguments.retain(|(name, _)| *name != "x-queue-type");
+    arguments.push(("x-queue-type", Value::Text("quorum".into())));
+    arguments.push(("x-delivery-limit", limit));
+    Ok(())
+}
+
+/// What of a route's terms the broker sees to itself.
+fn add_terms<'a>(
+    queue: &str,
+    terms: &Terms,
+    is_quorum: bool,
+    arguments: &mut Vec<(&'a str, Value<'a>)>,
+) -> Result<(), Refused> {
+    if is_quorum && terms.priorities.is_some() {
+        return Err(Refused::Precondition(format!(
+            "queue '{queue}' is a quorum queue, and RabbitMQ's quorum queues have no priorities: give its route \
+             `queue-type = \"classic\"`"
+        )));
+    }
+    if let Some(expiry) = terms.expiry {
+        arguments.push(("x-message-ttl", whole(expiry.min(LONGEST))));
+    }
+    if let Some(most) = terms.max_length {
+        let overflow = match terms.overflow {
+            Overflow::Reject => "reject-publish",
+            Overflow::DropHead => "drop-head",
+            Overflow::DeadLetter if is_quorum => {
+                return Err(Refused::Precondition(format!(
+                    "queue '{queue}' is a quorum queue, and RabbitMQ makes dead letters of what comes to a full queue \
+                     (`reject-publish-dlx`) for classic queues only: give its route `overflow = \"reject\"`, `overflow = \
+                     \"drop-head\"` or `queue-type = \"classic\"`"
+                )));
+            }
+            Overflow::DeadLetter => "reject-publish-dlx",
+        };
+        arguments.push(("x-max-length", whole(most.get())));
+        arguments.push(("x-overflow", Value::Text(overflow.into())));
+    }
+    if let Some(most) = terms.max_deliveries.filter(|_| is_quorum) {
+        arguments.push(("x-delivery-limit", whole(u64::from(most.get()).saturating_sub(1))));
+    }
+    Ok(())
+}
+
+fn whole(number: u64) -> Value<'static> {
+    Value::I64(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::{NonZeroU32, NonZeroU64};
+    use std::sync::Arc;
+
+    use linkspan_contract::Priorities;
+
+    use super::*;
+
+    /// What a durable queue of that type is declared with, as text.
+    fn declared(kind: Option<&str>, terms: &Terms) -> Result<Vec<String>, Refused> {
+        let arguments: Vec<_> =
+            kind.map(|kind| ("x-queue-type", Value::Text(kind.into()))).into_iter().collect();
+        let terms = Arc::new(terms.clone());
+        let spec =
+            QueueSpec { durable: true, arguments: &arguments, terms: Some(&terms), ..QueueSpec::new("jobs") };
+        let table = queue_arguments(&spec)?;
+        Ok(table.inner().iter().map(|(name, value)| format!("{name}={value:?}")).collect())
+    }
+
+    fn has(declared: &[String], argument: &str, value: &str) -> bool {
+        declared.iter().any(|it| it.starts_with(argument) && it.contains(value))
+    }
+
+    #[test]
+    fn what_the_broker_does_itself_is_asked_of_it() {
+        let terms = Terms {
+            expiry: Some(u64::MAX),
+            max_length: NonZeroU64::new(7),
+            overflow: Overflow::DropHead,
+            max_deliveries: NonZeroU32::new(5),
+            ..Terms::default()
+        };
+        let quorum = declared(Some("quorum"), &terms).unwrap();
+        assert!(has(&quorum, "x-message-ttl", "4294967295"), "{quorum:?}");
+        assert!(has(&quorum, "x-max-length", "7"), "{quorum:?}");
+        assert!(has(&quorum, "x-delivery-limit", "(4)"), "{quorum:?}");
+        assert_eq!(quorum.len(), 5, "{quorum:?}");
+        let classic = declared(None, &terms).unwrap();
+        assert_eq!(classic.len(), 3, "a classic queue counts no deliveries: {classic:?}");
+    }
+
+    #[test]
+    fn what_a_quorum_queue_does_not_know_is_refused_with_what_to_write_instead() {
+        let dead =
+            Terms { max_length: NonZeroU64::new(7), overflow: Overflow::DeadLetter, ..Terms::default() };
+        let priorities = Priorities { highest: 9, weighted: false, from: None, otherwise: 0, apart: false };
+        let levels = Terms { priorities: Some(priorities), ..Terms::default() };
+        for terms in [&dead, &levels] {
+            let Err(Refused::Precondition(why)) = declared(Some("quorum"), terms) else {
+                panic!("RabbitMQ would refuse it");
+            };
+            assert!(why.contains("queue-type = \"classic\""), "{why}");
+            assert!(declared(None, terms).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_limit_of_deliveries_that_linkspan_asks_for_makes_a_quorum_queue() {
+        let arguments = [(DELIVERY_LIMIT, Value::I64(3))];
+        let spec = QueueSpec { durable: true, arguments: &arguments, ..QueueSpec::new("q") };
+        let table = queue_arguments(&spec).unwrap();
+        let names: Vec<_> = table.inner().keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["x-delivery-limit", "x-queue-type"]);
+        assert!(queue_arguments(&QueueSpec { exclusive: true, ..spec }).is_err());
+    }
+}

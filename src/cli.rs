@@ -184,7 +184,9 @@ mod tests {
         assert_eq!(
             text,
             "doors\n  mqtt  127.0.0.1:1883\n  amqp  127.0.0.1:5672\n\nvhost /\n  \
-             images/resize  competing-consumers  on local, queue image-resize\n  \
+             images/resize  competing-consumers  on local, queue image-resize, settled within 30s, 3 deliveries at most, \
+             again after 1s, dead letters to images/failed\n  \
+             images/failed  competing-consumers  on local, queue images-failed\n  \
              (all else)     publish-subscribe    on local\n"
         );
     }

@@ -129,7 +129,7 @@ impl HubLane {
 
     /// What is settled by a way that is gone is nobody's here any more.
     #[cold]
-    fn tell_late(&self, runs: &[Settled]) {
+    pub(super) fn tell_late(&self, runs: &[Settled]) {
         for word in runs.iter().filter_map(|run| run.word) {
             let outcome = Outcome::Refused(Refused::Late);
             self.receipts.receipts(&[Receipt { first: word, count: 1, outcome }]);

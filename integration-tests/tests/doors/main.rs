@@ -28,6 +28,7 @@ mod process;
 mod real_clients;
 mod reload;
 mod translation;
+mod uploads;
 mod users;
 
 use std::time::Duration;

@@ -30,6 +30,7 @@ mod reload;
 mod translation;
 mod uploads;
 mod users;
+mod watchers;
 
 use std::time::Duration;
 

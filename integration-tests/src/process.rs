@@ -88,6 +88,26 @@ impl Process {
         Self::spawn(command)
     }
 
+    /// The same, whose disk can be told to fail.
+    pub fn start_on_a_poor_disk(folder: &Path, arguments: &[&str]) -> Self {
+        let linkspan = command(folder);
+        // A write that the system does not allow is an error then, and not the end.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(linkspan.get_program()).args(arguments);
+        shell.current_dir(folder);
+        for (name, _) in linkspan.get_envs().filter(|(_, value)| value.is_none()) {
+            shell.env_remove(name);
+        }
+        Self::spawn(shell)
+    }
+
+    /// Has every write to any file of a process that was [started so](Self::start_on_a_poor_disk) fail from now on, or none.
+    pub fn disk_fails(&self, fails: bool) {
+        let limit = if fails { "--fsize=0:" } else { "--fsize=unlimited:" };
+        let limited = Command::new("prlimit").args(["--pid", &self.child.id().to_string(), limit]).status();
+        assert!(limited.expect("this test needs `prlimit` of util-linux").success(), "prlimit {limit}");
+    }
+
     /// Runs `command`, on ports that the system chooses.
     pub fn spawn(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

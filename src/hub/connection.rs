@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use linkspan_contract::{
-    BackendError, Binding, Client, Connection, DeliverySink, Ended, Lane, LaneEvents, ReceiptSink,
+    BackendError, Binding, Client, Connection, DeliverySink, Ended, Lane, LaneEvents, Nobody, ReceiptSink,
     SessionState, SubscriptionKey,
 };
 use parking_lot::{Mutex as SyncMutex, RwLock};
@@ -15,7 +15,6 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::Hub;
 use super::copies::Bound;
 use super::lane::HubLane;
-use super::own_lane::Nobody;
 use super::part::{Numbers, Part};
 use super::spool::SpoolStore;
 

@@ -1,13 +1,9 @@
 //! Lanes of the hub's own: it makes queues, asks for them and deletes them.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use linkspan_contract::{
-    Backend, BackendError, Batch, Client, Connection, Delivered, DeliverySink, Ended, Lane, LaneEvent,
-    LaneEvents, Pick, QueueSpec, Receipt, ReceiptSink, SubscriptionKey,
-};
+use linkspan_contract::{Backend, BackendError, Client, Connection, Lane, Nobody, QueueSpec};
 use tokio::time::timeout;
 
 use super::Hub;
@@ -57,29 +53,4 @@ impl OwnLane {
         let lane = connection.lane(Arc::new(Nobody), Arc::new(Nobody)).await?;
         Ok(Self { lane, _connection: connection })
     }
-}
-
-/// The client behind the hub's own lanes: it is never given anything.
-pub struct Nobody;
-
-impl DeliverySink for Nobody {
-    fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {
-        Delivered::Closed
-    }
-
-    fn flush(&self) {}
-
-    fn poll_drained(&self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn ended(&self, _: SubscriptionKey, _: Ended) {}
-}
-
-impl ReceiptSink for Nobody {
-    fn receipts(&self, _: &[Receipt]) {}
-}
-
-impl LaneEvents for Nobody {
-    fn event(&self, _: LaneEvent) {}
 }

@@ -34,7 +34,7 @@
 //! | [`consumers`], [`group`], [`inbox`], [`watch`], [`queue_name`] | the way in |
 //! | [`clerk`], [`queue_arguments`], [`work_queue`], [`declared`] | what clients and routes declare |
 //! | [`translate`] | the contract's words and lapin's |
-//! | [`mailbox`], [`now`], [`nobody`], [`random`] | the way to a task; futures that are not waited for; who consumes nothing; names that nobody has |
+//! | [`mailbox`], [`now`], [`random`] | the way to a task; futures that are not waited for; names that nobody has |
 
 mod amqp;
 mod clerk;
@@ -51,7 +51,6 @@ mod group;
 mod inbox;
 mod lane;
 mod mailbox;
-mod nobody;
 mod now;
 mod options;
 mod origin;

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::address::Syntax;
 use linkspan_contract::{
-    Backend, Batch, Client, Clock, Connection, Destination, Flags, Lane, Message, Outcome, Receipt,
+    Backend, Batch, Client, Clock, Connection, Destination, Flags, Lane, Message, Nobody, Outcome, Receipt,
     ReceiptSink, Refused, Seq, backend, client_number,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk};
@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::amqp::OpenError;
-use crate::nobody::Nobody;
 use crate::now::at_once;
 
 /// Tells when a message that is retained is on the disk, or that it is not.

@@ -26,7 +26,7 @@
 //! | [`address`] | one address space, two spellings: `a/b/c` and `a.b.c` |
 //! | [`destination`], [`source`], [`topology`] | where messages go, where they come from, what AMQP clients declare |
 //! | [`terms`], [`attribute`] | how a route wants its queues, and what it reads from messages |
-//! | [`sink`], [`credit`], [`settlement`] | the way out: delivering, windows, accepting |
+//! | [`sink`], [`nobody`], [`credit`], [`settlement`] | the way out: delivering, and to no one; windows, accepting |
 //! | [`receipt`] | the way back: who has taken responsibility |
 //! | [`lease`], [`ledger`] | what only one of several instances may do, and what they remember together |
 //! | [`deliveries`] | the pull side, for HTTP and what else waits for one message at a time |
@@ -52,6 +52,7 @@ pub mod lease;
 pub mod ledger;
 pub mod message;
 pub mod neutral;
+pub mod nobody;
 pub mod properties;
 pub mod receipt;
 pub mod refusal;
@@ -83,6 +84,7 @@ pub use lease::{Fence, Lease, Leases, NotGranted};
 pub use ledger::{Ledger, LedgerError};
 pub use message::{Flags, Message, Span, TargetId};
 pub use neutral::Neutral;
+pub use nobody::Nobody;
 pub use properties::Properties;
 pub use receipt::{Outcome, Published, Receipt, ReceiptSink, Seq};
 pub use refusal::{BackendError, Lost, Refused, What};

@@ -41,6 +41,9 @@ pub enum Standing {
     /// Until the lane goes.
     #[default]
     Passing,
+    /// Until the lane goes, and nobody else is given them: with an `attempt` above 0 the client may have been sent the message
+    /// before, under a tag that nobody knows any more.
+    Private,
     /// For as long as the client's session: after a restart of the back end the tag stands for the same message, in the
     /// same place among the others, and `attempt` is above 0 when the client may know it. Such tags are those of one
     /// session, whatever the subscription, and lie within less than [`SPAN`] of each other while they are unsettled.
@@ -52,6 +55,13 @@ pub enum Standing {
     /// As before, and the client has it ([`Settlement::Receive`](crate::Settlement::Receive)): the message is not to be
     /// sent again.
     Received,
+}
+
+impl Standing {
+    /// Whether the tag outlives the back end's process.
+    pub const fn lasts(self) -> bool {
+        matches!(self, Self::Lasting { .. } | Self::Received)
+    }
 }
 
 /// Lasting deliveries whose tags differ by a multiple of it are not unsettled at the same time: so each has a packet

@@ -13,6 +13,7 @@ use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Reco
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::{SmallVec, smallvec};
 
+use crate::backlog::Backlog;
 use crate::budget::Budget;
 use crate::parts::Parts;
 use crate::pending::{Pending, Waits};
@@ -25,6 +26,7 @@ use crate::vhost::Vhost;
 pub(crate) struct Archive {
     log: Log,
     pending: Arc<Pending>,
+    backlog: Backlog,
     forms: Box<[&'static dyn WireForm]>,
     /// What the log had of each queue when it was opened.
     found: Mutex<HashMap<u64, QueueState, RandomState>>,
@@ -73,15 +75,26 @@ impl Archive {
     ) -> Result<(Arc<Self>, Recovery), LogError> {
         let pending = Arc::new(Pending::default());
         let (log, recovery) = Log::open(directory, options, Arc::clone(&pending) as _)?;
+        Ok((Self::over(log, pending, forms, budget), recovery))
+    }
+
+    /// Over a log that tells `pending`.
+    pub(crate) fn over(
+        log: Log,
+        pending: Arc<Pending>,
+        forms: &[&'static dyn WireForm],
+        budget: &Arc<Budget>,
+    ) -> Arc<Self> {
         pending.begin(log.synced());
         let queues = log.queues().into_iter().filter(|state| state.queue != retained::OWNER);
         let found: HashMap<_, _, RandomState> = queues.map(|state| (state.queue, state)).collect();
         let numbers = found.keys().copied().chain(log.owners()).map(|number| number / LEVELS);
         // What is left of one must not be found by another.
         let last = numbers.filter(|number| (GROUPS..2 * GROUPS).contains(number)).max();
-        let archive = Self {
+        let archive = Arc::new(Self {
             log,
             pending,
+            backlog: Backlog::default(),
             forms: forms.into(),
             found: Mutex::new(found),
             passing: AtomicU64::new(PASSING),
@@ -90,8 +103,9 @@ impl Archive {
             parts: Arc::default(),
             budget: Arc::clone(budget),
             groups: AtomicU64::new(last.map_or(GROUPS, |last| last + 1)),
-        };
-        Ok((Arc::new(archive), recovery))
+        });
+        archive.pending.serve(&archive);
+        archive
     }
 
     /// A number for a queue that ends with the process.
@@ -134,8 +148,12 @@ impl Archive {
 
     /// A queue is gone with all its levels.
     pub(crate) fn drop_queue(&self, number: u64, levels: u64) {
+        let numbers = number..number.saturating_add(levels);
+        for place in self.backlog.forget(&numbers) {
+            self.pending.keep(place, self.written());
+        }
         let mut commit = Commit::new();
-        (number..number.saturating_add(levels)).for_each(|number| commit.drop_queue(number));
+        numbers.for_each(|number| commit.drop_queue(number));
         // Short keys fit into a record.
         self.keys(number).iter().for_each(|key| drop(commit.delete(number, key)));
         self.write_behind(&mut commit);
@@ -144,8 +162,16 @@ impl Archive {
     /// Hands a commit to the log, and tells where it ends there.
     ///
     /// # Errors
-    /// When the log takes none now: the commit is as it was, or empty when the log was closed.
+    /// When the log takes none now, or others wait for it that come before: the commit is as it was, or empty when the log was
+    /// closed.
     pub(crate) fn write(&self, commit: &mut Commit) -> Result<Lsn, NotTaken> {
+        if !self.backlog.is_empty() && !self.catch_up() && commit.adds() {
+            return Err(NotTaken);
+        }
+        self.append(commit)
+    }
+
+    fn append(&self, commit: &mut Commit) -> Result<Lsn, NotTaken> {
         match self.log.commit(commit) {
             Ok(lsn) => {
                 self.pending.written(lsn);
@@ -159,6 +185,25 @@ impl Archive {
         }
     }
 
+    /// Puts a commit that the log did not take behind those that wait for it, and empties it; what stands for its place in the
+    /// log until that is known. It is not safe before.
+    pub(crate) fn put_off(&self, commit: &mut Commit) -> Lsn {
+        self.backlog.put(commit, || self.pending.promise())
+    }
+
+    /// Hands the log what waits for it; true when nothing waits any more.
+    pub(crate) fn catch_up(&self) -> bool {
+        for (place, lsn) in self.backlog.hand_over(|commit| self.append(commit)) {
+            self.pending.keep(place, lsn);
+        }
+        self.backlog.is_empty()
+    }
+
+    /// True when the log has what was [put off](Self::put_off) under that place, by now.
+    pub(crate) fn has_taken(&self, place: Lsn) -> bool {
+        self.catch_up() || !self.backlog.has(place)
+    }
+
     /// Hands the log a commit that only makes room: it is always taken.
     pub(crate) fn write_behind(&self, commit: &mut Commit) {
         if !commit.is_empty() {
@@ -167,9 +212,10 @@ impl Archive {
         }
     }
 
-    /// A queue has something to write that the log did not take: it is asked again when the disk takes writes.
-    pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
-        self.pending.ask_again(queue);
+    /// A queue has something to write that the log did not take: it is asked again when the disk takes writes. False when
+    /// nobody was told that it does not.
+    pub(crate) fn ask_again(&self, queue: &Arc<Queue>) -> bool {
+        self.pending.ask_again(queue)
     }
 
     /// Keeps in mind which dead letters wait until the disk takes writes; gives them back when it does by now.
@@ -196,16 +242,6 @@ impl Archive {
         runs: impl FnOnce() -> SmallVec<[Receipt; 1]>,
     ) -> bool {
         self.pending.add(lsn, || Waits::Receipts { sink: Arc::clone(sink), runs: runs() })
-    }
-
-    /// A place for what the log does not take now: [`keep_promise`](Self::keep_promise) says which when it has.
-    pub(crate) fn promise(&self) -> Lsn {
-        self.pending.promise()
-    }
-
-    /// What was promised a place is written, up to `lsn`.
-    pub(crate) fn keep_promise(&self, promise: Lsn, lsn: Lsn) {
-        self.pending.keep(promise, lsn);
     }
 
     /// Has `sink` told a word when everything before `lsn` is safe, however long that takes; false when it is already.

@@ -114,11 +114,9 @@ impl<'t> Commit<'t> {
         let has_to_be_safe = holds && vhost.house.archive.is_some() && commit.is_durable();
         locked.iter_mut().for_each(|queue| queue.begin(has_to_be_safe));
         let known = room.map(|()| commit.change(&mut locked, now));
-        // What was not taken is not noted.
-        let noted = if known.is_ok() { noted } else { linkspan_queues::log::Commit::new() };
         // Who is told that it failed may find it later all the same: it is in the queues as a whole, and written as a whole
-        // when the disk takes it.
-        let written = write(&mut locked, noted, vhost);
+        // when the disk takes it. What was not taken is not noted, and each queue writes for itself what was to be said anyway.
+        let written = if known.is_ok() { write(&mut locked, noted, vhost) } else { Ok(0) };
         if known.is_ok() {
             commit.deliver(now, touched, brakes);
         }
@@ -276,20 +274,20 @@ fn write(
 ) -> Result<Lsn, Refused> {
     let Some(archive) = &vhost.house.archive else { return Ok(0) };
     let (is_noted, mut together) = (!noted.is_empty(), noted);
-    locked.iter_mut().filter_map(queue::Locked::gathered).for_each(|own| together.join(own));
+    let mut parts: Vec<_> =
+        locked.iter_mut().filter_map(|queue| queue.has_gathered().then_some(queue)).collect();
+    parts.iter_mut().filter_map(|queue| queue.gathered()).for_each(|own| together.join(own));
     if together.is_empty() {
         return Ok(0);
     }
     match archive.write(&mut together) {
         Ok(lsn) => return Ok(lsn),
         Err(NotTaken) if together.is_empty() => {}
-        // What the log does not take is written by the first of them when it takes it.
         Err(NotTaken) => {
-            if let Some(first) = locked.first_mut() {
-                first.wait_with(&mut together);
-                if is_noted {
-                    return Ok(first.place_to_come());
-                }
+            let place = archive.put_off(&mut together);
+            parts.iter_mut().for_each(|queue| queue.wait_behind(place));
+            if is_noted {
+                return Ok(place);
             }
         }
     }
@@ -327,3 +325,6 @@ impl ForSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The back end itself.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -154,9 +155,21 @@ impl Embedded {
         let log = Options { sync: on_disk.sync, segment_size, slack, ..Options::default() };
         let (archive, recovery) = Archive::open(&directory.join(LOG), log, &on_disk.forms, &on_disk.budget)?;
         report(name, &recovery);
+        Self::over_log(name, options, clock, directory, archive, watch)
+    }
+
+    /// With what a log has; the register is in the directory.
+    pub(crate) fn over_log(
+        name: &str,
+        options: EmbeddedOptions,
+        clock: Arc<dyn Clock>,
+        directory: &Path,
+        archive: Arc<Archive>,
+        watch: Option<Arc<dyn BindingWatch>>,
+    ) -> Result<Arc<Self>, OpenError> {
         // Before there is a new one, which the next start would take for that of the log.
         if archive.kept() > 0 && !Register::is_in(directory) {
-            return Err(OpenError::RegisterLost { directory: directory.clone(), queues: archive.kept() });
+            return Err(OpenError::RegisterLost { directory: directory.to_owned(), queues: archive.kept() });
         }
         let (register, known) = Register::open(directory)?;
         let register = Arc::new(register);

@@ -25,13 +25,14 @@
 //! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
 //! | [`consumers`], [`working`], [`fetches`], [`session`], [`inbox`], [`window`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`group`], [`parcel`], [`dead_letter`], [`postponed`], [`coordinator`] | queues, those that shared subscriptions are, what is in them, what dies in them, and time |
-//! | [`archive`], [`pending`], [`written`], [`parts`], [`retained`], [`notes`] | what is on the disk, who waits for it, how a message is written, parts of large bodies that are in memory, what addresses retain, and what sessions have published at QoS 2 |
+//! | [`archive`], [`backlog`], [`pending`], [`written`], [`parts`], [`retained`], [`notes`] | what is on the disk, what it did not take yet, who waits for it, how a message is written, parts of large bodies that are in memory, what addresses retain, and what sessions have published at QoS 2 |
 //! | [`gate`], [`brake`], [`budget`] | who is held, and by what; what queues have in memory together |
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
 //! | [`register`] | what is declared, on the disk |
 
 mod archive;
 mod arguments;
+mod backlog;
 mod body;
 mod brake;
 mod budget;

@@ -61,14 +61,15 @@ impl Notes {
 
     /// Takes a note back; where that ends in the log, 0 when there was none.
     pub(crate) fn unnote(&mut self, identifier: NonZeroU16) -> Lsn {
-        if self.noted.remove(&identifier).is_none() {
-            return 0;
-        }
+        let Some(noted) = self.noted.remove(&identifier) else { return 0 };
         if self.noted.is_empty() {
             self.noted = HashMap::default();
         }
         let mut commit = Commit::new();
         let _ = commit.delete(self.owner, &identifier.get().to_le_bytes());
+        if !self.archive.has_taken(noted) {
+            return self.archive.put_off(&mut commit);
+        }
         self.write(&mut commit)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 
 use foldhash::fast::RandomState;
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use crate::archive::Archive;
 use crate::postponed::Postponed;
 use crate::queue::Queue;
 use crate::vhost::Vhost;
@@ -27,6 +28,8 @@ pub(crate) struct Pending {
     written: AtomicU64,
     promised: AtomicU64,
     failed: AtomicBool,
+    /// Has what the log did not take.
+    archive: OnceLock<Weak<Archive>>,
 }
 
 #[derive(Default)]
@@ -118,6 +121,12 @@ impl State {
 }
 
 impl Pending {
+    /// For whom it hears.
+    pub(crate) fn serve(&self, archive: &Arc<Archive>) {
+        // It is told once.
+        let _ = self.archive.set(Arc::downgrade(archive));
+    }
+
     /// Everything before `synced` is safe from the beginning.
     pub(crate) fn begin(&self, synced: Lsn) {
         self.synced.store(synced, Ordering::SeqCst);
@@ -199,9 +208,12 @@ impl Pending {
         told.into_iter().for_each(|waits| waits.tell(None));
     }
 
-    pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
+    /// Has a queue write again when the disk takes writes; false when the word that it does not has not come yet, or that it
+    /// does again has come already.
+    pub(crate) fn ask_again(&self, queue: &Arc<Queue>) -> bool {
         let mut state = self.state.lock();
         state.stuck.entry(Arc::as_ptr(queue).addr()).or_insert_with(|| Arc::downgrade(queue));
+        self.is_failed()
     }
 
     /// Keeps in mind which dead letters wait until the disk takes writes; gives them back when it does by now.
@@ -294,6 +306,9 @@ impl Watch for Pending {
             self.failed.store(false, Ordering::SeqCst);
             (std::mem::take(&mut state.stuck), std::mem::take(&mut state.letters))
         };
+        if let Some(archive) = self.archive.get().and_then(Weak::upgrade) {
+            archive.catch_up();
+        }
         for queue in stuck.values().filter_map(Weak::upgrade) {
             queue.write_again();
         }

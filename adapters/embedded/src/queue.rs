@@ -80,8 +80,6 @@ struct State {
     engine: Engine<Parcel, Record>,
     /// Where what was last written ends in the log.
     written: Lsn,
-    /// Stands for the place of what the log has not taken yet, 0 when nobody has asked.
-    promised: Lsn,
     /// Nothing is given out before everything up to here is safe: a transaction's commit.
     held: Lsn,
     seats: HashMap<ConsumerId, Seat, RandomState>,
@@ -187,7 +185,6 @@ impl Queue {
             state: Mutex::new(State {
                 engine,
                 written: 0,
-                promised: 0,
                 held: 0,
                 seats: HashMap::default(),
                 congested: 0,

@@ -144,20 +144,9 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
+    use linkspan_contract::conformance::heard::Heard;
+
     use super::*;
-
-    #[derive(Default)]
-    struct Heard(Mutex<Vec<Receipt>>);
-
-    impl ReceiptSink for Heard {
-        fn receipts(&self, runs: &[Receipt]) {
-            self.0.lock().extend_from_slice(runs);
-        }
-    }
-
-    impl LaneEvents for Heard {
-        fn event(&self, _event: LaneEvent) {}
-    }
 
     fn claim(ears: &Arc<Ears>, seq: Seq, joint: Option<&Arc<Joint>>) -> Claim {
         Claim {
@@ -179,12 +168,13 @@ mod tests {
             words.answer("b", claim(&ears, seq, None), ack);
         }
         words.say();
-        let told: Vec<_> = heard.0.lock().iter().map(|it| (it.first, it.count, it.outcome.clone())).collect();
+        let told: Vec<_> =
+            heard.receipts.lock().iter().map(|it| (it.first, it.count, it.outcome.clone())).collect();
         assert_eq!(told, [(0, 2, Outcome::Accepted), (2, 1, Outcome::Unroutable), (3, 1, Outcome::Accepted)]);
         ears.close();
         words.answer("b", claim(&ears, 4, None), Ack::Taken);
         words.say();
-        assert_eq!(heard.0.lock().len(), 3);
+        assert_eq!(heard.receipts.lock().len(), 3);
     }
 
     #[test]
@@ -195,9 +185,9 @@ mod tests {
         let joint = Joint::of(2);
         words.answer("b", claim(&ears, 0, Some(&joint)), Ack::Taken);
         words.say();
-        assert!(heard.0.lock().is_empty());
+        assert!(heard.receipts.lock().is_empty());
         words.answer("b", claim(&ears, 0, Some(&joint)), Ack::Nobody);
         words.say();
-        assert_eq!(*heard.0.lock(), [Receipt { first: 0, count: 1, outcome: Outcome::Accepted }]);
+        assert_eq!(*heard.receipts.lock(), [Receipt { first: 0, count: 1, outcome: Outcome::Accepted }]);
     }
 }

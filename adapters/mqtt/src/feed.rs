@@ -9,14 +9,13 @@ use hashbrown::HashMap;
 use linkspan_contract::address::Pattern;
 use linkspan_contract::neutral::NEUTRAL;
 use linkspan_contract::{
-    Backend, Batch, Body, Client, Connection, Destination, Flags, Lane, Message, Outcome, Receipt,
+    Backend, Batch, Body, Client, Connection, Destination, Flags, Lane, Message, Nobody, Outcome, Receipt,
     ReceiptSink, Refused, Seq, TargetId, What,
 };
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::house::House;
-use crate::inlet::Nobody;
 use crate::translate::{self, APART_FROM};
 use crate::upstream::packet::Incoming;
 use crate::upstream::session::Session;

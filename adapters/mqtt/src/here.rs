@@ -112,22 +112,10 @@ impl ReceiptSink for Here {
 
 #[cfg(test)]
 mod tests {
-    use linkspan_contract::{LaneEvent, LaneEvents, Outcome};
+    use linkspan_contract::Outcome;
+    use linkspan_contract::conformance::heard::Heard;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Heard(Mutex<Vec<Receipt>>);
-
-    impl ReceiptSink for Heard {
-        fn receipts(&self, runs: &[Receipt]) {
-            self.0.lock().extend_from_slice(runs);
-        }
-    }
-
-    impl LaneEvents for Heard {
-        fn event(&self, _event: LaneEvent) {}
-    }
 
     fn accepted(first: Seq, count: u32) -> Receipt {
         Receipt { first, count, outcome: Outcome::Accepted }
@@ -143,7 +131,7 @@ mod tests {
         here.receipts(&[accepted(0, 4)]);
         here.receipts(&[accepted(4, 1), accepted(1000, 1)]);
         let told = [accepted(10, 3), accepted(20, 1), accepted(21, 1), accepted(1000, 1)];
-        assert_eq!(*heard.0.lock(), told, "and words under their own");
+        assert_eq!(*heard.receipts.lock(), told, "and words under their own");
         assert!(here.awaited.lock().is_empty(), "what is told is forgotten");
     }
 
@@ -155,6 +143,6 @@ mod tests {
         here.note_copy(0, &joint, Some(7));
         assert_eq!(joint.through(Outcome::Accepted), None, "the broker has it");
         here.receipts(&[accepted(0, 1)]);
-        assert_eq!(*heard.0.lock(), [accepted(7, 1)]);
+        assert_eq!(*heard.receipts.lock(), [accepted(7, 1)]);
     }
 }

@@ -2,45 +2,19 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::neutral::NEUTRAL;
 use linkspan_contract::{
-    Backend, Batch, Body, Client, Connection, Delivered, DeliverySink, Destination, Ended, Lane, LaneEvent,
-    LaneEvents, Message, Pick, Receipt, ReceiptSink, SubscriptionKey, Syntax, TargetId,
+    Backend, Batch, Body, Client, Connection, Destination, Lane, Message, Nobody, Syntax, TargetId,
 };
 
 use crate::house::House;
 use crate::translate::{self, APART_FROM};
 use crate::upstream::packet::Incoming;
-
-/// Nobody: takes no deliveries and hears nothing.
-pub(crate) struct Nobody;
-
-impl DeliverySink for Nobody {
-    fn deliver(&self, _batch: &Batch<'_>, _picks: &[Pick]) -> Delivered {
-        Delivered::Closed
-    }
-
-    fn flush(&self) {}
-
-    fn poll_drained(&self, _cx: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn ended(&self, _key: SubscriptionKey, _why: Ended) {}
-}
-
-impl ReceiptSink for Nobody {
-    fn receipts(&self, _runs: &[Receipt]) {}
-}
-
-impl LaneEvents for Nobody {
-    fn event(&self, _event: LaneEvent) {}
-}
 
 /// Publishes in the embedded engine what the broker delivered.
 pub(crate) struct Inlet {

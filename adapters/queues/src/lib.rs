@@ -34,8 +34,11 @@
 //! | [`journal`] | what a durable log is told, and how a queue is rebuilt from it |
 //! | [`diary`] | the journal of a queue that is kept in the log |
 //! | [`log`] | the durable log: a library of its own, which knows nothing of the engine |
+//! | `conformance` | for tests: a disk that fails when it is told to |
 
 mod assignment;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod consumer;
 mod delayed;
 mod diary;

@@ -26,29 +26,29 @@ const ROUTE: &str =
 const LOW_MEMORY: &str = "[memory]\nlimit = \"1 MiB\"\n";
 
 /// More than any volume has.
-const LOW_DISK: &str = "[disk]\nfree-limit = \"1000000 GiB\"\n";
+pub const LOW_DISK: &str = "[disk]\nfree-limit = \"1000000 GiB\"\n";
 
 /// A server whose alarms are raised and lowered by other limits and SIGHUP.
-struct Machine {
-    folder: Folder,
+pub struct Machine {
+    pub folder: Folder,
     file: String,
     process: Process,
 }
 
 impl Machine {
-    fn start(limits: &str) -> Self {
+    pub fn start(limits: &str) -> Self {
         let folder = Folder::new();
         let file = folder.write("linkspan.toml", &format!("{limits}{ROUTE}"));
         let process = Process::start(folder.path(), &["--config", &file]);
         Self { folder, file, process }
     }
 
-    fn door(&mut self, name: &str) -> SocketAddr {
+    pub fn door(&mut self, name: &str) -> SocketAddr {
         self.process.door(name)
     }
 
     /// Raises the alarm, and returns when the log says so.
-    async fn raise(&mut self, limits: &str, words: &[&str]) {
+    pub async fn raise(&mut self, limits: &str, words: &[&str]) {
         self.reload(limits);
         self.process.line_with(words);
         self.until_alarms(1).await;
@@ -56,7 +56,12 @@ impl Machine {
 
     /// Lowers all alarms.
     async fn lower(&mut self) {
-        self.reload("");
+        self.lower_to("").await;
+    }
+
+    /// Lowers all alarms by other limits.
+    pub async fn lower_to(&mut self, limits: &str) {
+        self.reload(limits);
         self.until_alarms(0).await;
     }
 

@@ -6,7 +6,11 @@ use linkspan_integration_tests::Server;
 use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::http::{self, Events};
 use linkspan_integration_tests::mqtt5::Mqtt5;
+use linkspan_integration_tests::process::run;
+use linkspan_integration_tests::wire::Wire;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
+
+use crate::alarms::Machine;
 
 #[tokio::test]
 async fn a_post_reaches_mqtt_and_amqp_with_its_properties() {
@@ -95,4 +99,40 @@ async fn probes_and_figures_are_there() {
     let figures = http::get(server.http(), "/metrics", &[]).await;
     assert_eq!(figures.status, 200);
     assert!(figures.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")));
+}
+
+#[tokio::test]
+async fn a_length_above_the_limit_is_refused_before_anything_is_read_or_written() {
+    let mut machine = Machine::start("[doors.http]\nmax-body-size = \"2 MiB\"\n");
+    let door = machine.door("http");
+    let inspected = |machine: &Machine| {
+        run(machine.folder.path(), &["store", "inspect", "--json", "linkspan-data"]).stdout
+    };
+    let before = inspected(&machine);
+    // The first does not wait, and sends most of it.
+    for (expects, sent) in [("", 3 << 19), ("Expect: 100-continue\r\n", 0)] {
+        let size = (2 << 20) + 1;
+        let head = format!(
+            "POST /v1/messages/images/resize HTTP/1.1\r\nHost: localhost\r\n{expects}Content-Length: {size}\r\n\r\n"
+        );
+        let mut client = Wire::to(door).await;
+        client.send(head.as_bytes()).await;
+        client.send(&vec![b'x'; sent]).await;
+        let answer = String::from_utf8_lossy(&client.rest().await).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 413"), "and no 100 before: {answer}");
+        assert!(answer.contains("application/problem+json") && answer.contains("2097152"), "{answer}");
+    }
+    assert_eq!(inspected(&machine), before, "nothing was written");
+    // One that fits is asked for.
+    let mut client = Wire::to(door).await;
+    let head = "POST /v1/messages/images/resize HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+                Connection: close\r\nContent-Length: 4\r\n\r\n";
+    client.send(head.as_bytes()).await;
+    let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    assert_eq!(client.read(go_on.len()).await, go_on.as_bytes());
+    client.send(b"fits").await;
+    let answer = String::from_utf8_lossy(&client.rest().await).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    let amqp = Amqp::connect(machine.door("amqp")).await;
+    assert_eq!(amqp.drain("image-resize").await, ["fits"], "and nothing else");
 }

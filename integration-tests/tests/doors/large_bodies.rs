@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::LULL;
 
-const LIMITS: &str = "[doors.mqtt]\nmax-packet-size = \"250 MiB\"\n\
+pub const LIMITS: &str = "[doors.mqtt]\nmax-packet-size = \"250 MiB\"\n\
                       [doors.amqp]\nmax-body-size = \"250 MiB\"\n\
                       [doors.http]\nmax-body-size = \"250 MiB\"\n";
 
@@ -31,10 +31,10 @@ const LIMITS: &str = "[doors.mqtt]\nmax-packet-size = \"250 MiB\"\n\
 const LARGE: usize = 128 << 20;
 
 /// What the server may have in memory at any time, all in all.
-const MEMORY: u64 = 112 << 20;
+pub const MEMORY: u64 = 112 << 20;
 
 /// Bytes that cannot be guessed from where they stand.
-fn body(seed: u64, size: usize) -> Vec<u8> {
+pub fn body(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {
@@ -133,7 +133,7 @@ async fn publish_by_amqp(amqp: &Amqp, exchange: &str, key: &str, body: &[u8]) {
 }
 
 /// Compares without printing.
-fn assert_same(got: &[u8], sent: &[u8]) {
+pub fn assert_same(got: &[u8], sent: &[u8]) {
     assert_eq!(got.len(), sent.len(), "bytes of the body");
     let wrong = got.iter().zip(sent).position(|(got, sent)| got != sent);
     assert_eq!(wrong, None, "the first byte that is not as it was sent");

@@ -28,7 +28,9 @@ mod process;
 mod real_clients;
 mod reload;
 mod translation;
+mod uploads;
 mod users;
+mod watchers;
 
 use std::time::Duration;
 

@@ -183,6 +183,34 @@ async fn a_session_for_which_more_waits_than_its_limit_is_over_and_its_client_to
 }
 
 #[tokio::test]
+async fn a_sessions_limit_counts_messages_wholly_and_of_a_body_of_its_own_in_the_log_a_64th() {
+    // Room for four of either.
+    let server = Server::start("[limits]\nsession-high = \"4 KiB\"\nsession-limit = \"72 KiB\"").await;
+    let mut publisher = MqttWire::connect(server.mqtt(), V3, "publisher").await;
+    for size in [16 << 10, 1 << 20] {
+        let payload = vec![b'x'; size];
+        for count in [4, 5] {
+            let (mut client, _) = kept(&server, "device").await;
+            subscribe(&mut client, "t", 1).await;
+            client.send(&[0xe0, 0]).await;
+            client.wire.rest().await;
+            for id in 1..=count {
+                publisher.send(&publish(2, "t", &[&[0, id][..], &payload].concat())).await;
+                assert_eq!(publisher.next().await, (0x40, vec![0, id]), "PUBACK");
+            }
+            let (mut client, present) = kept(&server, "device").await;
+            assert_eq!(present, count == 4, "{count} messages of {size} bytes wait");
+            for _ in 0..if present { count } else { 0 } {
+                let (first, body) = client.next().await;
+                assert_eq!((first, body.len()), (0x32, 6 + size));
+                client.send(&[0x40, 2, body[3], body[4]]).await;
+            }
+            client.ping().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn qos_0_is_not_kept_for_a_client_that_is_away() {
     let server = Server::start("").await;
     let (mut client, _) = kept(&server, "device").await;

@@ -5,6 +5,7 @@
 
 mod device;
 mod link;
+mod poor_disk;
 mod sender;
 
 use std::net::SocketAddr;
@@ -38,7 +39,11 @@ struct House {
 impl House {
     fn begin() -> Self {
         let folder = Folder::new();
-        let mut process = Process::start(folder.path(), &[]);
+        let process = Process::start(folder.path(), &[]);
+        Self::with(folder, process)
+    }
+
+    fn with(folder: Folder, mut process: Process) -> Self {
         let door = process.door("mqtt");
         Self { folder, process, door }
     }
@@ -47,9 +52,8 @@ impl House {
     fn again(self) -> Self {
         let Self { folder, process, .. } = self;
         process.kill();
-        let mut process = Process::start(folder.path(), &[]);
-        let door = process.door("mqtt");
-        Self { folder, process, door }
+        let process = Process::start(folder.path(), &[]);
+        Self::with(folder, process)
     }
 
     /// A client whose session is there.

@@ -16,5 +16,6 @@ mod kills;
 mod many_messages;
 mod many_queues;
 mod one_directory;
+mod poor_disk;
 mod shared_subscriptions;
 mod what_remains;

@@ -7,11 +7,9 @@ use lapin::BasicProperties;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use linkspan_integration_tests::amqp::Amqp;
-use linkspan_integration_tests::mqtt_wire::{MqttWire, V5, connect, packet, text};
 use linkspan_integration_tests::mqtt5::{Mqtt5, payload, topic};
 use linkspan_integration_tests::process::Folder;
 use linkspan_integration_tests::upstreams::unique;
-use linkspan_integration_tests::wire::Wire;
 use linkspan_integration_tests::{Process, RabbitMq, soon};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Filter;
@@ -20,13 +18,13 @@ use crate::LULL;
 use crate::back_ends::{home_is, rabbit_at};
 
 /// Linkspan in front of a RabbitMQ that is its home, in a folder of its own.
-struct Place {
+pub struct Place {
     folder: Folder,
     configuration: String,
 }
 
 impl Place {
-    fn before(rabbitmq: &RabbitMq) -> Self {
+    pub fn before(rabbitmq: &RabbitMq) -> Self {
         let folder = Folder::new();
         let backends = format!("{}{}", rabbit_at(rabbitmq.url()), home_is("rabbit"));
         let doors = "[doors.mqtt]\nlisten = \"127.0.0.1:0\"\n[doors.amqp]\nlisten = \"127.0.0.1:0\"\n\
@@ -35,12 +33,12 @@ impl Place {
         Self { folder, configuration }
     }
 
-    fn start(&self) -> Process {
+    pub fn start(&self) -> Process {
         Process::start(self.folder.path(), &["--config", &self.configuration])
     }
 
     /// The queue of a client's session, of this Linkspan alone.
-    fn queue_of(&self, client: &str) -> String {
+    pub fn queue_of(&self, client: &str) -> String {
         let file = self.folder.path().join("linkspan-data/ledger.name");
         let name = std::fs::read_to_string(file).expect("its name stands beside its ledger");
         format!("linkspan.session.{name}.rabbit.{client}")
@@ -64,7 +62,7 @@ async fn kept(process: &mut Process, name: &str) -> Mqtt5 {
 }
 
 /// A publisher, as soon as the back end is there.
-async fn publisher(process: &mut Process) -> Mqtt5 {
+pub async fn publisher(process: &mut Process) -> Mqtt5 {
     let door = process.door("mqtt");
     let come = async {
         loop {
@@ -157,57 +155,6 @@ async fn what_comes_for_a_client_that_is_away_outlives_linkspan_and_the_broker()
     );
     process.signal("TERM");
     process.exit();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_client_had_and_did_not_acknowledge_comes_again_behind_a_kill_mqtt_4_4_0_1() {
-    let rabbitmq = RabbitMq::shared().await;
-    let place = Place::before(rabbitmq);
-    let (device, topic) = (unique("device"), unique("t"));
-    let mut process = place.start();
-    let door = |process: &mut Process| process.door("mqtt");
-    let come = async |door| {
-        let list = [0x11, 0, 0, 0x0e, 0x10];
-        let rest = [&[5][..], &list, &text(&device)].concat();
-        let mut client = MqttWire { wire: Wire::to(door).await };
-        client.send(&connect(V5, 0, 0, &rest)).await;
-        let (first, body) = client.next().await;
-        (client, first == 0x20 && body[1] == 0, body[0] == 1)
-    };
-    let let_in = async |door| {
-        loop {
-            let (client, is_in, present) = come(door).await;
-            if is_in {
-                return (client, present);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let mut others = publisher(&mut process).await;
-    let (mut client, _) = soon("the client is let in", let_in(door(&mut process))).await;
-    client.send(&packet(0x82, &[&[0, 1, 0][..], &text(&topic), &[1]].concat())).await;
-    assert_eq!(client.next().await, (0x90, vec![0, 1, 0, 1]), "[MQTT-3.8.4-1]");
-    for n in 0..3 {
-        others.publish(&topic, &n.to_string()).await;
-        let (first, body) = client.next().await;
-        assert_eq!((first, body.last()), (0x32, Some(&(b'0' + n))));
-    }
-    process.kill();
-    drop(client);
-    let mut process = place.start();
-    let (mut client, present) = soon("the client is let in", let_in(door(&mut process))).await;
-    assert!(present, "[MQTT-3.2.2-3]");
-    for n in 0..3 {
-        let (first, body) = client.next().await;
-        assert_eq!((first & 0xf7, body.last()), (0x32, Some(&(b'0' + n))), "in its order");
-        let at = 2 + topic.len();
-        client.send(&[0x40, 2, body[at], body[at + 1]]).await;
-    }
-    client.ping().await;
-    drop(client);
-    let (mut client, _) = soon("the client is let in", let_in(door(&mut process))).await;
-    client.ping().await;
-    process.kill();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

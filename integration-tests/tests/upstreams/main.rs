@@ -32,6 +32,7 @@ mod spool;
 mod three_back_ends;
 mod tls;
 mod traffic;
+mod unacknowledged;
 
 use std::time::Duration;
 

@@ -30,13 +30,13 @@ pub(super) enum Holding {
 
 impl Channels {
     /// As [`Channels::frames`], but only up to the first publish: there the connection is held. A message that was begun
-    /// before is completed.
+    /// before is completed, unless its body is on its way to the disk: then the connection is held at once.
     ///
     /// # Errors
     /// Why the connection is closed.
     pub(super) fn frames_before_publish(&mut self, buffer: &[u8]) -> Result<Understood, Failure> {
-        let publish = first_publish(buffer, &self.opened.limits);
-        let Some((at, hold)) = publish.and_then(|at| Some((at, self.alarms.hold("amqp")?))) else {
+        let end = if self.is_taking_room() { Some(0) } else { first_publish(buffer, &self.opened.limits) };
+        let Some((at, hold)) = end.and_then(|at| Some((at, self.alarms.hold("amqp")?))) else {
             return self.frames(buffer);
         };
         let understood = self.frames(buffer.get(..at).unwrap_or_default())?;
@@ -46,6 +46,12 @@ impl Channels {
             self.tell_blocked(&reason);
         }
         Ok(understood)
+    }
+
+    /// Whether a body is being written where it is kept.
+    fn is_taking_room(&self) -> bool {
+        let mut incoming = self.open.iter().filter_map(|channel| channel.incoming.as_ref());
+        incoming.any(|incoming| incoming.has_place())
     }
 
     /// Ready when the connection is not held.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody as _};
 use futures_core::Stream as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -55,6 +55,8 @@ const CONGESTED: Duration = Duration::from_secs(1);
 /// is one that makes a long body last by sending little at a time.
 pub(super) struct Incoming {
     pieces: BodyDataStream,
+    /// Bytes that it is said to have, if that is said.
+    size: Option<u64>,
     most: usize,
     patience: Duration,
     /// What the client is given in all, but for what it waited for others.
@@ -64,9 +66,22 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn new(body: Body, most: usize, patience: Duration) -> Self {
+    /// Reads nothing yet.
+    ///
+    /// # Errors
+    /// When it is said to be too much (`Content-Length`): who waits to be told so (`Expect: 100-continue`) sends none of it.
+    pub(super) fn new(body: Body, most: usize, patience: Duration) -> Result<Self, Problem> {
+        let size = body.size_hint().exact();
+        if size.is_some_and(|size| size > most as u64) {
+            return Err(Problem::too_large(most));
+        }
         let until = Instant::now() + patience;
-        Self { pieces: body.into_data_stream(), most, patience, until, got: 0 }
+        Ok(Self { pieces: body.into_data_stream(), size, most, patience, until, got: 0 })
+    }
+
+    /// Bytes that it is said to have, if that is said.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.size
     }
 
     /// The next piece; none at the end.

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
-use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use linkspan_contract::Body;
 use linkspan_contract::neutral::Draft;
@@ -24,8 +23,8 @@ pub(super) async fn publish(
     held(&shared)?;
     let (parts, body) = request.into_parts();
     let (mut properties, head) = translate::message(&parts.headers)?;
-    let incoming = connection::Incoming::new(body, shared.max_body, shared.patience);
-    let (body, publisher) = receive(incoming, &parts.headers, &shared, address).await?;
+    let incoming = connection::Incoming::new(body, shared.max_body, shared.patience)?;
+    let (body, publisher) = receive(incoming, &shared, address).await?;
     // The body may have taken its time.
     held(&shared)?;
     properties.user_id = Some(identity.user.as_ref().into());
@@ -50,7 +49,6 @@ const GATHERED: usize = 256 * 1024;
 /// Reads the body into memory, or writes it where it is kept while it comes in: then with whose lane.
 async fn receive(
     mut incoming: connection::Incoming,
-    headers: &HeaderMap,
     shared: &Shared,
     address: &str,
 ) -> Result<(Body, Option<Publisher>), Problem> {
@@ -59,8 +57,7 @@ async fn receive(
         return Ok((Body::Shared(whole.into()), None));
     }
     let mut publisher = shared.publishers.get().await?;
-    let size = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let Some(mut place) = publisher.place(address, size)? else {
+    let Some(mut place) = publisher.place(address, incoming.size())? else {
         incoming.gather(&mut whole, usize::MAX).await?;
         return Ok((Body::Shared(whole.into()), Some(publisher)));
     };

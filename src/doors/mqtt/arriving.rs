@@ -2,14 +2,14 @@
 
 use std::task::{Context, Poll, ready};
 
-use linkspan_contract::{Body, BodyWriter, Message, Outcome, Published, Refused, TargetId};
+use linkspan_contract::{Body, BodyWriter, Message, Refused, TargetId};
 
 use super::ending::Ending;
+use super::large::Unfit;
 use super::limits::LARGE;
-use super::publishing::refuse_payload;
 use super::session::Session;
 use super::translate;
-use super::work::{Asked, Verdict, Work};
+use super::work::Work;
 use crate::protocol::mqtt::{PublishSpans, Sender};
 
 /// The packet, but for its payload, and where that goes.
@@ -106,50 +106,12 @@ impl Session {
         body: Result<Body, Refused>,
         work: &mut Work,
     ) -> Result<(), Ending> {
-        let Arriving { head, publish, mut message, text, .. } = arrived;
-        let asked = match publish.packet_id {
-            None => None,
-            Some(packet_id) => match self.admit(packet_id, publish.qos, work)? {
-                Some(kind) => Some((packet_id, kind)),
-                None => {
-                    self.heed(&Published::default(), work);
-                    return Ok(());
-                }
-            },
+        let Arriving { head, publish, message, text, .. } = arrived;
+        let body = match text {
+            Some(text) if !text.is_whole() => Err(Unfit::NotText),
+            _ => body.map_err(Unfit::Unwritten),
         };
-        if text.is_some_and(|text| !text.is_whole()) {
-            refuse_payload(asked, work)?;
-            self.heed(&Published::default(), work);
-            return Ok(());
-        }
-        match body {
-            Ok(body) => {
-                if let Ok(priority) = translate::priority(message.properties.of(&head), &[]) {
-                    message = translate::prioritized(message, priority);
-                }
-                message.target =
-                    self.publishing.state().targets.find(message.address.of(&head), &mut *self.lane);
-                if let Some((packet_id, kind)) = asked {
-                    work.asked.push(Asked { packet_id, kind, verdict: Verdict::At(0) });
-                }
-                self.publish_body(&head, &message, &body, work);
-            }
-            Err(why) => {
-                tracing::debug!(%why, "a large message was not taken");
-                metrics::counter!("linkspan_messages_dropped_total", "reason" => "unwritable")
-                    .increment(u64::from(asked.is_none()));
-                if let Some((packet_id, kind)) = asked {
-                    let outcome = if why.may_retry() { Outcome::Failed(why) } else { Outcome::Refused(why) };
-                    let answer = translate::answer(&outcome);
-                    work.asked.push(Asked { packet_id, kind, verdict: Verdict::Known(answer) });
-                }
-                self.heed(&Published::default(), work);
-            }
-        }
-        if let Some(state) = &mut self.publishing.state {
-            state.targets.forget(&mut *self.lane);
-        }
-        Ok(())
+        self.publish_large(&head, &publish, message, body, work)
     }
 }
 

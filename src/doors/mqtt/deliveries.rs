@@ -276,7 +276,7 @@ impl Deliveries {
                 };
                 to.tally.sent += sent as u64;
                 let mut dealt_with = sent.max(1);
-                if sent < passing.count && pick.standing != Standing::Passing {
+                if sent < passing.count && pick.standing.lasts() {
                     dealt_with = sent + 1;
                     cannot_be_sent(tag + sent as u64);
                 } else if sent < passing.count {
@@ -331,15 +331,15 @@ impl Deliveries {
         // What the client may have of a subscription that is over is completed [MQTT-3.10.4-3].
         let lasting = match pick.standing {
             Standing::Lasting { exactly_once } => Some(exactly_once),
-            Standing::Passing | Standing::Received => None,
+            Standing::Passing | Standing::Private | Standing::Received => None,
         };
-        let again = lasting.is_some() && pick.attempt > 0;
-        if again && self.append_early(pick, to.out) {
+        let known = lasting.is_some() && pick.attempt > 0;
+        if known && self.append_early(pick, to.out) {
             return None;
         }
         let number = pick.key.subscription;
         let over = Subscribed { number, identifier: None, exactly_once: true, retain_as_published: false };
-        let Some(subscribed) = self.find(number).or(again.then_some(over)) else {
+        let Some(subscribed) = self.find(number).or(known.then_some(over)) else {
             self.discard(pick, pick.first, messages.len());
             return None;
         };
@@ -352,7 +352,7 @@ impl Deliveries {
             acknowledged: !pick.settled,
             // However it is subscribed by now, the client takes it for what it was sent as.
             exactly_once: lasting.unwrap_or(subscribed.exactly_once),
-            again,
+            again: known || (pick.standing == Standing::Private && pick.attempt > 0 && !pick.settled),
             retain_as_published: subscribed.retain_as_published,
             retained: false,
             age: pick.age,
@@ -382,7 +382,7 @@ impl Deliveries {
                     prepared.append(Some(packet_id), to.out);
                     return true;
                 }
-                None if pick.standing != Standing::Passing => {
+                None if pick.standing.lasts() => {
                     cannot_be_sent(tag);
                     return false;
                 }
@@ -390,7 +390,7 @@ impl Deliveries {
             },
             Err(why) => {
                 to.tally.dropped(why);
-                if terms.again && exactly_once {
+                if terms.again && exactly_once && pick.standing.lasts() {
                     // The client may know it, and would take another message for it: it is released.
                     self.append_pubrel(pick.key, tag, to.out);
                     Settlement::Receive
@@ -468,5 +468,40 @@ fn add_run(
             run.count += count;
         }
         _ => runs.push(Settled { key, first, count, outcome, word: None }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_contract::neutral::Draft;
+    use linkspan_contract::{Body, Flags, Properties};
+
+    use super::*;
+
+    /// The first byte of what is sent of a message.
+    fn first_byte(standing: Standing, attempt: u32, settled: bool) -> u8 {
+        let mut deliveries = Deliveries::default();
+        let (identifier, exactly_once, retain_as_published) = (None, false, false);
+        deliveries.subscribe(Subscribed { number: 1, identifier, exactly_once, retain_as_published });
+        let head = Message { flags: Flags::DURABLE, ..Message::default() };
+        let payload = Body::Shared(b"1".to_vec().into());
+        let properties = &Properties::default();
+        let batch = Draft { exchange: None, topic: b"t", properties, payload, head }.build();
+        let key = SubscriptionKey { subscription: 1, part: 0 };
+        let pick = Pick { at: 0..1, key, first: 1, age: 0, attempt, settled, standing };
+        let (mut out, mut tally) = (Vec::new(), Tally::default());
+        deliveries.append(&batch.batch(), &[pick], false, &mut Writer::new(&mut out, &mut tally));
+        out[0]
+    }
+
+    #[test]
+    fn what_the_client_may_have_been_sent_is_marked_mqtt_3_3_1_1() {
+        let lasting = Standing::Lasting { exactly_once: false };
+        for standing in [Standing::Private, lasting] {
+            assert_eq!(first_byte(standing, 0, false), 0x32, "{standing:?}");
+            assert_eq!(first_byte(standing, 1, false), 0x3a, "{standing:?}");
+        }
+        assert_eq!(first_byte(Standing::Private, 1, true), 0x30, "[MQTT-3.3.1-2]");
+        assert_eq!(first_byte(Standing::Passing, 1, false), 0x32, "it was another client that had it");
     }
 }

@@ -38,6 +38,14 @@ pub(super) struct State {
     pub(super) messages: u64,
 }
 
+/// Whether a PUBLISH is published.
+pub(super) enum Admitted {
+    /// It is, and answered with this; QoS 0 is not.
+    New(Option<(NonZeroU16, AckKind)>),
+    /// It was already, and is sent again [MQTT-4.3.3-10].
+    Repeated,
+}
+
 impl Publishing {
     #[inline]
     pub(super) fn state(&mut self) -> &mut State {
@@ -161,13 +169,7 @@ impl Session {
         publish: &PublishSpans,
         work: &mut Work,
     ) -> Result<(), Ending> {
-        let asked = match publish.packet_id {
-            None => None,
-            Some(packet_id) => match self.admit(packet_id, publish.qos, work)? {
-                Some(kind) => Some((packet_id, kind)),
-                None => return Ok(()),
-            },
-        };
+        let Admitted::New(asked) = self.admit(publish, work)? else { return Ok(()) };
         if publish.topic_alias.is_some() {
             return self.publish_aliased(bytes, base, publish, asked, work);
         }
@@ -178,14 +180,20 @@ impl Session {
         self.add(bytes, translate::message(publish, base, TargetId::default()), asked, work)
     }
 
-    /// Notes a PUBLISH of QoS 1 or 2; none when it is a repetition that was published already [MQTT-4.3.3-10].
+    /// Notes a PUBLISH that has to be answered.
+    ///
+    /// # Errors
+    /// When the client may not send it now.
+    #[inline(always)]
+    pub(super) fn admit(&mut self, publish: &PublishSpans, work: &mut Work) -> Result<Admitted, Ending> {
+        match publish.packet_id {
+            None => Ok(Admitted::New(None)),
+            Some(packet_id) => self.admit_asked(packet_id, publish.qos, work),
+        }
+    }
+
     #[inline]
-    pub(super) fn admit(
-        &mut self,
-        packet_id: NonZeroU16,
-        qos: Qos,
-        work: &mut Work,
-    ) -> Result<Option<AckKind>, Ending> {
+    fn admit_asked(&mut self, packet_id: NonZeroU16, qos: Qos, work: &mut Work) -> Result<Admitted, Ending> {
         let publishing = self.publishing.state();
         if qos == Qos::ExactlyOnce && publishing.received.contains(&packet_id) {
             let kind = AckKind::Pubrec;
@@ -194,7 +202,7 @@ impl Session {
             if !under_way {
                 work.asked.push(Asked { packet_id, kind, verdict: Verdict::Known(Answer::SUCCESS) });
             }
-            return Ok(None);
+            return Ok(Admitted::Repeated);
         }
         let maximum = u32::from(self.limits.receive_maximum.get());
         if publishing.open >= maximum && self.agreement.version == Version::V5 {
@@ -206,9 +214,9 @@ impl Session {
         publishing.open += 1;
         if qos == Qos::ExactlyOnce {
             publishing.received.insert(packet_id);
-            return Ok(Some(AckKind::Pubrec));
+            return Ok(Admitted::New(Some((packet_id, AckKind::Pubrec))));
         }
-        Ok(Some(AckKind::Puback))
+        Ok(Admitted::New(Some((packet_id, AckKind::Puback))))
     }
 
     /// Adds a message in `bytes` to those that are published together.

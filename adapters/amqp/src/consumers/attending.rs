@@ -321,7 +321,7 @@ impl Worker {
             letter.copies.pop_front();
             let first = self.held.next(key);
             let place = letter.message.at..letter.message.at.saturating_add(1);
-            let (attempt, standing) = (letter.attempt, Standing::Passing);
+            let (attempt, standing) = (letter.attempt, Standing::Private);
             let pick = Pick { at: place, key, first, age: 0, attempt, settled, standing };
             let said = self.sink.deliver(&letter.message.batch.batch(), std::slice::from_ref(&pick));
             if !settled {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{Backend, Client, Lane, TargetId};
+use linkspan_contract::{Backend, Client, Lane, Nobody, TargetId};
 
 use super::coordinator::Plan;
-use crate::nobody::Nobody;
 
 /// A lane into the embedded back end, and what it calls addresses.
 pub(super) struct Way {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linkspan_amqp::{AmqpBackend, AmqpOptions, Node, Tls, probe};
+use linkspan_contract::conformance::heard::Heard;
 use linkspan_contract::conformance::letters::Letters;
 use linkspan_contract::conformance::recorder::Recorder;
-use linkspan_contract::conformance::stage::{Stage, Told, queue_spec};
+use linkspan_contract::conformance::stage::{Stage, queue_spec};
 use linkspan_contract::{Backend, Client, Health, QueueSpec, Refused, SystemClock};
 use linkspan_integration_tests::RabbitMq;
 use linkspan_integration_tests::upstreams::Port;
@@ -72,7 +73,7 @@ async fn a_client_is_told_at_once_that_the_broker_is_away_and_the_next_node_is_t
     let Health::Away(why) = backend.health().await else { panic!("nobody is there") };
     assert!(why.contains("nothing listens"), "{why}");
     let mut early = backend.connect(&client, Arc::new(Recorder::default())).await.expect("it is let in");
-    let told = Arc::new(Told::default());
+    let told = Arc::new(Heard::default());
     let mut lane = early.lane(told.clone(), told).await.expect("a lane opens");
     let refused = lane.declare_queue(&queue_spec("q", &[])).await;
     assert_eq!(refused.map(|it| it.name), Err(Refused::Away("rabbit".into())));

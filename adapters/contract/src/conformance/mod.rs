@@ -13,6 +13,7 @@
 )]
 
 pub mod competing;
+pub mod heard;
 pub mod ledger;
 pub mod letters;
 pub mod limits;

@@ -4,7 +4,6 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::address::Syntax;
@@ -13,13 +12,14 @@ use crate::batch::{Batch, Kept};
 use crate::capabilities::{Capabilities, Support};
 use crate::client::Client;
 use crate::conformance::Fixture;
+use crate::conformance::heard::Heard;
 use crate::conformance::letters::Letters;
 use crate::conformance::recorder::{Given, Recorder};
 use crate::credit::Credit;
 use crate::destination::Destination;
-use crate::events::{LaneEvent, LaneEvents};
+use crate::events::LaneEvent;
 use crate::message::TargetId;
-use crate::receipt::{Outcome, Published, Receipt, ReceiptSink, Seq};
+use crate::receipt::{Outcome, Published, Receipt, Seq};
 use crate::refusal::Refused;
 use crate::session::SessionTerms;
 use crate::settlement::{DeliveryTag, Settled, Settlement};
@@ -129,28 +129,9 @@ impl<'f> Stage<'f> {
         let recorder = Arc::new(Recorder::default());
         let mut connection =
             self.backend.connect(&client, recorder.clone()).await.expect("a client connects");
-        let told = Arc::new(Told::default());
-        let lane = connection.lane(told.clone(), told.clone()).await.expect("a lane opens");
-        Peer { stage: self, connection, lane, recorder, told }
-    }
-}
-
-/// What a lane's ears heard.
-#[derive(Debug, Default)]
-pub struct Told {
-    receipts: Mutex<Vec<Receipt>>,
-    events: Mutex<Vec<LaneEvent>>,
-}
-
-impl ReceiptSink for Told {
-    fn receipts(&self, runs: &[Receipt]) {
-        self.receipts.lock().extend_from_slice(runs);
-    }
-}
-
-impl LaneEvents for Told {
-    fn event(&self, event: LaneEvent) {
-        self.events.lock().push(event);
+        let heard = Arc::new(Heard::default());
+        let lane = connection.lane(heard.clone(), heard.clone()).await.expect("a lane opens");
+        Peer { stage: self, connection, lane, recorder, heard }
     }
 }
 
@@ -161,7 +142,7 @@ pub struct Peer<'s> {
     pub connection: Box<dyn Connection>,
     lane: Box<dyn Lane>,
     recorder: Arc<Recorder>,
-    told: Arc<Told>,
+    heard: Arc<Heard>,
 }
 
 /// The key of a check's subscription.
@@ -183,7 +164,7 @@ impl Peer<'_> {
 
     /// Replaces the lane by a new one: what it held is released.
     pub async fn lose_lane(&mut self) {
-        self.lane = self.connection.lane(self.told.clone(), self.told.clone()).await.expect("a lane opens");
+        self.lane = self.connection.lane(self.heard.clone(), self.heard.clone()).await.expect("a lane opens");
     }
 
     /// The target of an address, as a topic.
@@ -256,7 +237,7 @@ impl Peer<'_> {
         };
         let closed = tokio::time::timeout(self.stage.fixture.patience(), closed).await;
         let refusal = closed.expect("the lane was to be closed");
-        self.told.events.lock().clear();
+        self.heard.events.lock().clear();
         self.lose_lane().await;
         refusal
     }
@@ -265,7 +246,7 @@ impl Peer<'_> {
     pub async fn receipts(&self, numbers: std::ops::Range<Seq>) -> Vec<Receipt> {
         let told = async {
             loop {
-                let receipts = self.told.receipts.lock().clone();
+                let receipts = self.heard.receipts.lock().clone();
                 let is_told = |seq: &Seq| {
                     receipts.iter().any(|it| (it.first..it.first + u64::from(it.count)).contains(seq))
                 };
@@ -276,14 +257,16 @@ impl Peer<'_> {
             }
         };
         let told = tokio::time::timeout(self.stage.fixture.patience(), told).await;
-        told.unwrap_or_else(|_| panic!("receipts {numbers:?} were due; these came: {:?}", self.told.receipts))
+        told.unwrap_or_else(|_| {
+            panic!("receipts {numbers:?} were due; these came: {:?}", self.heard.receipts)
+        })
     }
 
     /// Waits until a message was given back as one that nobody takes.
     pub async fn expect_return(&self) -> Kept {
         let returned = async {
             loop {
-                let events = self.told.events.lock().clone();
+                let events = self.heard.events.lock().clone();
                 let found = events.into_iter().find_map(|event| match event {
                     LaneEvent::Returned { message, code: 312, .. } => Some(message),
                     _ => None,
@@ -295,12 +278,12 @@ impl Peer<'_> {
             }
         };
         let returned = tokio::time::timeout(self.stage.fixture.patience(), returned).await;
-        returned.unwrap_or_else(|_| panic!("a message was to be given back; events: {:?}", self.told.events))
+        returned.unwrap_or_else(|_| panic!("a message was to be given back; events: {:?}", self.heard.events))
     }
 
     /// The events so far.
     pub fn events(&self) -> Vec<LaneEvent> {
-        self.told.events.lock().clone()
+        self.heard.events.lock().clone()
     }
 
     /// Subscribes and starts; a window of 0 is none.

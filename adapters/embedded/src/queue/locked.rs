@@ -79,21 +79,21 @@ impl<'q> Locked<'q> {
         self.state.engine.hold(held);
     }
 
-    /// The log did not take what it and others were given: it waits.
-    pub(crate) fn wait_with(&mut self, refused: &mut Commit) {
-        let journal = self.state.engine.journal_mut();
-        journal.wait_with(refused);
-        journal.ask_again(self.queue);
-    }
-
-    /// The place in the log of what waits, known when it is written.
-    pub(crate) fn place_to_come(&mut self) -> Lsn {
-        self.state.place_to_come()
+    /// Something is to be written.
+    pub(crate) fn has_gathered(&mut self) -> bool {
+        self.gathered().is_some_and(|gathered| !gathered.is_empty())
     }
 
     /// What is to be written.
     pub(crate) fn gathered(&mut self) -> Option<&mut Commit> {
         self.state.engine.journal_mut().gathered()
+    }
+
+    /// The log did not take what it and others had gathered, which waits under that place: so does what comes behind it.
+    pub(crate) fn wait_behind(&mut self, place: Lsn) {
+        let journal = self.state.engine.journal_mut();
+        journal.wait_behind(place);
+        journal.ask_again(self.queue);
     }
 
     pub(crate) fn push(&mut self, message: Parcel, now: Millis) {

@@ -26,8 +26,8 @@ pub(crate) struct Desk {
     pub(crate) diary: Diary<Written>,
     /// The queue outlives the process.
     durable: bool,
-    /// What the log has refused, for it had no room: written before anything else that needs some.
-    stuck: Commit,
+    /// The place of what the log has refused last, for it had no room, and 0 when it has everything: what comes waits behind it.
+    stuck: Lsn,
     /// It is certain that all that comes is written, sooner or later: asked before.
     certain: bool,
     /// Messages that stood before it when the queue was found in the log are there only if they are durable.
@@ -77,23 +77,22 @@ impl Desk {
         if let Some(why) = diary.refused.take() {
             tracing::error!(%why, "a message could not be written down");
         }
-        let mut written = None;
-        if !stuck.is_empty() {
-            written = archive.write(stuck).ok();
+        if *stuck > 0 && archive.has_taken(*stuck) {
+            *stuck = 0;
         }
-        if stuck.is_empty() {
+        if *stuck == 0 {
             match archive.write(&mut diary.commit) {
                 Ok(lsn) => return Ok(Some(lsn)),
                 Err(NotTaken) if diary.commit.is_empty() => return Err((NotTaken, None)),
                 Err(NotTaken) => {}
             }
         }
-        // What has gone makes room: said at once, and once more behind the rest, for some of that may be among it.
+        // What has gone makes room: said at once, and once more behind what waits, for some of that may be among it.
         let mut frees = diary.commit.frees();
-        stuck.join(&mut diary.commit);
-        if !frees.is_empty() {
-            written = archive.write(&mut frees).ok().or(written);
+        if !diary.commit.is_empty() {
+            *stuck = archive.put_off(&mut diary.commit);
         }
+        let written = if frees.is_empty() { None } else { archive.write(&mut frees).ok() };
         Err((NotTaken, written))
     }
 
@@ -115,7 +114,7 @@ impl Record {
                 archive,
                 diary,
                 durable: durable && number.is_some(),
-                stuck: Commit::new(),
+                stuck: 0,
                 certain: false,
                 found_below: 0,
             })),
@@ -144,15 +143,20 @@ impl Record {
     /// the log was closed.
     #[inline]
     pub(crate) fn write(&mut self) -> Result<Option<Lsn>, (NotTaken, Option<Lsn>)> {
-        match self.desk.as_mut().filter(|desk| !desk.diary.commit.is_empty() || !desk.stuck.is_empty()) {
+        match self.desk.as_mut().filter(|desk| !desk.diary.commit.is_empty() || desk.stuck > 0) {
             Some(desk) => desk.write(),
             None => Ok(None),
         }
     }
 
+    /// The place of what the log did not take, which waits for it; 0 when there is nothing.
+    pub(crate) fn stuck(&self) -> Lsn {
+        self.desk.as_ref().map_or(0, |desk| desk.stuck)
+    }
+
     /// True when the log did not take something, which waits for it.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.desk.as_ref().is_some_and(|desk| !desk.stuck.is_empty())
+        self.stuck() > 0
     }
 
     /// Whether what comes is to be taken though it may have to wait for the disk: one commit with others', for all of which
@@ -163,17 +167,19 @@ impl Record {
         }
     }
 
-    /// Takes over what the log did not take of a commit with others.
-    pub(crate) fn wait_with(&mut self, refused: &mut Commit) {
+    /// The log did not take a commit with others, which has that place among what waits.
+    pub(crate) fn wait_behind(&mut self, place: Lsn) {
         if let Some(desk) = &mut self.desk {
-            desk.stuck.join(refused);
+            desk.stuck = place;
         }
     }
 
-    /// Has the log ask again when it takes writes.
+    /// Has the queue write again when the log takes writes.
     pub(crate) fn ask_again(&self, queue: &Arc<Queue>) {
-        if let Some(desk) = &self.desk {
-            desk.archive.ask_again(queue);
+        if let Some(desk) = &self.desk
+            && !desk.archive.ask_again(queue)
+        {
+            queue.look_in_a_moment();
         }
     }
 

@@ -59,8 +59,6 @@ impl Queue {
             // What was not written yet is not missed.
             desk.diary.commit.clear();
             desk.archive.drop_queue(desk.diary.number(), u64::from(levels) + 1);
-            let promise = std::mem::take(&mut state.promised);
-            desk.archive.keep_promise(promise, desk.archive.written());
         }
         Remains { engine, seats: std::mem::take(&mut state.seats) }
     }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::Refused;
+use linkspan_contract::{Millis, Refused};
 use linkspan_queues::log::Lsn;
 
 use super::{Queue, State};
 use crate::archive::NotTaken;
+
+/// Milliseconds until a queue is looked at that may write again, or may not.
+const MOMENT: Millis = 1;
 
 impl Queue {
     /// What its messages of a priority are called in the log; none when it has ended.
@@ -35,6 +38,13 @@ impl Queue {
     pub(crate) fn look_soon(self: &Arc<Self>) {
         if let Some(vhost) = self.vhost() {
             vhost.house.coordinator.look_at(self, vhost.house.now(), None);
+        }
+    }
+
+    /// The same, when others have had their turn.
+    pub(crate) fn look_in_a_moment(self: &Arc<Self>) {
+        if let Some(vhost) = self.vhost() {
+            vhost.house.coordinator.look_at(self, vhost.house.now().saturating_add(MOMENT), None);
         }
     }
 }
@@ -67,9 +77,6 @@ impl State {
                 return false;
             }
         }
-        if self.promised > 0 {
-            self.keep_promise();
-        }
         self.await_kept_back(queue);
         true
     }
@@ -77,25 +84,12 @@ impl State {
     /// The place in the log of what [`write`](Self::write) could not write, known when it is written: it is not safe before.
     pub(super) fn place_to_come(&mut self) -> Lsn {
         let journal = self.engine.journal_mut();
-        let is_stuck = journal.is_stuck();
-        let Some(desk) = journal.desk() else { return 0 };
-        if !is_stuck {
+        let stuck = journal.stuck();
+        if stuck == 0 && journal.desk().is_some() {
             // The log was closed, and makes nothing safe any more.
             return Lsn::MAX;
         }
-        if self.promised == 0 {
-            self.promised = desk.archive.promise();
-        }
-        self.promised
-    }
-
-    /// What waited is in the log.
-    #[cold]
-    pub(super) fn keep_promise(&mut self) {
-        let promise = std::mem::take(&mut self.promised);
-        if let Some(desk) = self.engine.journal_mut().desk() {
-            desk.archive.keep_promise(promise, desk.archive.written());
-        }
+        stuck
     }
 
     /// Why a message that has to be written down is not taken.

@@ -1,16 +1,16 @@
 //! A back end over a broker, and clients of it, for tests that are this back end's own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use linkspan_contract::conformance::heard::Heard;
 use linkspan_contract::conformance::letters::{Letter, Letters};
 use linkspan_contract::conformance::recorder::Recorder;
 use linkspan_contract::conformance::stage::queue_spec;
 use linkspan_contract::{
-    Backend, Batch, Client, Connection, Destination, Flags, Health, Lane, LaneEvent, LaneEvents, Outcome,
-    Receipt, ReceiptSink, Settle, SoleInstance, Source, Subscribe, SubscriptionKey, Syntax, SystemClock,
-    TargetId,
+    Backend, Batch, Client, Connection, Destination, Flags, Health, Lane, Outcome, Settle, SoleInstance,
+    Source, Subscribe, SubscriptionKey, Syntax, SystemClock, TargetId,
 };
 use linkspan_integration_tests::Cable;
 use linkspan_mqtt::{MqttBackend, MqttOptions};
@@ -55,25 +55,6 @@ pub async fn reached(options: MqttOptions) -> Arc<MqttBackend> {
     let backend = open(options);
     wait_for(&backend, true).await;
     backend
-}
-
-/// What a lane heard.
-#[derive(Default)]
-pub struct Heard {
-    pub receipts: Mutex<Vec<Receipt>>,
-    pub events: Mutex<Vec<LaneEvent>>,
-}
-
-impl ReceiptSink for Heard {
-    fn receipts(&self, runs: &[Receipt]) {
-        self.receipts.lock().expect("the list is whole").extend_from_slice(runs);
-    }
-}
-
-impl LaneEvents for Heard {
-    fn event(&self, event: LaneEvent) {
-        self.events.lock().expect("the list is whole").push(event);
-    }
 }
 
 /// A client with one lane.
@@ -136,7 +117,7 @@ impl Peer {
     /// Waits for all receipts; what was not accepted is told by number.
     pub async fn confirmed(&self) -> Vec<(u64, Outcome)> {
         for _ in 0..4000 {
-            let told = self.heard.receipts.lock().expect("the list is whole").clone();
+            let told = self.heard.receipts.lock().clone();
             let count: u64 = told.iter().map(|receipt| u64::from(receipt.count)).sum();
             assert!(count <= self.wanting, "{count} receipts for {} messages", self.wanting);
             if count == self.wanting {
@@ -149,7 +130,7 @@ impl Peer {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let told = self.heard.receipts.lock().expect("the list is whole").clone();
+        let told = self.heard.receipts.lock().clone();
         let count: u64 = told.iter().map(|receipt| u64::from(receipt.count)).sum();
         panic!("{} receipts were due, {count} came", self.wanting);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use linkspan_contract::conformance::heard::Heard;
 use linkspan_contract::conformance::recorder::Recorder;
 use linkspan_contract::{
     Backend, Client, Connection, Credit, Lane, LaneEvent, SessionState, SessionTerms, Settle, Settled,
@@ -11,7 +12,7 @@ use linkspan_contract::{
 use linkspan_mqtt::{MqttBackend, VersionChoice};
 
 use crate::scripted::{Line, Packet, Scripted};
-use crate::stage::{Heard, PATIENCE, key, number, open, options, wait_for};
+use crate::stage::{PATIENCE, key, number, open, options, wait_for};
 
 const PUBACK: u8 = 4;
 const PUBCOMP: u8 = 7;
@@ -56,12 +57,12 @@ impl Guest {
 
     async fn hears(&self, wanted: impl Fn(&LaneEvent) -> bool) {
         for _ in 0..2000 {
-            if self.heard.events.lock().unwrap().iter().any(&wanted) {
+            if self.heard.events.lock().iter().any(&wanted) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("an event was due: {:?}", self.heard.events.lock().unwrap());
+        panic!("an event was due: {:?}", self.heard.events.lock());
     }
 }
 
@@ -278,7 +279,7 @@ async fn one_that_is_closed_as_soon_as_it_is_back_comes_again_for_it_may_be_its_
             assert_eq!(guest.next().await.0, "1");
         }
     }
-    assert!(guest.heard.events.lock().unwrap().is_empty(), "the client hears nothing of it");
+    assert!(guest.heard.events.lock().is_empty(), "the client hears nothing of it");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::log::LogError;
 use crate::log::marks::Mark;
 use crate::log::record::{self, HEADER, Header, Kind, MAX_PAYLOAD};
+use crate::log::tail::records;
 
 /// Records that are in the log together or not at all, gathered without any lock; used again for the next.
 #[derive(Debug, Default)]
@@ -52,22 +53,27 @@ impl Commit {
     /// What of it makes room, which a log always takes: as a commit of its own, that may be written before this one
     /// when this one is written behind it all the same.
     pub fn frees(&self) -> Self {
-        let mut frees = Self::new();
-        let mut rest = &*self.bytes;
-        while let Some((header, behind)) = rest.split_first_chunk::<HEADER>()
-            && let Some(header) = Header::read(header)
-        {
-            let length = header.length as usize;
-            if let Some(payload) = behind.get(..length).filter(|_| header.kind.frees()) {
-                frees.again(&header, payload);
-            }
-            rest = behind.get(length.next_multiple_of(8)..).unwrap_or_default();
+        self.only(|header| header.kind.frees())
+    }
+
+    /// Takes out what it says of these queues, and what is under keys of theirs.
+    pub fn forget(&mut self, queues: &Range<u64>) {
+        // The number of a body is no queue's.
+        let is_theirs = |header: &Header| header.kind != Kind::Chunk && queues.contains(&header.queue);
+        if records(&self.bytes).any(|(_, header, _)| is_theirs(&header)) {
+            *self = self.only(|header| !is_theirs(header));
         }
-        frees
+    }
+
+    fn only(&self, wanted: impl Fn(&Header) -> bool) -> Self {
+        let mut only = Self::new();
+        let wanted = records(&self.bytes).filter(|(_, header, _)| wanted(header));
+        wanted.for_each(|(_, header, payload)| only.again(&header, payload));
+        only
     }
 
     /// True when a log that has no room refuses it.
-    pub(crate) const fn adds(&self) -> bool {
+    pub const fn adds(&self) -> bool {
         self.adds
     }
 

@@ -7,9 +7,9 @@ use linkspan_queues::log::{Commit, Log, Mark, Options, SyncMode, Turn, Writer, v
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use crate::faulty::{Disk, Fault};
 use crate::heard::Heard;
 use crate::plain::{Plain, Says, seen};
+use linkspan_queues::conformance::disk::{Disk, Fault};
 
 /// Small files, so that a short run goes through many.
 pub(crate) fn options(sync: SyncMode) -> Options {

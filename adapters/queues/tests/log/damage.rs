@@ -6,7 +6,7 @@ use std::sync::Arc;
 use linkspan_queues::log::{Commit, Kind, Log, LogError, Options, Recovery, Turn, Window, inspect, verify};
 
 use crate::crash::options;
-use crate::faulty::Disk;
+use linkspan_queues::conformance::disk::Disk;
 use linkspan_queues::log::SyncMode;
 
 fn open(disk: &Disk) -> (Log, linkspan_queues::log::Writer, Recovery) {

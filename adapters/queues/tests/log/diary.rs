@@ -7,7 +7,7 @@ use linkspan_queues::log::{Log, SyncMode, Turn, Window};
 use linkspan_queues::{Consumer, Diary, Encode, Limits, NEVER, Offer, Queue, Queued, remembered};
 
 use crate::crash::options;
-use crate::faulty::Disk;
+use linkspan_queues::conformance::disk::Disk;
 
 struct Text;
 

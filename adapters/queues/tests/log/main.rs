@@ -11,7 +11,6 @@ mod crash;
 mod damage;
 mod diary;
 mod directory;
-mod faulty;
 mod full;
 mod heard;
 mod plain;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use linkspan_queues::log::{Commit, Log, Store, StoreFile, SyncMode, Turn, survey, verify};
 
 use crate::crash::options;
-use crate::faulty::Disk;
+use linkspan_queues::conformance::disk::Disk;
 
 /// A disk one file of which is recycled when it was read so often: it gets another name, and then other bytes, as a log
 /// does it.

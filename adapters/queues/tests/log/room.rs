@@ -7,9 +7,9 @@ use linkspan_queues::log::{
 };
 
 use crate::crash::options;
-use crate::faulty::{Disk, Fault};
 use crate::heard::Heard;
 use crate::plain::seen;
+use linkspan_queues::conformance::disk::{Disk, Fault};
 
 fn open(disk: &Disk) -> (Log, Writer, Arc<Heard>) {
     let heard = Arc::new(Heard::default());

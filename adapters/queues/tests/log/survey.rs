@@ -10,8 +10,8 @@ use linkspan_queues::log::{
 };
 
 use crate::crash::options;
-use crate::faulty::{Disk, Fault};
 use crate::plain::seen;
+use linkspan_queues::conformance::disk::{Disk, Fault};
 
 fn open(disk: &Disk) -> (Log, Writer) {
     let (log, writer, _) =

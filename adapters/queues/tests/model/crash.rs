@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use linkspan_contract::Settle;
+use linkspan_queues::conformance::disk::Disk;
 use linkspan_queues::log::{Log, Options, SyncMode, Turn, Window, Writer};
 use linkspan_queues::{Consumer, Diary, Encode, Limits, Queue, Queued, remembered};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use crate::faulty::Disk;
 use crate::heard::Heard;
 use crate::naive::Kept;
 use crate::operation::{Operation, limits, operation};

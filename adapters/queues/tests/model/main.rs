@@ -4,9 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod crash;
-#[path = "../log/faulty.rs"]
-#[allow(dead_code, reason = "not everything is used here")]
-mod faulty;
 #[path = "../log/heard.rs"]
 #[allow(dead_code, reason = "not everything is used here")]
 mod heard;

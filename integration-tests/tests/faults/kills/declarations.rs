@@ -38,6 +38,12 @@ const BINDING: usize = 2;
 /// So many are there at once.
 const KEPT: usize = 6;
 
+/// So many are looked at over one connection.
+const BETWEEN: usize = 100;
+
+/// Of what is gone so many, about, are looked at in a life.
+const SOME_GONE: usize = 100;
+
 fn exchange(number: usize) -> String {
     format!("exchange-{number}")
 }
@@ -56,6 +62,16 @@ impl Declared {
     fn all(&self) -> Vec<(usize, Trio)> {
         let all = self.0.lock().expect("nobody has failed");
         all.iter().map(|(number, trio)| (*number, *trio)).collect()
+    }
+
+    /// What there is, or may be, and a part of what is gone: that grows with every life.
+    fn to_be_checked(&self, life: &Life) -> Vec<(usize, Trio)> {
+        let (gone, mut some): (Vec<_>, Vec<_>) =
+            self.all().into_iter().partition(|(_, trio)| *trio == [Known::Gone; 3]);
+        let every = (gone.len() / SOME_GONE).max(1);
+        let from = life.below(every as u64) as usize;
+        some.extend(gone.into_iter().skip(from).step_by(every));
+        some
     }
 
     /// How many were ever declared.
@@ -100,12 +116,17 @@ impl Declared {
 
     /// Looks at everything, tells what is not as it was answered, and notes what is there of the rest.
     pub async fn check(&self, life: &Life) -> Work {
-        let (connection, _) = life.connect().await?;
-        for (number, mut trio) in self.all() {
+        let mut connection = None;
+        for (at, (number, mut trio)) in self.to_be_checked(life).into_iter().enumerate() {
+            // A client that has used up its channel numbers would begin with them anew.
+            let connection = match &mut connection {
+                Some(connection) if at % BETWEEN != 0 => &*connection,
+                stale => &*stale.insert(life.connect().await?.0),
+            };
             let found = [
-                has_exchange(&connection, number).await?,
-                has_queue(&connection, number).await?,
-                routes(&connection, number).await?,
+                has_exchange(connection, number).await?,
+                has_queue(connection, number).await?,
+                routes(connection, number).await?,
             ];
             for (what, (name, found)) in ["exchange", "queue", "binding"].into_iter().zip(found).enumerate() {
                 let found = if found { Known::There } else { Known::Gone };
@@ -135,10 +156,20 @@ impl Declared {
                     self.delete(&channel, number, EXCHANGE).await?;
                 }
             }
+            let left: Vec<_> = self.all().into_iter().filter(|(_, trio)| is_left(trio)).collect();
+            if left.len() > KEPT {
+                let (number, _) = left[usize::try_from(life.below(left.len() as u64))?];
+                self.delete(&channel, number, EXCHANGE).await?;
+            }
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
+}
+
+/// Whether it is an exchange without its queue.
+fn is_left(trio: &Trio) -> bool {
+    trio[EXCHANGE] == Known::There && trio[QUEUE] == Known::Gone
 }
 
 /// A channel closes when something is not there (404).

@@ -288,9 +288,7 @@ impl Notes {
         } else if last.tick > queue.attached && last.settled != Some(Settled::Requeued) {
             wrong.push(format!("{it} is in a consumer's hands in this life"));
         }
-        // A session that was read from the log does not know any more what it was sent.
-        let says_so = !members.contains_key(queue_name);
-        if !redelivered && says_so {
+        if !redelivered {
             // Given out and taken back in one life; or in the life before and known to the log.
             if let Some(sight) =
                 sights.iter().find(|sight| sight.life == *life || was_safe(sight.tick, sight.life))

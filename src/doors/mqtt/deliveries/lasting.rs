@@ -32,7 +32,7 @@ impl Deliveries {
         exactly_once: bool,
     ) -> Option<NonZeroU16> {
         let inflight = self.inflight();
-        if pick.standing == Standing::Passing {
+        if !pick.standing.lasts() {
             return inflight.allot(pick.key, tag, exactly_once);
         }
         inflight.hold(pick.key, tag, if exactly_once { Stage::Pubrec } else { Stage::Puback })

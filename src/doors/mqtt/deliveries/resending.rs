@@ -187,7 +187,7 @@ impl Deliveries {
             Ok(packet) => resending.put(place, packet),
             Err(why) => {
                 // The client is told to forget it, and that it was is known for as long as the delivery is.
-                let stays = pick.standing != Standing::Passing && sent.stage == Stage::Pubrec;
+                let stays = pick.standing.lasts() && sent.stage == Stage::Pubrec;
                 let outcome = if stays { Settlement::Receive } else { undeliverable(why) };
                 resending.cannot(Settled { key: pick.key, first: sent.tag, count: 1, outcome, word: None });
             }

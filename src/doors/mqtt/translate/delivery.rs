@@ -24,7 +24,7 @@ pub(in crate::doors::mqtt) struct Terms {
     pub acknowledged: bool,
     /// QoS 2 was granted: what was published so is sent so.
     pub exactly_once: bool,
-    /// It was sent before, on another connection [MQTT-3.3.1-1].
+    /// It was sent before, or may have been [MQTT-3.3.1-1].
     pub again: bool,
     /// The RETAIN flag is what it was when the message was published [MQTT-3.3.1-13].
     pub retain_as_published: bool,

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use linkspan_queues::log::{Store, StoreFile};
 use parking_lot::Mutex;
+
+use crate::log::{Store, StoreFile};
 
 /// Bytes that a real disk writes in one piece, or not at all.
 const SECTOR: usize = 512;
 
 /// What happens at a point of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Half of it is written, and it says so.
     ShortWrite,
     /// Half of it is written, then there is no room.
@@ -24,12 +25,12 @@ pub(crate) enum Fault {
 }
 
 /// The disk.
-#[derive(Clone, Default)]
-pub(crate) struct Disk {
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
     inner: Arc<Mutex<Inner>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Inner {
     /// Names as the process sees them.
     names: BTreeMap<String, Arc<Mutex<Content>>>,
@@ -46,7 +47,7 @@ struct Inner {
     syncs: u64,
 }
 
-#[derive(Default, Clone)]
+#[derive(Debug, Default, Clone)]
 struct Content {
     bytes: Vec<u8>,
     safe: Vec<u8>,
@@ -56,34 +57,34 @@ struct Content {
 
 impl Disk {
     /// Changing calls so far.
-    pub(crate) fn calls(&self) -> u64 {
+    pub fn calls(&self) -> u64 {
         self.inner.lock().calls
     }
 
     /// Syncs of files so far.
-    pub(crate) fn syncs(&self) -> u64 {
+    pub fn syncs(&self) -> u64 {
         self.inner.lock().syncs
     }
 
     /// The changing call of this number fails.
-    pub(crate) fn fail_at(&self, call: u64, fault: Fault) {
+    pub fn fail_at(&self, call: u64, fault: Fault) {
         self.inner.lock().faults.insert(call, fault);
     }
 
     /// Every changing call from now on fails, until it is none.
-    pub(crate) fn fail_always(&self, fault: Option<Fault>) {
+    pub fn fail_always(&self, fault: Option<Fault>) {
         let mut inner = self.inner.lock();
         inner.broken_from = fault.map(|fault| (inner.calls, fault));
     }
 
     /// The machine goes off before the changing call of this number.
-    pub(crate) fn off_at(&self, call: u64) {
+    pub fn off_at(&self, call: u64) {
         self.inner.lock().off_from = Some(call);
     }
 
     /// What is on the disk after the machine went off now: everything that was synced, and of the rest what `choose`
     /// keeps, sector by sector.
-    pub(crate) fn after_power_loss(&self, mut choose: impl FnMut() -> bool) -> Self {
+    pub fn after_power_loss(&self, mut choose: impl FnMut() -> bool) -> Self {
         let inner = self.inner.lock();
         let mut names = BTreeMap::new();
         // A name that was not made safe may be there all the same.
@@ -116,12 +117,12 @@ impl Disk {
     }
 
     /// What is on the disk after the process ended now: everything that was written.
-    pub(crate) fn after_kill(&self) -> Self {
+    pub fn after_kill(&self) -> Self {
         self.after_power_loss(|| true)
     }
 
     /// Changes bytes of a file, as a failing disk does.
-    pub(crate) fn flip(&self, name: &str, offset: u64) {
+    pub fn flip(&self, name: &str, offset: u64) {
         let inner = self.inner.lock();
         let mut content = inner.names[name].lock();
         let at = usize::try_from(offset).unwrap();
@@ -130,12 +131,12 @@ impl Disk {
     }
 
     /// The bytes of a file.
-    pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
         self.inner.lock().names[name].lock().bytes.clone()
     }
 
     /// Puts a file there, safe.
-    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
+    pub fn put(&self, name: &str, bytes: &[u8]) {
         let content = Content { bytes: bytes.into(), safe: bytes.into(), ..Content::default() };
         let content = Arc::new(Mutex::new(content));
         let mut inner = self.inner.lock();

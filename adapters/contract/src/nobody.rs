@@ -2,12 +2,14 @@
 
 use std::task::{Context, Poll};
 
-use linkspan_contract::{
-    Batch, Delivered, DeliverySink, Ended, LaneEvent, LaneEvents, Pick, Receipt, ReceiptSink, SubscriptionKey,
-};
+use crate::batch::Batch;
+use crate::events::{LaneEvent, LaneEvents};
+use crate::receipt::{Receipt, ReceiptSink};
+use crate::sink::{Delivered, DeliverySink, Ended, Pick, SubscriptionKey};
 
-/// The client behind this back end's own lanes: it is never given anything.
-pub(crate) struct Nobody;
+/// The client behind lanes of Linkspan's own that only publish, ask or declare: it takes no deliveries and hears nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nobody;
 
 impl DeliverySink for Nobody {
     fn deliver(&self, _: &Batch<'_>, _: &[Pick]) -> Delivered {

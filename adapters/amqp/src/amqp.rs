@@ -58,11 +58,15 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     ack_timeout: Support::Emulated(
         "Linkspan's timer gives the message back; the broker's own would close the connection",
     ),
-    max_deliveries: LATER,
-    retry: LATER,
+    max_deliveries: Support::Emulated(
+        "quorum queues count by themselves; of a classic queue's messages Linkspan counts what it gives out",
+    ),
+    retry: Support::Emulated("a message waits at Linkspan, and stays the broker's meanwhile"),
     deduplicate: LATER,
     ordering_key: LATER,
-    delay: LATER,
+    delay: Support::Emulated(
+        "queues of the broker's hold messages back, one for each time; from there they go on without a confirm",
+    ),
     max_length: Support::Native,
     weighted_order: LATER,
     queue_per_level: LATER,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::declared::{Bound, Declared, Exchange, Queue};
 use crate::goal::short;
-use crate::queue_arguments::queue_arguments;
+use crate::queue_arguments::{kind, queue_arguments};
 use crate::random;
 use crate::translate::table;
 use crate::upstream::Upstream;
@@ -111,13 +111,18 @@ impl Clerk {
         if !spec.passive {
             self.declared.add_queue(queue);
             if let Some(terms) = spec.terms {
-                self.work_queues.note(name.as_str(), terms);
+                self.work_queues.note(name.as_str(), terms, kind(spec));
             }
             if spec.exclusive {
                 self.owners.queues.lock().insert(name.to_string(), self.client);
             }
         }
-        Ok(QueueCounts::new(told.name().as_str(), told.message_count().into(), told.consumer_count()))
+        let mut counts =
+            QueueCounts::new(told.name().as_str(), told.message_count().into(), told.consumer_count());
+        if let Some(desk) = self.work_queues.desk_there(name.as_str()) {
+            desk.count(&mut counts);
+        }
+        Ok(counts)
     }
 
     pub(crate) async fn delete_queue(
@@ -141,7 +146,8 @@ impl Clerk {
         let queue = short("the queue", name.as_bytes())?;
         let options = options::QueuePurgeOptions::default();
         let count = self.upstream.request(async |it| it.queue_purge(queue, options).await).await?;
-        Ok(count.into())
+        let here = self.work_queues.desk_there(name).map_or(0, |desk| desk.purge());
+        Ok(here.saturating_add(count.into()))
     }
 
     pub(crate) async fn bind(&self, binding: &Binding<'_>) -> Result<(), Refused> {

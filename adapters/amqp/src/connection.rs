@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use linkspan_contract::{
     Backend, BackendError, Client, Connection, DeliverySink, Lane, LaneEvents, ReceiptSink, Refused,
 };
+use linkspan_queues::LaneId;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -15,6 +16,7 @@ use crate::clerk::{Clerk, delete_left};
 use crate::consumers::{Command, Consumers};
 use crate::coordinator::afterwards;
 use crate::declared::Declared;
+use crate::desk::Desk;
 use crate::fate::Fate;
 use crate::fleet::Fleet;
 use crate::inbox::Inbox;
@@ -41,6 +43,8 @@ pub(crate) struct Scope {
     inner: Mutex<Option<Box<dyn Connection>>>,
     /// Consuming channels of its lanes.
     channels: Mutex<Vec<Weak<Consumers>>>,
+    /// Desks at which its lanes work, and the lanes' numbers there.
+    desks: Mutex<Vec<(Weak<Desk>, LaneId)>>,
     /// Subscriptions that want nothing that it published itself.
     no_local: AtomicU32,
     /// `<instance>:<client>`, and the queue of its session where that is kept.
@@ -84,6 +88,7 @@ impl AmqpConnection {
             sink: RwLock::new(sink),
             inner: Mutex::default(),
             channels: Mutex::default(),
+            desks: Mutex::default(),
             no_local: AtomicU32::new(0),
             from: from.into(),
             inbox,
@@ -124,6 +129,16 @@ impl Scope {
         channels.push(Arc::downgrade(consumers));
     }
 
+    /// Notes that a lane works at a desk, to be told of another sink; or that it does no more.
+    pub(crate) fn note_desk(&self, desk: &Arc<Desk>, lane: LaneId, works: bool) {
+        let mut desks = self.desks.lock();
+        let is_it = |other: &Weak<Desk>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(desk));
+        desks.retain(|(other, of)| other.strong_count() > 0 && !(*of == lane && is_it(other)));
+        if works {
+            desks.push((Arc::downgrade(desk), lane));
+        }
+    }
+
     pub(crate) fn add_no_local(&self) {
         self.no_local.fetch_add(1, Ordering::SeqCst);
     }
@@ -147,6 +162,10 @@ impl Connection for AmqpConnection {
         }
         for channel in self.scope.channels.lock().iter().filter_map(Weak::upgrade) {
             channel.tell(Command::Attach(Arc::clone(&sink)));
+        }
+        let desks = self.scope.desks.lock().clone();
+        for (desk, lane) in desks.iter().filter_map(|(desk, lane)| Some((desk.upgrade()?, *lane))) {
+            desk.attach(lane, &sink);
         }
     }
 

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::attendance::{Interest, Terms};
+pub(crate) use self::held::Marks;
 use crate::inbox::Inbox;
 use crate::mailbox::mailbox;
 use crate::publisher::Parcel;

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use lapin::types::ShortString;
 use linkspan_contract::Clock;
 use linkspan_embedded::Embedded;
 
 use crate::clerk::Owners;
+use crate::desk::Desk;
+use crate::desk::coordinator::{self, Plan};
 use crate::group::Groups;
 use crate::options::AmqpOptions;
 use crate::publisher::Publisher;
@@ -44,6 +47,25 @@ impl Fleet {
         let place = self.consuming.iter().position(|it| Arc::ptr_eq(it, consuming)).unwrap_or(0);
         let (publishing, publisher) = self.publishing.get(place).or_else(|| self.publishing.first())?;
         Some((Arc::clone(consuming), Arc::clone(publishing), publisher.clone()))
+    }
+
+    /// Where messages of the queue of that name are worked, when that is not at the broker.
+    pub(crate) fn desk(&self, queue: &str) -> Option<Arc<Desk>> {
+        self.work_queues.desk(queue, |terms, kind| {
+            let name = ShortString::try_new(queue).unwrap_or_default();
+            let (clock, topic_exchange) = (Arc::clone(&self.clock), &self.options.topic_exchange);
+            let of_route = (Arc::clone(terms), kind.single_active);
+            let desk = Arc::new(Desk::new(name, &self.name, topic_exchange, clock, of_route));
+            // Each stays where it is; there are few.
+            let place = usize::try_from(self.work_queues.number()).unwrap_or(0);
+            let upstream = place.checked_rem(self.consuming.len()).and_then(|at| self.consuming.get(at));
+            if let Some(upstream) = upstream {
+                let (desk, upstream, clock) =
+                    (Arc::clone(&desk), Arc::clone(upstream), Arc::clone(&self.clock));
+                coordinator::start(Plan { desk, upstream, clock });
+            }
+            desk
+        })
     }
 
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {

@@ -122,6 +122,7 @@ pub(crate) fn short(what: &str, bytes: &[u8]) -> Result<ShortString, Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work_queue::Kind;
 
     #[test]
     fn an_address_is_a_routing_key_of_the_topic_exchange() {
@@ -138,7 +139,7 @@ mod tests {
     fn it_knows_what_routes_say_of_its_queues() {
         let work_queues = WorkQueues::default();
         let short = Arc::new(Terms { expiry: Some(1), ..Terms::default() });
-        work_queues.note("q", &short);
+        work_queues.note("q", &short, Kind { is_quorum: false, single_active: false });
         let queues = ["other".into(), "q".into()];
         let to = Destination::Address { path: b"a", syntax: Syntax::Topic, more: &[], queues: &queues };
         let goal = Goal::new(&to, "amq.topic").unwrap();

@@ -1,5 +1,6 @@
 //! An ordered way through the back end.
 
+mod desks;
 mod sources;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Credit, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Outcome,
+    Batch, Binding, BodyWriter, Credit, DeliveryTag, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Outcome,
     Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settle, Settled, Source, Subscribe,
     SubscriptionKey, TargetId,
 };
@@ -21,6 +22,7 @@ use crate::consumers::{Command, Consumers};
 use crate::goal::short;
 use crate::outlet::Outlet;
 use crate::translate::too_large;
+use desks::Desks;
 use sources::Filter;
 
 /// One lane: what it publishes, and what it consumes.
@@ -37,6 +39,10 @@ pub(crate) struct AmqpLane {
     attended: HashMap<SubscriptionKey, bool, RandomState>,
     /// The channel for queues, once one is used.
     consumers: Option<Arc<Consumers>>,
+    /// The desks at which its subscriptions work, once there is one.
+    desks: Option<Box<Desks>>,
+    /// The number of the last message that was taken by itself, without a desk.
+    taken: DeliveryTag,
     transacts: bool,
     /// Which of topic filters and queues comes first.
     turn: usize,
@@ -57,6 +63,8 @@ impl AmqpLane {
             filters: HashMap::default(),
             attended: HashMap::default(),
             consumers: None,
+            desks: None,
+            taken: 0,
             transacts: false,
             turn: 0,
         }
@@ -90,6 +98,16 @@ impl AmqpLane {
             scope.note(&consumers);
             consumers
         })
+    }
+
+    fn desks(&mut self) -> &mut Desks {
+        let scope = &self.scope;
+        self.desks.get_or_insert_with(|| Box::new(Desks::new(scope)))
+    }
+
+    /// Leaves the desk at which a subscription works; false when it works at none.
+    fn leave_desk(&mut self, key: SubscriptionKey) -> bool {
+        self.desks.as_mut().is_some_and(|desks| desks.leave(key))
     }
 
     fn is_over(&self) -> Result<(), Refused> {
@@ -138,6 +156,10 @@ impl Lane for AmqpLane {
         if let Some(inner) = self.inner.as_mut().filter(|_| !filters.is_empty()) {
             inner.settle(&filters);
         }
+        let queues = match &mut self.desks {
+            Some(desks) => desks.settle(queues, self.transacts, self.outlet.origin()),
+            None => queues,
+        };
         match (&self.consumers, &mut self.inner) {
             _ if queues.is_empty() => {}
             (Some(consumers), _) => consumers.tell(Command::Settle(queues)),
@@ -160,11 +182,17 @@ impl Lane for AmqpLane {
         if let Some(consumers) = self.consumers.as_ref().filter(|_| consumers_first) {
             consumers.resume();
         }
+        if let Some(desks) = self.desks.as_ref().filter(|_| consumers_first) {
+            desks.resume();
+        }
         if let Some(inner) = &mut self.inner {
             inner.resume();
         }
         if let Some(consumers) = self.consumers.as_ref().filter(|_| !consumers_first) {
             consumers.resume();
+        }
+        if let Some(desks) = self.desks.as_ref().filter(|_| !consumers_first) {
+            desks.resume();
         }
     }
 
@@ -190,20 +218,34 @@ impl Lane for AmqpLane {
                 let attends = how.settle != Settle::OnDelivery || self.attended.contains_key(&key);
                 if let Some(inbox) = self.scope.inbox.clone().filter(|_| attends) {
                     self.attend(inbox, filter, key, how, credit).await?;
+                    self.leave_desk(key);
                     return self.leave_filter(key).await;
                 }
                 self.watch(filter, key, how, credit).await?;
+                self.leave_desk(key);
                 if let Some(consumers) = &self.consumers {
                     Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await?;
                 }
                 return Ok(());
             }
             Source::Group { group, filter } => self.join(group, filter, key, how, credit).await?,
-            Source::Queue(queue) => self.consume(queue, false, key, how, credit).await?,
+            Source::Queue(queue) => match self.scope.fleet.desk(queue) {
+                Some(desk) => {
+                    self.scope.fleet.owners.check(queue, self.scope.client.number)?;
+                    self.desks().enter(desk, key, how, credit).await?;
+                    if let Some(consumers) = &self.consumers {
+                        Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await?;
+                    }
+                    self.forget_attended(key);
+                    return self.leave_filter(key).await;
+                }
+                None => self.consume(queue, false, key, how, credit).await?,
+            },
             Source::Session => {
                 return Err(Refused::NotImplemented("sessions are not kept here".into()));
             }
         }
+        self.leave_desk(key);
         if self.forget_attended(key)
             && let Some(consumers) = &self.consumers
         {
@@ -213,6 +255,9 @@ impl Lane for AmqpLane {
     }
 
     fn start(&mut self, key: SubscriptionKey) {
+        if self.desks.as_ref().is_some_and(|desks| desks.start(key)) {
+            return;
+        }
         match (self.filters.get_mut(&key), &mut self.inner, &self.consumers) {
             (Some(filters), Some(inner), _) => {
                 inner.start(key);
@@ -226,6 +271,9 @@ impl Lane for AmqpLane {
     }
 
     async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
+        if self.leave_desk(key) {
+            return Ok(());
+        }
         if self.filters.contains_key(&key) {
             return self.leave_filter(key).await;
         }
@@ -244,13 +292,29 @@ impl Lane for AmqpLane {
     ) -> Result<Option<Fetched>, Refused> {
         self.in_order().await?;
         self.scope.fleet.owners.check(queue, self.scope.client.number)?;
+        if let Some(desk) = self.scope.fleet.desk(queue) {
+            let last = self.taken;
+            return self.desks().fetch(desk, key, settled, last).await;
+        }
         let queue = short("the queue", queue.as_bytes())?;
-        Arc::clone(self.consumers()).ask(|reply| Command::Fetch(queue, key, settled, reply)).await
+        let fetch =
+            Arc::clone(self.consumers()).ask(|reply| Command::Fetch(queue, key, settled, reply)).await;
+        let mut fetched = fetch?;
+        if let Some(fetched) = fetched.as_mut().filter(|_| !settled) {
+            self.taken = fetched.tag;
+            if let Some(desks) = &mut self.desks {
+                fetched.tag = desks.number(fetched.tag);
+            }
+        }
+        Ok(fetched)
     }
 
     async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
         if let Some(inner) = &mut self.inner {
             inner.recover(requeue).await?;
+        }
+        if let Some(desks) = &self.desks {
+            desks.recover(requeue);
         }
         match &self.consumers {
             Some(consumers) => Arc::clone(consumers).ask(|reply| Command::Recover(requeue, reply)).await,
@@ -302,11 +366,18 @@ impl Lane for AmqpLane {
 
     async fn commit(&mut self) -> Result<(), Refused> {
         self.is_over()?;
-        Arc::clone(self.consumers()).ask(Command::Commit).await
+        let done = Arc::clone(self.consumers()).ask(Command::Commit).await;
+        if let Some(desks) = &mut self.desks {
+            desks.transacted(done.is_ok(), self.outlet.origin());
+        }
+        done
     }
 
     async fn rollback(&mut self) -> Result<(), Refused> {
         self.is_over()?;
+        if let Some(desks) = &mut self.desks {
+            desks.transacted(false, self.outlet.origin());
+        }
         Arc::clone(self.consumers()).ask(Command::Rollback).await
     }
 }

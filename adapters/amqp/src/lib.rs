@@ -18,6 +18,9 @@
 //! lane itself ([`consumers`]), always with acknowledgement and a window. So is the [`inbox`] of a session that is kept: the
 //! broker holds what its filters of QoS 1 and 2 match, as long as its client is away, or this process.
 //!
+//! A work queue whose route asks for more than the broker has, such as waits between attempts, has a [`desk`]: its messages
+//! are borrowed from the broker, and worked here.
+//!
 //! # After a loss
 //!
 //! The [`coordinator`] of each [`upstream`] connects again, declares what had perished ([`declared`]), and says so; each
@@ -30,8 +33,8 @@
 //! | [`amqp`], [`options`], [`fleet`], [`mod@probe`] | the back end, what it is told, what its clients share, and a look at a broker |
 //! | [`upstream`], [`coordinator`], [`reporter`], [`explain`] | connections to the broker |
 //! | [`connection`], [`fate`], [`lane`] | a client's scope, its end, and its ways through |
-//! | [`outlet`], [`goal`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
-//! | [`consumers`], [`group`], [`inbox`], [`watch`], [`queue_name`] | the way in |
+//! | [`outlet`], [`goal`], [`delay_queue`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
+//! | [`consumers`], [`desk`], [`group`], [`inbox`], [`watch`], [`queue_name`] | the way in |
 //! | [`clerk`], [`queue_arguments`], [`work_queue`], [`declared`] | what clients and routes declare |
 //! | [`translate`] | the contract's words and lapin's |
 //! | [`mailbox`], [`now`], [`random`] | the way to a task; futures that are not waited for; names that nobody has |
@@ -42,6 +45,8 @@ mod connection;
 mod consumers;
 mod coordinator;
 mod declared;
+mod delay_queue;
+mod desk;
 mod explain;
 mod fate;
 mod fleet;

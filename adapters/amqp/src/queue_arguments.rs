@@ -1,15 +1,24 @@
 //! The arguments that a queue is declared with at the broker: its client's, and what its route says of it.
 
+use std::num::NonZeroU32;
+
 use lapin::types::FieldTable;
-use linkspan_contract::{Overflow, QueueSpec, Refused, Terms, Value};
+use linkspan_contract::{Millis, Overflow, QueueSpec, Refused, Terms, Value};
 
 use crate::translate::table;
+use crate::work_queue::Kind;
 
 /// The argument that asks for a limit of deliveries, which only a quorum queue knows.
 const DELIVERY_LIMIT: &str = "linkspan-delivery-limit";
 
 /// RabbitMQ's greatest time to live, in milliseconds.
 const LONGEST: u64 = u32::MAX as u64;
+
+/// How long a message may wait for its next attempt, in milliseconds,
+const LONGEST_WAIT: Millis = 900_000;
+
+/// and for all of them, where they are counted.
+const LONGEST_WAITS: Millis = 1_200_000;
 
 /// All of them.
 ///
@@ -27,8 +36,17 @@ pub(crate) fn queue_arguments(spec: &QueueSpec<'_>) -> Result<FieldTable, Refuse
     table(arguments.iter().map(|(name, value)| (*name, value)))
 }
 
+/// How it is declared.
+pub(crate) fn kind(spec: &QueueSpec<'_>) -> Kind {
+    let single_active = spec.arguments.iter().find(|(name, _)| *name == "x-single-active-consumer");
+    Kind {
+        is_quorum: is_quorum(spec),
+        single_active: single_active.is_some_and(|(_, is_it)| *is_it == Value::Bool(true)),
+    }
+}
+
 /// Whether the queue is to be a quorum queue.
-pub(crate) fn is_quorum(spec: &QueueSpec<'_>) -> bool {
+fn is_quorum(spec: &QueueSpec<'_>) -> bool {
     let kind = spec.arguments.iter().find(|(name, _)| *name == "x-queue-type");
     kind.is_some_and(|(_, kind)| kind.as_str() == Some("quorum"))
 }
@@ -68,6 +86,19 @@ fn add_terms<'a>(
              `queue-type = \"classic\"`"
         )));
     }
+    if let Some(retry) = terms.retry {
+        let deliveries = terms.max_deliveries.map_or(1, NonZeroU32::get);
+        let waits = (1..deliveries).try_fold(0, |all: Millis, attempt| {
+            Some(all.saturating_add(retry.after(attempt))).filter(|all| *all <= LONGEST_WAITS)
+        });
+        if retry.max > LONGEST_WAIT || waits.is_none() {
+            return Err(Refused::Precondition(format!(
+                "messages of queue '{queue}' would wait too long for their next attempts: RabbitMQ gives what is not \
+                 acknowledged for 30 minutes to others, who would count anew. The `max` of its route's `retry` may be 15 \
+                 minutes, and with `max-deliveries` all waits of a message together 20"
+            )));
+        }
+    }
     if let Some(expiry) = terms.expiry {
         arguments.push(("x-message-ttl", whole(expiry.min(LONGEST))));
     }
@@ -84,6 +115,12 @@ fn add_terms<'a>(
             }
             Overflow::DeadLetter => "reject-publish-dlx",
         };
+        if terms.delay.is_some() && terms.overflow != Overflow::DropHead {
+            return Err(Refused::Precondition(format!(
+                "queue '{queue}' is to refuse what comes when it is full, and what was held back by `delay` comes from a \
+                 queue of RabbitMQ's, which would lose it: give its route `overflow = \"drop-head\"`"
+            )));
+        }
         arguments.push(("x-max-length", whole(most.get())));
         arguments.push(("x-overflow", Value::Text(overflow.into())));
     }
@@ -102,7 +139,7 @@ mod tests {
     use std::num::{NonZeroU32, NonZeroU64};
     use std::sync::Arc;
 
-    use linkspan_contract::Priorities;
+    use linkspan_contract::{Priorities, Retry};
 
     use super::*;
 
@@ -152,6 +189,19 @@ mod tests {
             assert!(why.contains("queue-type = \"classic\""), "{why}");
             assert!(declared(None, terms).is_ok());
         }
+    }
+
+    #[test]
+    fn what_would_wait_longer_than_the_broker_lets_it_is_refused() {
+        let is_taken = |delay, max, deliveries| {
+            let retry = Some(Retry { delay, factor: 200, max });
+            let max_deliveries = NonZeroU32::new(deliveries);
+            declared(None, &Terms { retry, max_deliveries, ..Terms::default() }).is_ok()
+        };
+        assert!(is_taken(1000, 60_000, 5) && is_taken(1000, 900_000, 0));
+        assert!(!is_taken(1000, 900_001, 0), "one wait is too long");
+        assert!(is_taken(60_000, 900_000, 5) && !is_taken(60_000, 900_000, 6), "together they are");
+        assert!(!is_taken(1000, 60_000, u32::MAX));
     }
 
     #[test]

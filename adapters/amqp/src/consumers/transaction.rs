@@ -9,6 +9,7 @@ use linkspan_contract::{Body, DeliveryTag, Flags, Kept, LaneEvent, Outcome, Refu
 
 use super::coordinator::Worker;
 use super::held::Unsettled;
+use crate::delay_queue::DelayQueue;
 use crate::now::at_once;
 use crate::publisher::Parcel;
 use crate::translate::{Sender, outgoing, refused};
@@ -79,6 +80,7 @@ impl Worker {
                 from: parcel.from.as_deref(),
                 by_name: goal.is_by_name(),
                 terms: goal.terms(0),
+                is_delayed: DelayQueue::of(&goal.leg(0).1, goal.terms(0), &batch, message).is_some(),
                 now: self.plan.clock.now(),
                 frame_max: options.frame_max,
                 body_limit: options.body_limit,
@@ -97,6 +99,11 @@ impl Worker {
                 Ok(properties) => {
                     for leg in 0..goal.legs() {
                         let (exchange, key) = goal.leg(leg);
+                        let delay = DelayQueue::of(&key, goal.terms(leg), &batch, message);
+                        if let Some(delay) = &delay {
+                            delay.declare(channel);
+                        }
+                        let key = delay.map_or(key, |delay| delay.name);
                         let mandatory = message.flags.has(Flags::MANDATORY) && leg == 0;
                         let options = BasicPublishOptions { mandatory, immediate: false };
                         let (channel, payload) = (Arc::clone(channel), Bytes::copy_from_slice(payload));

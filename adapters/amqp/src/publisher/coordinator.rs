@@ -168,6 +168,7 @@ impl Worker {
             from: None,
             by_name: false,
             terms: None,
+            is_delayed: false,
             now: self.plan.clock.now(),
             frame_max: options.frame_max,
             body_limit: options.body_limit,

@@ -7,6 +7,7 @@ use linkspan_contract::{Body, Flags, Kept, LaneEvent, Outcome, OwnedBatch, Seq};
 use parking_lot::Mutex;
 
 use super::returned::is_it;
+use crate::delay_queue::DelayQueue;
 use crate::gauge::{Gauge, OVERHEAD};
 use crate::goal::Goal;
 use crate::origin::Origin;
@@ -67,7 +68,10 @@ impl Entry {
         };
         let by_name = exchange.as_str().is_empty();
         let terms = self.goal.terms(self.leg);
-        let sender = Sender { from: self.from.as_deref(), by_name, terms, now: 0, ..*sender };
+        let delay = DelayQueue::of(&key, terms, &batch, message);
+        let is_delayed = delay.is_some();
+        let key = delay.map_or(key, |delay| delay.name);
+        let sender = Sender { from: self.from.as_deref(), by_name, terms, is_delayed, now: 0, ..*sender };
         is_it(returned, exchange.as_str(), key.as_str(), payload, || {
             // When it was sent is the one thing that is not the same.
             outgoing(&batch, message, &sender).ok().map(|sent| with_time_of(sent, &returned.properties))

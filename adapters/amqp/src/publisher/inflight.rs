@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::Parcel;
 use super::bell::Bell;
 use super::entry::{Entry, Join, State};
+use crate::delay_queue::{DelayQueue, DelayQueues};
 use crate::gauge::Gauge;
 use crate::now::at_once;
 use crate::origin::Origin;
@@ -49,6 +50,7 @@ pub(super) struct Inflight {
     returns: Vec<BasicReturnMessage>,
     gauge: Arc<Gauge>,
     touched: Vec<Arc<Origin>>,
+    delays: DelayQueues,
 }
 
 /// A large payload that has to be read before it can be published.
@@ -69,6 +71,7 @@ impl Inflight {
             returns: Vec::new(),
             gauge,
             touched: Vec::new(),
+            delays: DelayQueues::default(),
         }
     }
 
@@ -124,7 +127,9 @@ impl Inflight {
             let (exchange, key) = entry.goal.leg(entry.leg);
             let by_name = exchange.as_str().is_empty();
             let terms = entry.goal.terms(entry.leg);
-            let sender = Sender { from: entry.from.as_deref(), by_name, terms, ..*sender };
+            let delay = DelayQueue::of(&key, terms, &batch, message);
+            let is_delayed = delay.is_some();
+            let sender = Sender { from: entry.from.as_deref(), by_name, terms, is_delayed, ..*sender };
             let properties = match outgoing(&batch, message, &sender) {
                 Ok(properties) => properties,
                 Err(why) => {
@@ -132,6 +137,13 @@ impl Inflight {
                     self.landed.push(self.first + self.sent as u64);
                     self.sent += 1;
                     continue;
+                }
+            };
+            let key = match delay {
+                None => key,
+                Some(delay) => {
+                    self.delays.declare(&delay, channel, sender.now);
+                    delay.name
                 }
             };
             let options = BasicPublishOptions { mandatory: entry.mandatory, immediate: false };
@@ -310,6 +322,7 @@ impl Inflight {
         }
         self.returns.clear();
         self.flights.clear();
+        self.delays.forget();
         // Confirmed is confirmed, wherever it was sent back to.
         self.landed.append(&mut self.doubtful);
         self.tell();

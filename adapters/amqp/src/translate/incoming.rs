@@ -9,6 +9,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use linkspan_contract::neutral::{NEUTRAL, encode};
 use linkspan_contract::{Batch, Body, Flags, Kept, Message, Millis, Properties, Span, Value};
 
+use super::death::forget_delays;
 use super::header;
 use super::table::inward;
 
@@ -233,6 +234,7 @@ fn read_headers<'a>(
             (Cow::Owned(format!("{}{name}", header::ESCAPE)), value)
         }
     }));
+    forget_delays(&mut to.headers);
 }
 
 fn pairs(list: &[AMQPValue]) -> Vec<(Cow<'_, str>, Value<'_>)> {
@@ -265,6 +267,7 @@ mod tests {
         from: None,
         by_name: false,
         terms: None,
+        is_delayed: false,
         now: 1000,
         frame_max: 65_536,
         body_limit: 100,

@@ -19,6 +19,8 @@ pub(crate) struct Sender<'a> {
     pub(crate) by_name: bool,
     /// What its route says of that queue.
     pub(crate) terms: Option<&'a Terms>,
+    /// It waits in another queue first: there its own expiry would end that.
+    pub(crate) is_delayed: bool,
     /// When it was published.
     pub(crate) now: Millis,
     /// Bytes of the largest header frame.
@@ -67,7 +69,7 @@ pub(crate) fn outgoing(
     } else if let Some(priorities) = sender.terms.and_then(|terms| terms.priorities.as_ref()) {
         to = to.with_priority(priorities.of(batch, message));
     }
-    if flags.has(Flags::EXPIRES) {
+    if flags.has(Flags::EXPIRES) && !sender.is_delayed {
         to = to.with_expiration(short(&message.expiry.min(LONGEST).to_string())?);
         if !native {
             let now = i64::try_from(sender.now).unwrap_or(i64::MAX);

@@ -69,9 +69,9 @@ pub async fn a_message_that_was_given_back_waits_longer_each_time(stage: &Stage<
         let given = client.expect_numbers([0]).await;
         assert_eq!(given[0].attempt, attempt);
         client.settle(1, given[0].tag, 1, NOW);
-        stage.pass(wait - 300).await;
+        stage.pass(wait - 700).await;
         client.expect_nothing().await;
-        stage.pass(300).await;
+        stage.pass(700).await;
     }
     client.expect_numbers([0]).await;
     client.lose_lane().await;
@@ -93,9 +93,9 @@ pub async fn what_was_fetched_comes_back_when_its_deadline_passes(stage: &Stage<
     let fetched = client.fetch(&work, super::stage::key(9), false).await.expect("a queue is asked");
     assert!(fetched.is_some());
     client.consume(&work, 1, 0).await;
-    stage.pass(1200).await;
+    stage.pass(800).await;
     client.expect_nothing().await;
-    stage.pass(400).await;
+    stage.pass(800).await;
     let again = client.expect_numbers([0]).await;
     assert_eq!(again[0].attempt, 1);
 }
@@ -154,7 +154,8 @@ pub async fn a_full_queue_does_what_its_route_says(stage: &Stage<'_>) {
 
 /// What the last declaration says counts, also for a queue that is there.
 pub async fn another_declaration_changes_what_a_queue_does(stage: &Stage<'_>) {
-    if !stage.can(|it| it.max_length) || !stage.can(|it| it.max_deliveries) {
+    // A broker of its own has them among the queue's arguments, which must agree.
+    if stage.is_remote() || !stage.can(|it| it.max_length) {
         return;
     }
     let bounded = Terms { max_length: NonZeroU64::new(1), ..Terms::default() };

@@ -1,0 +1,354 @@
+//! A desk: where messages of a work queue lie that this instance has taken from the broker and not settled there, for
+//! terms that the broker does not know.
+//!
+//! The queue stays the broker's, and so does each message until it is accepted: the desk only borrows as many as those who
+//! work at it may have in hand, and as many as wait for their next attempt. It gives them out by a queue engine that keeps
+//! nothing. When the link to the broker is lost everything here is forgotten, for the broker gives it again; what is said
+//! later of what was in hand then is ignored.
+
+pub(crate) mod coordinator;
+mod loans;
+mod seat;
+mod state;
+mod work;
+
+use std::sync::Arc;
+use std::task::Context;
+
+use futures_util::task::AtomicWaker;
+use lapin::Channel;
+use lapin::message::{BasicGetMessage, Delivery};
+use lapin::options::BasicGetOptions;
+use lapin::types::ShortString;
+use linkspan_contract::backend::Fetched;
+use linkspan_contract::{
+    Clock, DeliverySink, Ended, Millis, Outcome, QueueCounts, Refused, Seq, Settled, SubscriptionKey, Terms,
+};
+use linkspan_queues::{ConsumerId, LaneId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub(crate) use self::seat::Seat;
+use self::state::State;
+use self::work::Arrival;
+use crate::origin::Origin;
+use crate::translate::{Arrived, Letter, attempt, refused};
+
+/// One queue's desk at this instance.
+pub(crate) struct Desk {
+    pub(crate) queue: ShortString,
+    backend: Arc<str>,
+    topic_exchange: ShortString,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    /// The task that keeps its channel.
+    task: AtomicWaker,
+}
+
+/// Whether the broker lacks what a route says of its queue, which it has as a quorum queue or a classic one.
+pub(crate) fn is_needed(terms: &Terms, is_quorum: bool) -> bool {
+    terms.retry.is_some() || terms.max_deliveries.is_some() && !is_quorum
+}
+
+impl Desk {
+    pub(crate) fn new(
+        queue: ShortString,
+        backend: &Arc<str>,
+        topic_exchange: &str,
+        clock: Arc<dyn Clock>,
+        (terms, single_active): (Arc<Terms>, bool),
+    ) -> Self {
+        let state = State::new(clock.now(), terms, single_active);
+        Self {
+            queue,
+            backend: Arc::clone(backend),
+            topic_exchange: ShortString::try_new(topic_exchange).unwrap_or_default(),
+            clock,
+            state: Mutex::new(state),
+            task: AtomicWaker::new(),
+        }
+    }
+
+    /// Does something with what is here; then tells the broker and the clients what came of it.
+    fn with<T>(&self, what: impl FnOnce(&mut State, Millis) -> T) -> T {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let done = what(&mut state, now);
+        state.speak();
+        let touched = state.work.touched();
+        drop(state);
+        touched.iter().for_each(|sink| sink.flush());
+        self.task.wake();
+        done
+    }
+
+    /// The route says something else of its queue.
+    pub(crate) fn set_terms(&self, terms: &Arc<Terms>) {
+        self.with(|state, now| {
+            state.terms = Arc::clone(terms);
+            let limits = state.limits();
+            state.work.set_limits(now, limits);
+        });
+    }
+
+    /// Takes a seat, or that seat in another way; nothing is given before [`Desk::start`].
+    ///
+    /// # Errors
+    /// What the broker says, or that the queue is in exclusive use.
+    pub(crate) async fn enter(&self, id: ConsumerId, seat: Seat) -> Result<(), Refused> {
+        let is_new = self.with(|state, _| {
+            let is_new = !state.work.has(id);
+            state.work.enter(id, seat).then_some(is_new)
+        });
+        let Some(is_new) = is_new else { return Err(Refused::ExclusiveUse(self.queue.to_string())) };
+        let ready = self.ready().await;
+        if ready.is_err() && is_new {
+            self.leave(id);
+            return ready;
+        }
+        Ok(())
+    }
+
+    /// Waits until there is a channel to the broker.
+    async fn ready(&self) -> Result<(), Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.with(|state, _| {
+            // Who is dropped is answered so.
+            if !state.ended {
+                state.asking.push(reply);
+            }
+        });
+        answer.await.unwrap_or_else(|_| Err(Refused::Away(self.backend.to_string())))
+    }
+
+    /// From now on the seat is given what is here.
+    pub(crate) fn start(&self, id: ConsumerId) {
+        self.with(|state, now| state.work.start(now, id));
+    }
+
+    /// A lane's windows may have room again.
+    pub(crate) fn resume(&self, lane: LaneId) {
+        self.with(|state, now| state.work.resume(now, lane));
+    }
+
+    /// A lane's client has another sink.
+    pub(crate) fn attach(&self, lane: LaneId, sink: &Arc<dyn DeliverySink>) {
+        self.with(|state, now| state.work.attach(now, lane, sink));
+    }
+
+    /// Carries out what was said of what was given to a seat, or what a lane has taken (`id` is none).
+    pub(crate) fn settle(&self, id: Option<ConsumerId>, lane: LaneId, run: &Settled, origin: &Arc<Origin>) {
+        let known = self.with(|state, now| {
+            let known = match id {
+                Some(id) => state.work.settle(now, id, run.first, run.count, &run.outcome).known,
+                None => state.settle_taken(now, lane, run),
+            };
+            if let Some(word) = run.word.filter(|_| known > 0) {
+                state.words.push((Arc::clone(origin), word));
+            }
+            known
+        });
+        let unknown = run.count.saturating_sub(known);
+        if unknown > 0 {
+            metrics::counter!("linkspan_settlements_ignored_total").increment(unknown.into());
+        }
+        if let Some(word) = run.word.filter(|_| known == 0) {
+            let why = "the delivery is not this consumer's any more: its deadline has passed, its queue is gone, or the \
+                       broker was lost and gives it again";
+            origin.note(word, Outcome::Refused(Refused::Precondition(why.into())));
+            origin.flush();
+        }
+    }
+
+    /// Leaves a seat; what was given there stays in hand until its lane goes. True when that is nothing.
+    pub(crate) fn leave(&self, id: ConsumerId) -> bool {
+        self.with(|state, now| state.work.leave(now, id))
+    }
+
+    /// A lane is gone.
+    pub(crate) fn leave_all(&self, lane: LaneId) {
+        self.with(|state, now| {
+            state.leave(lane);
+            state.work.leave_all(now, lane);
+        });
+    }
+
+    /// What a lane has in hand is anybody's again, or given to it once more.
+    pub(crate) fn recover(&self, lane: LaneId, requeue: bool) {
+        self.with(|state, now| state.work.recover(now, lane, requeue));
+    }
+
+    /// Takes one message, under `id` when the lane takes its first.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub(crate) async fn fetch(
+        &self,
+        lane: LaneId,
+        id: impl Fn() -> ConsumerId,
+        key: SubscriptionKey,
+        settled: bool,
+    ) -> Result<Option<Fetched>, Refused> {
+        if let Some(fetched) = self.with(|state, now| state.take(now, lane, &id, key, settled)) {
+            return Ok(Some(fetched));
+        }
+        self.ready().await?;
+        let channel = self.state.lock().channel.clone();
+        let Some(channel) = channel else { return Err(Refused::Away(self.backend.to_string())) };
+        let got = channel.basic_get(self.queue.clone(), BasicGetOptions { no_ack: false }).await;
+        self.task.wake();
+        let got = got.map_err(|error| refused(&error, &self.backend))?;
+        let Some(BasicGetMessage { mut delivery, message_count, .. }) = got else { return Ok(None) };
+        let fetched = self.with(|state, now| {
+            let same = state.channel.as_ref().is_some_and(|other| Arc::ptr_eq(other, &channel));
+            if same && let Some(arrival) = self.arrival(&mut delivery, now) {
+                state.arrive(now, arrival);
+            }
+            let mut fetched = state.take(now, lane, &id, key, settled)?;
+            fetched.remaining = fetched.remaining.saturating_add(message_count.into());
+            Some(fetched)
+        });
+        Ok(fetched)
+    }
+
+    /// Removes what nobody has in hand, and tells how much that was.
+    pub(crate) fn purge(&self) -> u64 {
+        self.with(|state, _| state.work.purge())
+    }
+
+    /// Adds what lies here and nobody has in hand to what the broker counts, and those who work here in the place of the
+    /// desk, which is all that the broker knows of.
+    pub(crate) fn count(&self, counts: &mut QueueCounts) {
+        let state = self.state.lock();
+        counts.messages = counts.messages.saturating_add(state.work.len());
+        let here = u32::try_from(state.work.consumers()).unwrap_or(u32::MAX);
+        counts.consumers = counts.consumers.saturating_sub(state.streams).saturating_add(here);
+    }
+
+    /// The queue is gone.
+    pub(crate) fn close(&self) {
+        self.with(|state, _| state.over = true);
+    }
+
+    fn arrival(&self, delivery: &mut Delivery, now: Millis) -> Option<Arrival> {
+        let letter = Letter { topic_exchange: self.topic_exchange.as_str(), unescape: false, now };
+        let (loan, attempt) = (delivery.delivery_tag, attempt(delivery));
+        let expiry = delivery.properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
+        let message = Arrived::one(delivery, &letter)?;
+        Some(Arrival { loan, message, attempt, expiry })
+    }
+
+    /// Messages have come by the channel, in the broker's order.
+    fn arrive(&self, deliveries: Vec<Delivery>) {
+        self.with(|state, now| {
+            for mut delivery in deliveries {
+                if let Some(arrival) = self.arrival(&mut delivery, now) {
+                    state.arrive(now, arrival);
+                }
+            }
+            state.work.hand_out(now);
+        });
+    }
+
+    /// There is a channel.
+    fn open(&self, channel: &Arc<Channel>) {
+        self.state.lock().open(channel);
+    }
+
+    /// The desk has so many consumers at the broker.
+    fn consumes_by(&self, streams: usize) {
+        self.state.lock().streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    }
+
+    /// The channel is gone, and with it what came by it.
+    fn lose(&self) {
+        self.with(|state, now| {
+            state.forget();
+            let limits = state.limits();
+            state.work.lose(now, limits);
+        });
+    }
+
+    /// The queue is gone at the broker.
+    fn end(&self, why: Ended) {
+        self.with(|state, now| {
+            state.forget();
+            let limits = state.limits();
+            state.work.end(now, limits, why);
+        });
+    }
+
+    /// Answers those who wait for the channel.
+    fn answer(&self, done: &Result<(), Refused>) {
+        let asking = std::mem::take(&mut self.state.lock().asking);
+        for reply in asking {
+            if reply.send(done.clone()).is_err() {
+                tracing::debug!("nobody waits for a desk any more");
+            }
+        }
+    }
+
+    /// Nobody keeps the channel any more.
+    fn retire(&self) {
+        let mut state = self.state.lock();
+        state.ended = true;
+        state.asking.clear();
+    }
+
+    /// Who waits to hear that settlements are safe.
+    fn take_words(&self) -> Vec<(Arc<Origin>, Seq)> {
+        std::mem::take(&mut self.state.lock().words)
+    }
+
+    /// Does what is due, and lets those go on whose sinks have drained.
+    fn look(&self, cx: &mut Context<'_>) -> Look {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        state.work.drain(now, cx);
+        if state.work.next_tick().is_some_and(|at| at <= now) {
+            state.work.tick(now);
+        }
+        state.speak();
+        let look = Look {
+            window: state.work.window(u16::MAX),
+            waiting: state.work.waiting(),
+            is_alone: state.single_active || state.work.is_exclusive(),
+            is_exclusive: state.work.is_exclusive(),
+            asks: !state.asking.is_empty(),
+            has_words: !state.words.is_empty(),
+            is_in_hand: state.work.is_in_hand(),
+            is_untried: state.work.is_untried(),
+            over: state.over,
+            next: state.work.next_tick(),
+        };
+        let touched = state.work.touched();
+        drop(state);
+        touched.iter().for_each(|sink| sink.flush());
+        look
+    }
+}
+
+/// How it stands at a desk, for its task.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// How many deliveries those here may have in hand.
+    window: u32,
+    /// How many messages wait for their time.
+    waiting: usize,
+    /// One of them works at a time.
+    is_alone: bool,
+    /// Nobody else is to consume from the queue.
+    is_exclusive: bool,
+    /// Somebody waits for the channel.
+    asks: bool,
+    /// Somebody waits to hear that a settlement is safe.
+    has_words: bool,
+    /// Somebody has something in hand.
+    is_in_hand: bool,
+    /// Nothing here was given to anybody yet.
+    is_untried: bool,
+    /// The queue was deleted here.
+    over: bool,
+    /// When something is due.
+    next: Option<Millis>,
+}

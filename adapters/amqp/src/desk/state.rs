@@ -1,0 +1,165 @@
+//! What lies on a desk, and what it says to the broker.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use linkspan_contract::backend::Fetched;
+use linkspan_contract::{DeliveryTag, Millis, Seq, Settled, SubscriptionKey, Terms};
+use linkspan_queues::{ConsumerId, LaneId, Limits};
+
+use super::work::{Arrival, Word, Work};
+use crate::consumers::{Marks, Reply};
+use crate::now::poke;
+use crate::origin::Origin;
+
+/// All that a desk's lock guards.
+pub(super) struct State {
+    pub(super) work: Work,
+    pub(super) terms: Arc<Terms>,
+    pub(super) single_active: bool,
+    /// Where what is here came by.
+    pub(super) channel: Option<Arc<Channel>>,
+    /// Consumers that it has at the broker.
+    pub(super) streams: u32,
+    marks: Marks,
+    /// Who waits until the channel is there.
+    pub(super) asking: Vec<Reply<()>>,
+    /// Who waits to hear that a settlement is safe.
+    pub(super) words: Vec<(Arc<Origin>, Seq)>,
+    /// Who takes messages one by one.
+    fetching: HashMap<LaneId, Fetching, RandomState>,
+    /// The queue was deleted here: nobody comes any more.
+    pub(super) over: bool,
+    /// Nobody keeps the channel any more.
+    pub(super) ended: bool,
+}
+
+/// A lane that takes messages one by one. Its tags go on when the engine's begin anew.
+#[derive(Debug, Clone, Copy)]
+struct Fetching {
+    id: ConsumerId,
+    /// What is to be added to the engine's tags.
+    base: DeliveryTag,
+    last: DeliveryTag,
+    /// It was forgotten what was taken under that number.
+    is_lost: bool,
+}
+
+impl State {
+    pub(super) fn new(now: Millis, terms: Arc<Terms>, single_active: bool) -> Self {
+        Self {
+            work: Work::new(now, limits(&terms, single_active)),
+            terms,
+            single_active,
+            channel: None,
+            streams: 0,
+            marks: Marks::default(),
+            asking: Vec::new(),
+            words: Vec::new(),
+            fetching: HashMap::default(),
+            over: false,
+            ended: false,
+        }
+    }
+
+    /// What the engine is told of the route's terms.
+    pub(super) fn limits(&self) -> Limits {
+        limits(&self.terms, self.single_active)
+    }
+
+    /// There is a channel.
+    pub(super) fn open(&mut self, channel: &Arc<Channel>) {
+        self.channel = Some(Arc::clone(channel));
+        self.marks = Marks::default();
+    }
+
+    pub(super) fn arrive(&mut self, now: Millis, arrival: Arrival) {
+        self.marks.open(arrival.loan);
+        self.work.arrive(now, &self.terms, arrival);
+    }
+
+    /// Tells the broker what is over.
+    pub(super) fn speak(&mut self) {
+        for word in self.work.words() {
+            match word {
+                Word::Accept(loan) => self.marks.accept(loan),
+                Word::Reject { loan, requeue } => {
+                    if let Some(channel) = &self.channel {
+                        poke(channel.basic_reject(loan, BasicRejectOptions { requeue }));
+                    }
+                    self.marks.told(loan);
+                }
+            }
+        }
+        let Some(channel) = &self.channel else { return };
+        for ack in self.marks.tell() {
+            poke(channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple }));
+        }
+    }
+
+    /// Takes a message that lies here, for a lane that takes them one by one.
+    pub(super) fn take(
+        &mut self,
+        now: Millis,
+        lane: LaneId,
+        id: impl Fn() -> ConsumerId,
+        key: SubscriptionKey,
+        settled: bool,
+    ) -> Option<Fetched> {
+        let fetching = self.fetching.entry(lane).or_insert_with(|| Fetching {
+            id: id(),
+            base: 0,
+            last: 0,
+            is_lost: false,
+        });
+        if std::mem::take(&mut fetching.is_lost) {
+            (fetching.id, fetching.base) = (id(), fetching.last);
+        }
+        let taken = self.work.fetch(now, fetching.id, lane, settled)?;
+        let tag = if settled { 0 } else { taken.tag.saturating_add(fetching.base) };
+        fetching.last = fetching.last.max(tag);
+        let (age, attempt) = (taken.age, taken.message.attempts);
+        let remaining = self.work.len();
+        Some(Fetched { message: taken.message.body, key, tag, age, attempt, remaining })
+    }
+
+    /// A lane that took messages one by one is gone.
+    pub(super) fn leave(&mut self, lane: LaneId) {
+        self.fetching.remove(&lane);
+    }
+
+    /// Carries out what is said of what a lane has taken; tells of how many that was.
+    pub(super) fn settle_taken(&mut self, now: Millis, lane: LaneId, run: &Settled) -> u32 {
+        let Some(fetching) = self.fetching.get(&lane).filter(|fetching| !fetching.is_lost) else { return 0 };
+        let end = run.first.saturating_add(run.count.into());
+        let first = run.first.max(fetching.base.saturating_add(1));
+        let count = u32::try_from(end.saturating_sub(first)).unwrap_or(0);
+        let tag = first.saturating_sub(fetching.base);
+        self.work.settle(now, fetching.id, tag, count, &run.outcome).known
+    }
+
+    /// What came by the channel is the broker's again.
+    pub(super) fn forget(&mut self) {
+        self.channel = None;
+        self.streams = 0;
+        self.marks = Marks::default();
+        for fetching in self.fetching.values_mut() {
+            fetching.is_lost = true;
+        }
+    }
+}
+
+/// What the engine is told of a route's terms.
+fn limits(terms: &Terms, single_active: bool) -> Limits {
+    Limits {
+        max_priority: terms.priorities.as_ref().map_or(0, |priorities| priorities.highest),
+        delivery_limit: terms.max_deliveries.map(|most| most.get().saturating_sub(1)),
+        retry: terms.retry,
+        single_active,
+        ack_timeout: terms.ack_timeout,
+        ..Limits::default()
+    }
+}

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::alarms::{self, Alarms, Watch};
 use crate::config::{Config, ConfigErrors, Culprit, Place};
 use crate::doors::amqp::{AmqpDoor, AmqpLimits};
-use crate::doors::http::{HttpDoor, HttpOptions};
+use crate::doors::http::{HttpDoor, HttpOptions, LeaseLimits};
 use crate::doors::listener::Listener;
 use crate::doors::mqtt::{Limits as MqttLimits, MqttDoor};
 use crate::doors::outbound::Marks;
@@ -189,6 +189,12 @@ impl Broker {
                 vhost: http.vhost.as_str().into(),
                 max_body: usize::try_from(http.max_body_size).unwrap_or(usize::MAX),
                 header_timeout: http.head_timeout,
+                leases: LeaseLimits {
+                    all: usize::try_from(http.max_leases.get()).unwrap_or(usize::MAX),
+                    of_user: usize::try_from(http.max_leases_per_user.get()).unwrap_or(usize::MAX),
+                    longest: http.max_lease,
+                    longest_wait: http.max_wait,
+                },
             };
             let (hub, users) = (Arc::clone(&hub), Arc::clone(&users));
             Arc::new(HttpDoor::new(hub, users, Arc::clone(&alarms), options, figures.clone(), stop.clone()))

@@ -67,6 +67,19 @@ pub async fn post(door: SocketAddr, path: &str, headers: &[(&str, &str)], body: 
     soon("an answer", asking).await.expect("an answer")
 }
 
+/// DELETE, with headers.
+pub async fn delete(door: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let (url, headers) = (format!("http://{door}{path}"), owned(headers));
+    let asking = spawn_blocking(move || {
+        let mut request = ureq::delete(url);
+        for (name, value) in &headers {
+            request = request.header(name, value);
+        }
+        Answer::of(request.config().http_status_as_error(false).build().call())
+    });
+    soon("an answer", asking).await.expect("an answer")
+}
+
 fn owned(headers: &[(&str, &str)]) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }

@@ -104,6 +104,16 @@ pub struct HttpDoor {
     /// How long a client may take to send a request's head.
     #[serde(with = "duration")]
     pub head_timeout: Duration,
+    /// Messages on lease and requests that wait for one; more are answered with 429.
+    pub max_leases: NonZeroU32,
+    /// Those of one user.
+    pub max_leases_per_user: NonZeroU32,
+    /// Longest time that a lease may be asked for, or extended by.
+    #[serde(with = "duration")]
+    pub max_lease: Duration,
+    /// Longest time that a request may wait for a message.
+    #[serde(with = "duration")]
+    pub max_wait: Duration,
 }
 
 const fn nonzero(number: u32) -> NonZeroU32 {
@@ -160,6 +170,10 @@ impl Default for HttpDoor {
             max_connections: nonzero(10_000),
             max_body_size: 16 << 20,
             head_timeout: Duration::from_secs(30),
+            max_leases: nonzero(10_000),
+            max_leases_per_user: nonzero(1_000),
+            max_lease: Duration::from_secs(3600),
+            max_wait: Duration::from_secs(60),
         }
     }
 }
@@ -210,6 +224,10 @@ impl Doors {
             let duration = duration::show(self.mqtt.max_session_expiry);
             let key = at("mqtt", "max-session-expiry");
             report.bad_value(&key, format!("{duration} is out of range; expected whole seconds"));
+        }
+        if self.http.max_lease.is_zero() {
+            let text = "0s would let nobody have a message; expected a duration such as \"1h\"";
+            report.bad_value(&at("http", "max-lease"), text);
         }
         for (key, timeout) in [
             (at("mqtt", "connect-timeout"), self.mqtt.connect_timeout),

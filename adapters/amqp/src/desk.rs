@@ -153,9 +153,7 @@ impl Desk {
             metrics::counter!("linkspan_settlements_ignored_total").increment(unknown.into());
         }
         if let Some(word) = run.word.filter(|_| known == 0) {
-            let why = "the delivery is not this consumer's any more: its deadline has passed, its queue is gone, or the \
-                       broker was lost and gives it again";
-            origin.note(word, Outcome::Refused(Refused::Precondition(why.into())));
+            origin.note(word, Outcome::Refused(Refused::Late));
             origin.flush();
         }
     }

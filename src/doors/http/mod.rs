@@ -1,19 +1,25 @@
-//! The HTTP door: publish with a POST, watch with Server-Sent Events, and see how the server is.
+//! The HTTP door: publish with a POST, work with leases, watch with Server-Sent Events, and see how the server is.
 //!
 //! | request | answer |
 //! | --- | --- |
 //! | `POST /v1/messages/{address}` | 204 when the message is where it has to be; 503 while an alarm is raised |
+//! | `POST /v1/queues/{name}/leases` | a message of a queue on [lease], or 204 when none comes |
+//! | `DELETE /v1/leases/{id}`; `POST …/reject`, `…/release`, `…/extend` | 204 when what became of it is safe; 410 when the lease is over |
 //! | `GET /v1/subscriptions/{filter}` | an event stream of what is published |
 //! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its ledger and back ends do and which alarms are raised, and figures |
 
 mod admin;
 mod connection;
+mod ear;
+mod lease;
+mod payload;
 mod publish;
 mod publisher;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 mod translate;
+mod way;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,7 +31,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -34,6 +40,8 @@ use super::{Stop, login};
 use crate::alarms::Alarms;
 use crate::hub::Hub;
 use crate::identity::{Credentials, Denied, Identity, Users};
+pub use lease::LeaseLimits;
+use lease::Register;
 use publisher::Publishers;
 use translate::Problem;
 
@@ -49,6 +57,8 @@ pub struct HttpOptions {
     pub max_body: usize,
     /// How long a client may take to send a request's head, and may pause while it sends a body.
     pub header_timeout: Duration,
+    /// How many leases there may be, and how long.
+    pub leases: LeaseLimits,
 }
 
 /// The HTTP door.
@@ -66,6 +76,7 @@ pub(crate) struct Shared {
     max_body: usize,
     patience: Duration,
     publishers: Publishers,
+    leases: Arc<Register>,
     figures: PrometheusHandle,
     stop: Stop,
 }
@@ -80,13 +91,29 @@ impl HttpDoor {
         figures: PrometheusHandle,
         stop: Stop,
     ) -> Self {
-        let HttpOptions { vhost, max_body, header_timeout } = options;
+        let HttpOptions { vhost, max_body, header_timeout, leases } = options;
         let publishers = Publishers::new(Arc::clone(&hub), Arc::clone(&vhost));
         let patience = header_timeout;
-        let shared =
-            Arc::new(Shared { hub, users, alarms, vhost, max_body, patience, publishers, figures, stop });
+        let leases = Register::new(leases);
+        let shared = Arc::new(Shared {
+            hub,
+            users,
+            alarms,
+            vhost,
+            max_body,
+            patience,
+            publishers,
+            leases,
+            figures,
+            stop,
+        });
         let router = Router::new()
             .route("/v1/messages/{*address}", post(publish::publish))
+            .route("/v1/queues/{name}/leases", post(lease::take))
+            .route("/v1/leases/{id}", delete(lease::accept))
+            .route("/v1/leases/{id}/reject", post(lease::reject))
+            .route("/v1/leases/{id}/release", post(lease::release))
+            .route("/v1/leases/{id}/extend", post(lease::extend))
             .route("/v1/subscriptions/{*filter}", get(subscribe::subscribe))
             .route("/metrics", get(admin::metrics))
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), admit))

@@ -32,7 +32,10 @@ async fn door_over(backend: Arc<dyn Backend>) -> (SocketAddr, Stopper) {
     let (memory, spools) = (Memory::of_nobody().await, crate::hub::tests::spool::stores());
     let hub = Hub::open(backends, routes, 1000, clock, memory, spools).await.unwrap();
     let (stopper, stop) = Stop::new();
-    let options = HttpOptions { vhost: "/".into(), max_body: 1000, header_timeout: Duration::from_secs(30) };
+    let minute = Duration::from_secs(60);
+    let leases = LeaseLimits { all: 100, of_user: 100, longest: minute, longest_wait: minute };
+    let header_timeout = Duration::from_secs(30);
+    let options = HttpOptions { vhost: "/".into(), max_body: 1000, header_timeout, leases };
     let figures = PrometheusBuilder::new().build_recorder().handle();
     let http = HttpDoor::new(hub, Arc::new(Users::new([])), Arc::default(), options, figures, stop.clone());
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -178,4 +181,52 @@ async fn a_lane_that_is_over_ends_its_watcher_and_is_not_published_on_again() {
     let answer = publish(door, "a", "2").await;
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     assert_eq!(ears.lock().len(), before.len() + 1, "the next publish has a lane of its own");
+}
+
+/// A request without a body, to its end.
+async fn bare(door: SocketAddr, method: &str, path: &str) -> String {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    ask(door, &format!("{head}Content-Length: 0\r\n\r\n")).await
+}
+
+fn location(answer: &str) -> &str {
+    let line = answer.lines().find_map(|line| line.strip_prefix("location: "));
+    line.unwrap_or_else(|| panic!("no lease in {answer}"))
+}
+
+#[tokio::test]
+async fn a_lane_that_is_over_ends_its_leases_and_what_they_were_for_is_given_again() {
+    let ears = Ears::default();
+    let embedded = Embedded::open("one", EmbeddedOptions::default(), Arc::new(SystemClock));
+    let (door, _stopper) = door_over(Arc::new(Mortal(embedded, Arc::clone(&ears)))).await;
+    publish(door, "jobs", "task").await;
+    let leased = bare(door, "POST", "/v1/queues/jobs/leases?wait=10s").await;
+    assert!(leased.starts_with("HTTP/1.1 200") && leased.ends_with("\r\n\r\ntask"), "{leased}");
+    let waiting = tokio::spawn(bare(door, "POST", "/v1/queues/jobs/leases?wait=50s"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for events in ears.lock().clone() {
+        events.event(LaneEvent::Closed { code: 541, text: "gone".into() });
+    }
+    let waited = waiting.await.unwrap();
+    assert!(waited.starts_with("HTTP/1.1 503"), "{waited}");
+    let late = bare(door, "DELETE", location(&leased)).await;
+    assert!(late.starts_with("HTTP/1.1 410"), "{late}");
+    let again = bare(door, "POST", "/v1/queues/jobs/leases?wait=10s").await;
+    assert!(again.ends_with("\r\n\r\ntask") && again.contains("linkspan-deliveries: 2"), "{again}");
+    let accepted = bare(door, "DELETE", location(&again)).await;
+    assert!(accepted.starts_with("HTTP/1.1 204"), "{accepted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_runs_out_when_its_time_is_over_and_not_before() {
+    let (door, _stopper) = door().await;
+    publish(door, "jobs", "task").await;
+    let first = bare(door, "POST", "/v1/queues/jobs/leases?wait=10s&lease=20s").await;
+    assert!(first.contains("linkspan-lease: 20s"), "{first}");
+    let early = bare(door, "POST", "/v1/queues/jobs/leases?wait=15s").await;
+    assert!(early.starts_with("HTTP/1.1 204"), "{early}");
+    let again = bare(door, "POST", "/v1/queues/jobs/leases?wait=15s").await;
+    assert!(again.ends_with("\r\n\r\ntask"), "{again}");
+    let late = bare(door, "DELETE", location(&first)).await;
+    assert!(late.starts_with("HTTP/1.1 410") && late.contains("problem+json"), "{late}");
 }

@@ -1,5 +1,7 @@
 //! HTTP's words and the contract's: headers and properties, addresses, status codes.
 
+pub(crate) mod leased;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 
@@ -68,6 +70,39 @@ impl Problem {
         Self::new(status, "not let in", why.to_string())
     }
 
+    /// A limit that others, or the user's own requests, have used up for now.
+    pub(super) fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too many", detail)
+    }
+
+    /// What never was a lease.
+    pub(super) fn no_lease() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no such lease", "this server has not given out such a lease")
+    }
+
+    /// A lease that ran out or was settled.
+    pub(super) fn lease_over() -> Self {
+        let detail = "the lease ran out, or was settled";
+        Self::new(StatusCode::GONE, "the lease is over", detail)
+    }
+
+    /// A lease of somebody else.
+    pub(super) fn foreign_lease() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "the lease is another user's")
+    }
+
+    /// Nothing more comes of a queue.
+    pub(super) fn ended(why: Ended) -> Self {
+        let (status, detail) = match why {
+            Ended::QueueDeleted => (StatusCode::NOT_FOUND, "the queue was deleted"),
+            Ended::Superseded => (StatusCode::CONFLICT, "another consumer holds the queue now"),
+            Ended::RouteChanged => (StatusCode::CONFLICT, "routes were changed; ask again"),
+            Ended::Away => (StatusCode::SERVICE_UNAVAILABLE, "the back end is away"),
+            Ended::LimitExceeded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "too much waited"),
+        };
+        Self::new(status, "the queue is not to be had", detail)
+    }
+
     /// A user who may not enter the door's vhost.
     pub(super) fn no_vhost(user: &str, vhost: &str) -> Self {
         let detail = format!("user '{user}' may not enter the vhost '{vhost}' of this door");
@@ -128,7 +163,7 @@ impl IntoResponse for Problem {
                     HeaderValue::from_static("Basic realm=\"linkspan\", charset=\"UTF-8\""),
                 );
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, self.retry_after);
             }
             _ => {}
@@ -139,8 +174,7 @@ impl IntoResponse for Problem {
 
 /// What any other path is answered.
 pub(super) async fn no_such_resource() -> Problem {
-    let detail =
-        "there are /v1/messages/{address}, /v1/subscriptions/{filter}, /healthz, /readyz and /metrics";
+    let detail = "there are /v1/messages/{address}, /v1/subscriptions/{filter}, /v1/queues/{name}/leases, /v1/leases/{id}, /healthz, /readyz and /metrics";
     Problem::new(StatusCode::NOT_FOUND, "no such resource", detail)
 }
 
@@ -252,7 +286,7 @@ fn text<'a>(name: &str, value: &'a HeaderValue) -> Result<Cow<'a, str>, Problem>
 }
 
 /// Milliseconds of a text like `30s`.
-fn duration(text: &str) -> Option<u64> {
+pub(super) fn duration(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;

@@ -81,7 +81,11 @@ pub fn queue_names(directory: &Path) -> Box<dyn Fn(u64) -> Option<String>> {
         let (queue, priority) = linkspan_embedded::of_log(number);
         let QueueName { vhost, name } = known.get(&queue)?;
         let name = if **vhost == *"/" { name.to_string() } else { format!("{name} in vhost {vhost}") };
-        Some(if priority > 0 { format!("{name}, priority {priority}") } else { name })
+        Some(match priority {
+            _ if linkspan_embedded::is_seen(number) => format!("{name}, what it knows as published"),
+            0 => name,
+            _ => format!("{name}, priority {priority}"),
+        })
     })
 }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use linkspan_contract::neutral::NEUTRAL;
 use linkspan_contract::{
-    Backend, Batch, Client, Connection, Credit, Delivered, DeliverySink, Destination, Ended, Flags, Lane,
-    LaneEvent, LaneEvents, Message, Pick, QueueSpec, Receipt, ReceiptSink, Settle, Settled, Settlement,
-    Source, Span, Subscribe, SubscriptionKey, SystemClock, TargetId,
+    Attribute, Backend, Batch, Client, Connection, Credit, Deduplicate, Delivered, DeliverySink, Destination,
+    Ended, Flags, Lane, LaneEvent, LaneEvents, Message, Pick, QueueSpec, Receipt, ReceiptSink, Settle,
+    Settled, Settlement, Source, Span, Subscribe, SubscriptionKey, SystemClock, TargetId, Terms,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 use tokio::runtime::Runtime;
@@ -177,6 +177,31 @@ fn publish(criterion: &mut Criterion) {
                 publisher.lane.flush();
             });
         });
+    }
+
+    {
+        let backend = open();
+        let mut publisher = peer(&runtime, &backend, 1);
+        let target = publisher.queue(&runtime, "q");
+        let deduplicate = Some(Deduplicate { by: Attribute::Payload, window: 2000 });
+        let terms = Arc::new(Terms { deduplicate, ..Terms::default() });
+        let spec = QueueSpec { durable: true, terms: Some(&terms), ..QueueSpec::new("q") };
+        runtime.block_on(publisher.lane.declare_queue(&spec)).expect("a queue is declared");
+        let mut consumer = peer(&runtime, &backend, 2);
+        consumer.subscribe(&runtime, &Source::Queue("q"), Settle::OnDelivery, None);
+        let (mut bytes, messages) = messages(&[target], Flags::NONE);
+        let mut next = 0_u64;
+        group.bench_function("queue, auto-ack, 1 consumer, nothing twice", |bencher| {
+            measured(bencher, || {
+                for payload in bytes.chunks_exact_mut(32).filter_map(|it| it.last_chunk_mut::<8>()) {
+                    *payload = next.to_le_bytes();
+                    next += 1;
+                }
+                publisher.lane.publish(&Batch::new(&bytes, &messages, &NEUTRAL));
+                publisher.lane.flush();
+            });
+        });
+        assert_eq!(consumer.sink.taken.load(Ordering::Relaxed), next);
     }
 
     for (name, queue) in [("QoS 1", false), ("queue, ack", true)] {

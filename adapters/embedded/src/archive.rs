@@ -1,6 +1,7 @@
 //! What a durable back end has on the disk: the log of its queues, and who waits for it.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use std::task::{Context, Poll};
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
-use linkspan_contract::{Receipt, ReceiptSink, WireForm};
+use linkspan_contract::{Millis, Receipt, ReceiptSink, WireForm};
 use linkspan_queues::log::{Commit, Log, LogError, Lsn, Options, QueueState, Recovery, Window};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::{SmallVec, smallvec};
@@ -50,11 +51,20 @@ pub(crate) const PASSING: u64 = 1 << 62;
 /// which gives its own below, as long as a session that outlives the process shares them.
 pub(crate) const GROUPS: u64 = 1 << 52;
 
+/// What a queue has seen, so that it is known when it comes again, has the number of the queue's lowest level and this.
+pub(crate) const SEEN: u64 = 1 << 61;
+
 /// Numbers of the log that a queue has: one for each priority. The first is that of the register, times these.
 pub(crate) const LEVELS: u64 = 256;
 
+/// Whether a queue with this number in the log is what another one has seen.
+pub const fn is_seen(number: u64) -> bool {
+    number & SEEN != 0
+}
+
 /// The register's number of the queue that has this number in the log, and the priority of what is there.
 pub const fn of_log(number: u64) -> (u64, u64) {
+    let number = number & !SEEN;
     (number / LEVELS, number % LEVELS)
 }
 
@@ -143,17 +153,21 @@ impl Archive {
 
     /// Queues in the log that outlive the process and have messages.
     pub(crate) fn kept(&self) -> usize {
-        self.found.lock().values().filter(|state| state.queue < PASSING && state.len > 0).count()
+        self.found.lock().values().filter(|state| state.queue < SEEN && state.len > 0).count()
     }
 
     /// A queue is gone with all its levels.
     pub(crate) fn drop_queue(&self, number: u64, levels: u64) {
         let numbers = number..number.saturating_add(levels);
-        for place in self.backlog.forget(&numbers) {
+        let seen = number | SEEN..(number | SEEN) + 1;
+        for place in self.backlog.forget(&numbers).into_iter().chain(self.backlog.forget(&seen)) {
             self.pending.keep(place, self.written());
         }
         let mut commit = Commit::new();
         numbers.for_each(|number| commit.drop_queue(number));
+        if self.log.next(number | SEEN) > 0 {
+            commit.drop_queue(number | SEEN);
+        }
         // Short keys fit into a record.
         self.keys(number).iter().for_each(|key| drop(commit.delete(number, key)));
         self.write_behind(&mut commit);
@@ -295,6 +309,25 @@ impl Archive {
     /// Reads messages of a queue: see [`Log::read`].
     pub(crate) fn read(&self, number: u64, from: u64, count: usize, bytes: u64, window: &mut Window) {
         self.log.read(number, from, count, bytes, window);
+    }
+
+    /// Above every sequence of a queue that the log knows of.
+    pub(crate) fn next_of(&self, number: u64) -> u64 {
+        self.log.next(number)
+    }
+
+    /// What a queue has seen is of no use any more.
+    pub(crate) fn forget_seen(&self, number: u64) {
+        if self.log.next(number) > 0 {
+            let mut commit = Commit::new();
+            commit.drop_queue(number);
+            self.write_behind(&mut commit);
+        }
+    }
+
+    /// Messages of a queue that wait for their time, and were never given out: see [`Log::held_back`].
+    pub(crate) fn held_back(&self, number: u64, now: Millis) -> Vec<(Range<u64>, Millis)> {
+        self.log.held_back(number, now)
     }
 
     /// What is noted under a number.

@@ -25,6 +25,7 @@ use crate::parcel::Parcel;
 use crate::plan::is_settled;
 use crate::publisher::{Publisher, dropped_closed};
 use crate::queue::{self, Queue};
+use crate::repeats::{self, Repeats};
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::topology::{Routes, Topology};
@@ -41,11 +42,17 @@ pub(crate) struct Commit<'t> {
     returned: Vec<Kept>,
     /// How many messages nobody takes.
     missed: u32,
+    /// When it is carried out, where some queue drops what comes again.
+    deduplicates: Option<Millis>,
+    /// How many come again, and whether one of them is durable.
+    again: (u32, bool),
 }
 
 struct ForQueue {
     queue: Arc<Queue>,
     messages: Vec<Parcel>,
+    /// What identifies those of them that it had not seen, by their places, where that counts.
+    fresh: Vec<(usize, Arc<Repeats>, u128)>,
     bytes: u64,
     /// Bytes of bodies.
     bodies: u64,
@@ -98,10 +105,17 @@ impl<'t> Commit<'t> {
     ) -> Result<Committed, Refused> {
         let client = publisher.client();
         let (queues, sessions, returned) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut commit = Self { transaction, client, queues, sessions, returned, missed: 0 };
+        let deduplicates = vhost.house.deduplicates().then_some(now);
+        let again = (0, false);
+        let mut commit =
+            Self { transaction, client, queues, sessions, returned, missed: 0, deduplicates, again };
         let holds = noted.is_empty();
+        let turn = deduplicates.map(|_| vhost.house.be_alone());
         let topology = vhost.look();
-        commit.route(publisher, &topology)?;
+        if let Err(why) = commit.route(publisher, &topology) {
+            commit.withdraw();
+            return Err(why);
+        }
         commit.share_out(consumers);
         let mut locked: Vec<queue::Locked<'_>> = commit.queues.values().map(|one| one.queue.lock()).collect();
         // A queue that is locked cannot end before it is let go.
@@ -116,7 +130,16 @@ impl<'t> Commit<'t> {
         let known = room.map(|()| commit.change(&mut locked, now));
         // Who is told that it failed may find it later all the same: it is in the queues as a whole, and written as a whole
         // when the disk takes it. What was not taken is not noted, and each queue writes for itself what was to be said anyway.
-        let written = if known.is_ok() { write(&mut locked, noted, vhost) } else { Ok(0) };
+        let mut written = if known.is_ok() { write(&mut locked, noted, vhost) } else { Ok(0) };
+        if known.is_err() {
+            commit.withdraw();
+        }
+        repeats::count(commit.again.0);
+        if let (Ok(written), Some(archive), (_, true)) = (&mut written, &vhost.house.archive, commit.again) {
+            // What comes again is safe when it is where it came first.
+            *written = (*written).max(archive.written());
+        }
+        drop(turn);
         if known.is_ok() {
             commit.deliver(now, touched, brakes);
         }
@@ -169,7 +192,8 @@ impl<'t> Commit<'t> {
     fn add(&mut self, message: &Kept, routes: &Routes) {
         let flags = message.message().flags;
         let mut any = !routes.queues.is_empty();
-        for queue in &routes.queues {
+        let Some(known) = self.look(message, routes) else { return };
+        for queue in routes.queues.iter().filter(|queue| !known.contains(&Arc::as_ptr(queue).addr())) {
             let share = self.queue(queue);
             share.add(message.clone().into());
         }
@@ -192,6 +216,40 @@ impl<'t> Commit<'t> {
         }
     }
 
+    /// Looks whether queues have seen a message. Yields which of them have, by their addresses; none when all have: then
+    /// nobody gets it.
+    fn look(&mut self, message: &Kept, routes: &Routes) -> Option<Vec<usize>> {
+        let (mut known, mut all) = (Vec::new(), 0);
+        let Some(now) = self.deduplicates else { return Some(known) };
+        let batch = message.batch.batch();
+        for queue in &routes.queues {
+            let Some(repeats) = queue.repeats() else { continue };
+            let Some(id) = repeats.id(&batch, &message.message()) else { return Some(known) };
+            all += 1;
+            if repeats.enter(id, now) {
+                let share = self.queue(queue);
+                share.fresh.push((share.messages.len(), repeats, id));
+            } else {
+                known.push(Arc::as_ptr(queue).addr());
+            }
+        }
+        if all == 0 || known.len() < all {
+            return Some(known);
+        }
+        if repeats::has_died(&batch, &message.message()) {
+            return Some(Vec::new());
+        }
+        self.again.0 += 1;
+        self.again.1 |= message.message().flags.has(Flags::DURABLE);
+        None
+    }
+
+    /// Nothing of it was taken.
+    fn withdraw(&self) {
+        let fresh = self.queues.values().flat_map(|share| &share.fresh);
+        fresh.for_each(|(_, repeats, id)| repeats.withdraw(*id));
+    }
+
     /// Finds the queues of the settlements.
     fn share_out(&mut self, consumers: &Consumers) {
         let transaction = self.transaction;
@@ -206,6 +264,7 @@ impl<'t> Commit<'t> {
         self.queues.entry(Arc::as_ptr(queue).addr()).or_insert_with(|| ForQueue {
             queue: Arc::clone(queue),
             messages: Vec::new(),
+            fresh: Vec::new(),
             bytes: 0,
             bodies: 0,
             settled: Vec::new(),
@@ -224,7 +283,14 @@ impl<'t> Commit<'t> {
     fn change(&self, locked: &mut [queue::Locked<'_>], now: Millis) -> Vec<u32> {
         let mut known = vec![0_u32; self.transaction.settled.len()];
         for (queue, share) in locked.iter_mut().zip(self.queues.values()) {
-            share.messages.iter().for_each(|message| queue.push(message.clone(), now));
+            let mut fresh = share.fresh.iter().peekable();
+            for (at, message) in share.messages.iter().enumerate() {
+                let taken = queue.push(message.clone(), now);
+                if let Some((_, repeats, id)) = fresh.next_if(|(place, ..)| *place == at) {
+                    let durable = message.clone().kept().message().flags.has(Flags::DURABLE);
+                    queue.keep_seen(repeats, *id, taken, durable, now);
+                }
+            }
             for Share { run, consumer, first, count } in &share.settled {
                 let Some(Settled { outcome, .. }) = self.transaction.settled.get(*run) else { continue };
                 let there = queue.settle(*consumer, *first, *count, outcome, now);

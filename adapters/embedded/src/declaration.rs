@@ -127,6 +127,8 @@ impl Vhost {
         let made = self.declare_bare(spec, client).await?;
         if let Some(terms) = spec.terms {
             self.queue(&made.0.name, client)?.set_terms(terms, self.house.now());
+            // Lanes look again at what becomes of what they publish.
+            self.change(|_| ());
         }
         Ok(made)
     }

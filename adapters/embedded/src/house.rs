@@ -9,6 +9,7 @@ use linkspan_contract::{Clock, Millis};
 use crate::archive::Archive;
 use crate::coordinator::Coordinator;
 use crate::options::EmbeddedOptions;
+use crate::repeats::{Alone, Turn};
 
 /// Name, bounds, clock and numbers.
 pub(crate) struct House {
@@ -17,6 +18,10 @@ pub(crate) struct House {
     pub(crate) coordinator: Arc<Coordinator>,
     /// Keeps what is durable, and what is too much for the memory; none where all is in memory.
     pub(crate) archive: Option<Arc<Archive>>,
+    /// Some queue knows what was published to it, and drops what comes again.
+    deduplicates: AtomicBool,
+    /// Who publishes to such.
+    alone: Arc<Alone>,
     clock: Arc<dyn Clock>,
     numbers: AtomicU64,
     /// Who keeps the list of the sessions that begin here; nobody knows before they are recalled.
@@ -36,6 +41,8 @@ impl House {
             options,
             coordinator: Coordinator::new(Arc::clone(&clock)),
             archive,
+            deduplicates: AtomicBool::new(false),
+            alone: Arc::default(),
             clock,
             numbers: AtomicU64::new(0),
             owner: OnceLock::new(),
@@ -50,6 +57,21 @@ impl House {
     /// A number that nothing else of this back end has.
     pub(crate) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// From now on some queue drops what comes again.
+    pub(crate) fn begin_to_deduplicate(&self) {
+        self.deduplicates.store(true, Ordering::Release);
+    }
+
+    /// Whether some queue drops what comes again.
+    pub(crate) fn deduplicates(&self) -> bool {
+        self.deduplicates.load(Ordering::Acquire)
+    }
+
+    /// Lets nobody else publish to queues that drop what comes again. Nobody who waits here holds any lock.
+    pub(crate) fn be_alone(&self) -> Turn {
+        self.alone.take()
     }
 
     /// Sessions that begin from now on are in the list of `owner`.

@@ -12,7 +12,7 @@
 //! # Locks
 //!
 //! Topology before queues, these before sessions, these before sinks; no lock is held while another thread is waited
-//! for. Two queues, or two sessions, are locked together by a [`commit`] alone, in the order of their addresses. A publish
+//! for. Who publishes where what comes again is dropped does so alone, and waits for that with no lock at all. Two queues, or two sessions, are locked together by a [`commit`] alone, in the order of their addresses. A publish
 //! takes the topology's lock only to make a plan. What is to be kept of the topology is sent to the [`register`]'s writer
 //! under its lock, so that both have the same order; the writer takes that lock when it has written.
 //!
@@ -22,7 +22,7 @@
 //! | --- | --- |
 //! | [`embedded`], [`options`], [`open_error`], [`house`] | the back end, its bounds, why it cannot be, what its vhosts share |
 //! | [`connection`], [`lane`], [`transaction`], [`commit`], [`body`] | a client's scope, and its ways through |
-//! | [`publisher`], [`inward`], [`plan`], [`slots`], [`keeper`], [`scratch`] | the way in |
+//! | [`publisher`], [`inward`], [`plan`], [`repeats`], [`again`], [`slots`], [`keeper`], [`scratch`] | the way in |
 //! | [`consumers`], [`working`], [`fetches`], [`session`], [`inbox`], [`window`], [`subscription`], [`outlet`] | the way out |
 //! | [`queue`], [`group`], [`parcel`], [`dead_letter`], [`postponed`], [`coordinator`] | queues, those that shared subscriptions are, what is in them, what dies in them, and time |
 //! | [`archive`], [`backlog`], [`pending`], [`written`], [`parts`], [`retained`], [`notes`] | what is on the disk, what it did not take yet, who waits for it, how a message is written, parts of large bodies that are in memory, what addresses retain, and what sessions have published at QoS 2 |
@@ -30,6 +30,7 @@
 //! | [`vhost`], [`topology`], [`exchange`], [`tree`], [`headers`], [`declaration`], [`arguments`] | what clients declare |
 //! | [`register`] | what is declared, on the disk |
 
+mod again;
 mod archive;
 mod arguments;
 mod backlog;
@@ -65,6 +66,7 @@ mod postponed;
 mod publisher;
 mod queue;
 mod register;
+mod repeats;
 mod retained;
 mod scratch;
 mod session;
@@ -78,7 +80,7 @@ mod window;
 mod working;
 mod written;
 
-pub use archive::of_log;
+pub use archive::{is_seen, of_log};
 pub use budget::Budget;
 pub use embedded::{BindingWatch, CAPABILITIES, DURABLE, Embedded, QueueDepth};
 pub use linkspan_queues::log::SyncMode;

@@ -67,6 +67,8 @@ impl Parcel {
             },
             priority: message.priority,
             expiry: message.flags.has(Flags::EXPIRES).then_some(message.expiry),
+            key: 0,
+            delay: 0,
             durable: message.flags.has(Flags::DURABLE),
             apart: self.is_apart(),
             body: self,

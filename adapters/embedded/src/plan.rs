@@ -6,6 +6,7 @@ use linkspan_contract::address::{Syntax, respelled};
 use linkspan_contract::{Destination, Flags, Refused, Settle, SubscriptionKey};
 use smallvec::SmallVec;
 
+use crate::repeats::Repeats;
 use crate::subscription::Subscription;
 
 /// A destination that owns its bytes.
@@ -66,6 +67,8 @@ pub(crate) struct Plan {
     pub(crate) members: SmallVec<[Member; 1]>,
     /// Places among the lane's queues.
     pub(crate) queues: SmallVec<[u32; 2]>,
+    /// Those of them that drop what comes again.
+    pub(crate) repeats: SmallVec<[(u32, Arc<Repeats>); 0]>,
     pub(crate) way: Way,
 }
 

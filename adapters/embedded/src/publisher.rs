@@ -8,7 +8,9 @@ use linkspan_contract::{
 };
 use linkspan_queues::log::Lsn;
 use slab::Slab;
+use smallvec::SmallVec;
 
+use crate::again::Again;
 use crate::brake::Brakes;
 use crate::inward::Inward;
 use crate::keeper::Keeper;
@@ -90,7 +92,8 @@ impl Publisher {
     ) -> Published {
         let mut published = Published { first: self.next, ..Published::default() };
         Scratch::with(|scratch| {
-            published.taken = self.pick(batch, scratch, &mut published);
+            let mut again = Again::default();
+            published.taken = self.pick(batch, scratch, &mut published, &mut again, now);
             let mut inward = Inward {
                 client: self.client,
                 now,
@@ -103,6 +106,11 @@ impl Publisher {
             self.deliver(batch, scratch, &mut inward);
             self.written = inward.written;
             let mut unwritten = inward.unwritten;
+            if again.count > 0 {
+                let archive = self.vhost.house.archive.as_deref();
+                self.written = self.written.max(again.tell(batch, archive, &mut published));
+            }
+            drop(again);
             if batch.any.has(Flags::RETAIN) {
                 unwritten |= !self.retain(batch, published.taken, now);
             }
@@ -196,7 +204,14 @@ impl Publisher {
     }
 
     /// Goes through the batch run by run; tells how many messages could be dealt with.
-    fn pick(&mut self, batch: &Batch<'_>, scratch: &mut Scratch, published: &mut Published) -> u32 {
+    fn pick(
+        &mut self,
+        batch: &Batch<'_>,
+        scratch: &mut Scratch,
+        published: &mut Published,
+        again: &mut Again,
+        now: Millis,
+    ) -> u32 {
         self.begin();
         let splits = Flags(batch.any.0 & Flags::DURABLE.0);
         let mut rest = batch.messages;
@@ -216,6 +231,17 @@ impl Publisher {
                 return start;
             };
             match &plan.way {
+                Way::Common if !plan.repeats.is_empty() => {
+                    again.be_alone(&self.vhost);
+                    for place in start..end {
+                        let repeats = plan.repeats.iter().map(|(slot, repeats)| (*slot, repeats));
+                        let Some(known) = again.look(repeats, batch, place, now, scratch) else { continue };
+                        let (slots, at) = (&mut self.slots, place..place + 1);
+                        if !slots.append_beside(&known, plan, target, at, first.flags, scratch) {
+                            unroutable(batch, place..place + 1, published);
+                        }
+                    }
+                }
                 Way::Common => {
                     let found = self.slots.append(plan, target, start..end, first.flags, scratch);
                     if !found {
@@ -224,8 +250,22 @@ impl Publisher {
                 }
                 Way::Own => {
                     let vhost = Arc::clone(&self.vhost);
+                    let deduplicates = vhost.house.deduplicates();
+                    if deduplicates {
+                        again.be_alone(&vhost);
+                    }
                     for place in start..end {
-                        let routes = route_one(&vhost, goal, batch, place);
+                        let mut routes = route_one(&vhost, goal, batch, place);
+                        if deduplicates {
+                            let repeats: Vec<_> = (0..)
+                                .zip(&routes.queues)
+                                .filter_map(|(at, queue)| Some((at, queue.repeats()?)))
+                                .collect();
+                            let all = repeats.iter().map(|(at, repeats)| (*at, repeats));
+                            let Some(known) = again.look(all, batch, place, now, scratch) else { continue };
+                            let mut at = 0..;
+                            routes.queues.retain(|_| at.next().is_none_or(|at| !known.contains(&at)));
+                        }
                         let flags = first.flags;
                         if !self.slots.append_found(routes, self.client, place, flags, scratch) {
                             unroutable(batch, place..place + 1, published);
@@ -272,8 +312,13 @@ impl Publisher {
                     .filter(|subscription| !(subscription.no_local && subscription.session.client == client))
                     .map(|subscription| slots.member(subscription))
                     .collect();
-                let queues = routes.queues.iter().map(|queue| slots.queue(queue)).collect();
-                Plan { epoch, members, queues, way: Way::Common }
+                let queues: SmallVec<_> = routes.queues.iter().map(|queue| slots.queue(queue)).collect();
+                let mut repeats = SmallVec::new();
+                if self.vhost.house.deduplicates() {
+                    let all = queues.iter().zip(&routes.queues);
+                    repeats.extend(all.filter_map(|(slot, queue)| Some((*slot, queue.repeats()?))));
+                }
+                Plan { epoch, members, queues, repeats, way: Way::Common }
             }
         };
     }

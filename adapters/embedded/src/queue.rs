@@ -2,6 +2,7 @@
 
 mod fill;
 mod hand_out;
+mod intake;
 mod kept_back;
 mod locked;
 mod members;
@@ -21,9 +22,7 @@ use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::{
-    Batch, Flags, Millis, Outcome, Published, QueueCounts, Refused, SubscriptionKey, Terms,
-};
+use linkspan_contract::{Flags, Millis, QueueCounts, Refused, SubscriptionKey, Terms};
 use linkspan_queues::log::Lsn;
 use linkspan_queues::{ConsumerId, Limits, Pushed, Queue as Engine};
 use parking_lot::{Mutex, MutexGuard};
@@ -35,9 +34,10 @@ use crate::dead_letter::{DeadLetters, Grave};
 use crate::gate::{Gate, Marks};
 use crate::inbox::INBOX;
 use crate::inward::Inward;
-use crate::keeper::{Keeper, Piece};
+use crate::keeper::Keeper;
 use crate::outlet::{Outlet, Touched};
 use crate::parcel::{Counts, Parcel};
+use crate::repeats::Repeats;
 use crate::scratch::Scratch;
 use crate::vhost::Vhost;
 
@@ -100,6 +100,8 @@ struct State {
     of_route: Option<Box<OfRoute>>,
     /// The same, where something of a message decides how it is treated.
     reads: Option<Arc<Terms>>,
+    /// What was published to it, where what comes again is dropped.
+    repeats: Option<Arc<Repeats>>,
     /// Of a session's queue: what is given out when that is safe.
     kept_back: KeptBack,
     /// Of a session's queue: what came by these is nobody's any more.
@@ -138,6 +140,7 @@ impl Queue {
                 (own, Some(_)) => own,
                 (own, None) => Some(own.map_or(options.queue_limit, |own| own.min(options.queue_limit))),
             },
+            max_delayed_bytes: archive.is_none().then_some(options.queue_limit),
             overflow: match arguments.overflow {
                 Overflow::DropHead if arguments.is_bounded() => linkspan_queues::Overflow::DropHead,
                 // Nobody asked for messages to be dropped: the memory's bound refuses what comes.
@@ -152,6 +155,8 @@ impl Queue {
             expires: arguments.expires,
             ack_timeout: None,
             retry: None,
+            weighted: false,
+            keyed: false,
             window: archive.map(|archive| archive.budget.window(widest(is_inbox))),
         };
         let mut engine = Engine::with_journal(
@@ -160,7 +165,7 @@ impl Queue {
             archive
                 .map_or_else(Record::default, |archive| Record::new(archive, traits.number, traits.durable)),
         );
-        record::remember(&mut engine);
+        record::remember(&mut engine, now);
         let is_group = traits.group.is_some();
         let desk = engine.journal_mut().desk();
         let ended_subscriptions = desk.as_ref().filter(|_| is_inbox).map(|desk| desk.ended());
@@ -201,6 +206,7 @@ impl Queue {
                 },
                 of_route: None,
                 reads: None,
+                repeats: None,
                 ended_subscriptions,
                 members,
                 ended: false,
@@ -266,10 +272,17 @@ impl Queue {
         let durable = batch.any.any(Flags::DURABLE);
         let now = inward.now;
         state.written = 0;
-        if state.engine.direct(count, durable, &mut scratch.straight) == 0 {
+        if state.holds_back() || state.engine.direct(count, durable, &mut scratch.straight) == 0 {
             state.push(keeper, ranges, via, scratch, inward);
         } else {
             let missed = state.hand_straight(batch, ranges, scratch, inward);
+            if state.repeats.is_some() {
+                let places = ranges.iter().cloned().flatten();
+                let missed = |place: &u32| missed.iter().any(|range| range.contains(place));
+                places
+                    .filter(|place| !missed(place))
+                    .for_each(|place| state.took(true, batch, place, now, scratch));
+            }
             state.push(keeper, &missed, via, scratch, inward);
         }
         if state.congested > 0 && !state.engine.is_empty() {
@@ -395,42 +408,6 @@ impl Queue {
 }
 
 impl State {
-    /// Keeps messages of a lent batch, puts them into the queue and gives out what can be given: piece by piece, so that
-    /// what goes through at once needs little room.
-    fn push(
-        &mut self,
-        keeper: &mut Keeper<'_>,
-        ranges: &[Range<u32>],
-        via: u32,
-        scratch: &mut Scratch,
-        inward: &mut Inward<'_>,
-    ) {
-        if ranges.is_empty() {
-            return;
-        }
-        for Piece { ranges, owned } in &*keeper.keep(ranges) {
-            for (place, at) in ranges.iter().cloned().flatten().zip(0..) {
-                let parcel = Parcel { batch: Arc::clone(owned), at, via };
-                let why = match self.engine.push(inward.now, self.offer(parcel), &mut scratch.assignments) {
-                    Pushed::Queued => continue,
-                    Pushed::Refused if self.is_inbox => {
-                        dropped("session-full", 1);
-                        self.overrun(Parcel::number(via));
-                        continue;
-                    }
-                    Pushed::Refused if self.is_group => {
-                        dropped("group-full", 1);
-                        continue;
-                    }
-                    Pushed::Refused => Outcome::Refused(full()),
-                    Pushed::Unwritable => Outcome::Failed(self.unwritable()),
-                };
-                refused(keeper.batch(), place, why, inward.published);
-            }
-            self.hand_out(inward.now, scratch, inward.touched);
-        }
-    }
-
     /// A consumer leaves its seat.
     fn rise(&mut self, consumer: ConsumerId) {
         if let Some(seat) = self.seats.remove(&consumer) {
@@ -452,19 +429,6 @@ fn dropped(reason: &'static str, count: u32) {
     if count > 0 {
         metrics::counter!("linkspan_messages_dropped_total", "reason" => reason).increment(count.into());
     }
-}
-
-/// A queue did not take the message at `place`.
-fn refused(batch: &Batch<'_>, place: u32, why: Outcome, published: &mut Published) {
-    let reason = if matches!(why, Outcome::Failed(_)) { "unwritable" } else { "queue-full" };
-    metrics::counter!("linkspan_messages_refused_total", "reason" => reason).increment(1);
-    if batch.message(place).is_some_and(|message| message.flags.has(Flags::RECEIPT)) {
-        published.exceptions.push((place, why));
-    }
-}
-
-fn full() -> Refused {
-    Refused::Full("the queue is full and takes no more".into())
 }
 
 impl fmt::Debug for Queue {

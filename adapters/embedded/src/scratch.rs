@@ -8,6 +8,7 @@ use linkspan_contract::Pick;
 use linkspan_queues::{Assignment, ConsumerId, Direct};
 
 use crate::parcel::Parcel;
+use crate::repeats::Fresh;
 use crate::subscription::Subscription;
 
 /// Lists that are empty between two publishes, with room from the last ones.
@@ -23,6 +24,8 @@ pub(crate) struct Scratch {
     pub(crate) given: Vec<Pick>,
     pub(crate) straight: Vec<Direct>,
     pub(crate) places: Vec<u32>,
+    /// What queues that drop what comes again have not seen, in the order of the places.
+    pub(crate) fresh: Vec<Fresh>,
     pub(crate) assignments: Vec<Assignment<Parcel>>,
     /// Assignments by consumer.
     pub(crate) shares: Lists<Assignment<Parcel>>,
@@ -58,6 +61,13 @@ impl Scratch {
         result
     }
 
+    /// What identifies the message at a place, when the queue of that number has not seen it before.
+    pub(crate) fn fresh_of(&self, number: u64, place: u32) -> Option<u128> {
+        let from = self.fresh.partition_point(|fresh| fresh.place < place);
+        let here = self.fresh.iter().skip(from).take_while(|fresh| fresh.place == place);
+        here.filter(|fresh| fresh.of == number).map(|fresh| fresh.id).next()
+    }
+
     fn clear(&mut self) {
         self.picks.clear();
         self.ranges.clear();
@@ -68,6 +78,7 @@ impl Scratch {
         clear(&mut self.given);
         clear(&mut self.straight);
         clear(&mut self.places);
+        clear(&mut self.fresh);
         clear(&mut self.assignments);
         clear(&mut self.consumers);
     }

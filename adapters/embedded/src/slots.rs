@@ -93,6 +93,20 @@ impl Slots {
         flags: Flags,
         scratch: &mut Scratch,
     ) -> bool {
+        self.append_beside(&[], plan, target, at, flags, scratch)
+    }
+
+    /// The same, but for some of the queues.
+    #[inline]
+    pub(crate) fn append_beside(
+        &mut self,
+        known: &[u32],
+        plan: &Plan,
+        target: TargetId,
+        at: Range<u32>,
+        flags: Flags,
+        scratch: &mut Scratch,
+    ) -> bool {
         for (place, member) in (0..).zip(&plan.members) {
             match member.inbox.filter(|_| !member.is_settled(flags)) {
                 Some(inbox) => self.append_range(inbox, at.clone(), scratch),
@@ -102,7 +116,7 @@ impl Slots {
                 }
             }
         }
-        for slot in &plan.queues {
+        for slot in plan.queues.iter().filter(|slot| !known.contains(slot)) {
             self.append_range(*slot, at.clone(), scratch);
         }
         !(plan.members.is_empty() && plan.queues.is_empty())

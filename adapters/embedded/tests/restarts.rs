@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use async_trait::async_trait;
 use linkspan_contract::conformance::Fixture;
 use linkspan_contract::conformance::letters::{Letter, Letters};
 use linkspan_contract::conformance::recorder::{Given, Recorder};
-use linkspan_contract::conformance::stage::{Stage, key, queue_spec};
+use linkspan_contract::conformance::stage::{Peer, Stage, key, queue_spec};
 use linkspan_contract::neutral::NEUTRAL;
+use linkspan_contract::terms::DELAY;
 use linkspan_contract::topology::Argument;
 use linkspan_contract::{
-    Backend, Client, Flags, SessionTerms, Settle, Settlement, Source, Subscribe, SystemClock, Value,
+    Attribute, Backend, Client, Deduplicate, Flags, QueueSpec, SessionTerms, Settle, Settlement, Source,
+    Subscribe, SystemClock, Terms, Value,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, OpenError, SyncMode};
 use tempfile::TempDir;
@@ -358,4 +361,133 @@ async fn what_is_left_of_a_session_is_removed_only_when_who_keeps_the_list_says_
         assert_eq!(names, left, "after {owner} said that {goes_on:?} go on");
         backend.close().await;
     }
+}
+
+/// Declares a queue as a route does.
+async fn declare(client: &mut Peer<'_>, queue: &str, arguments: &[Argument<'_>], terms: Terms) -> u64 {
+    let terms = Arc::new(terms);
+    let spec = QueueSpec { terms: Some(&terms), ..queue_spec(queue, arguments) };
+    client.declare_queue(&spec).await.expect("a queue is declared").messages
+}
+
+#[tokio::test]
+async fn a_message_is_given_out_as_often_as_its_route_says_over_restarts() {
+    let kept = Kept::new();
+    let dead = [
+        ("x-dead-letter-exchange", Value::Text("".into())),
+        ("x-dead-letter-routing-key", Value::Text("dead".into())),
+    ];
+    let terms = || Terms { max_deliveries: NonZeroU32::new(2), ..Terms::default() };
+    for attempt in 0..2 {
+        let stage = Stage::new(&kept, "life").await;
+        let mut client = stage.client().await;
+        client.queue("dead", &[]).await;
+        declare(&mut client, "q", &dead, terms()).await;
+        if attempt == 0 {
+            let target = client.to_queue("q");
+            assert!(client.confirm(&Letters::confirmed(target, [7])).await.is_empty());
+        }
+        client.consume("q", 1, 1).await;
+        let given = client.expect_numbers([7]).await;
+        assert_eq!(given[0].attempt, attempt);
+        drop(client);
+        stage.close().await;
+    }
+    let stage = Stage::new(&kept, "last life").await;
+    let mut client = stage.client().await;
+    declare(&mut client, "q", &dead, terms()).await;
+    client.consume("q", 1, 1).await;
+    client.consume("dead", 2, 1).await;
+    let given = client.expect_numbers([7]).await;
+    assert_eq!(given[0].key.subscription, 2, "it is a dead letter");
+    client.expect_nothing().await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_held_back_waits_for_what_remains_after_a_restart() {
+    const MANY: u32 = 5000;
+    let kept = Kept::new();
+    let terms = || Terms { delay: Some(0), ..Terms::default() };
+    let stage = Stage::new(&kept, "held back").await;
+    let mut client = stage.client().await;
+    declare(&mut client, "q", &[], terms()).await;
+    let target = client.to_queue("q");
+    let delayed =
+        |number, delay| Letter::numbered(target, number).confirmed().header(DELAY, Value::I32(delay));
+    // More than are kept in memory.
+    let begun = std::time::Instant::now();
+    let letters: Letters = (0..MANY).map(|number| delayed(number, 6000)).collect();
+    assert!(client.confirm(&letters).await.is_empty());
+    let soon = [delayed(MANY, 1500), Letter::numbered(target, MANY + 1).confirmed()];
+    assert!(client.confirm(&soon.into_iter().collect()).await.is_empty());
+    assert_eq!(declare(&mut client, "q", &[], terms()).await, 1);
+    drop(client);
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "held back still").await;
+    let mut client = stage.client().await;
+    assert_eq!(declare(&mut client, "q", &[], terms()).await, 1, "what is held back is not ready");
+    client.consume("q", 1, 0).await;
+    client.expect_numbers([MANY + 1]).await;
+    client.expect_numbers([MANY]).await;
+    assert!(begun.elapsed() >= Duration::from_millis(1500));
+    client.expect_numbers(0..MANY).await;
+    assert!(begun.elapsed() >= Duration::from_millis(6000));
+    client.expect_nothing().await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn what_was_published_before_a_restart_is_dropped_when_it_comes_again() {
+    const MANY: u32 = 3000;
+    let kept = Kept::new();
+    let terms = || {
+        let by = Attribute::Property("id".into());
+        Terms { deduplicate: Some(Deduplicate { by, window: 600_000 }), ..Terms::default() }
+    };
+    let letter = |target, number: u32| {
+        Letter::numbered(target, number).confirmed().header("id", Value::I64((number % MANY).into()))
+    };
+    for life in 0..3 {
+        let stage = Stage::new(&kept, "life").await;
+        let mut client = stage.client().await;
+        declare(&mut client, "q", &[], terms()).await;
+        let target = client.to_queue("q");
+        // Each life publishes some again, and some that are new.
+        let numbers = life * 1000..life * 1000 + 2000;
+        let letters: Letters = numbers.clone().map(|number| letter(target, number)).collect();
+        assert!(client.confirm(&letters).await.is_empty());
+        client.consume("q", 1, 0).await;
+        let new = if life == 0 { 0..2000 } else { life * 1000 + 1000..(life * 1000 + 2000).min(MANY) };
+        let given = client.expect_numbers(new).await;
+        client.expect_nothing().await;
+        given.iter().for_each(|given| client.accept(given));
+        drop(client);
+        stage.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_gone_with_its_process_does_not_count_for_the_length_that_a_route_gives() {
+    let kept = Kept::new();
+    let terms = || Terms { max_length: NonZeroU64::new(100_000), ..Terms::default() };
+    let stage = Stage::new(&kept, "long").await;
+    let mut client = stage.client().await;
+    declare(&mut client, "q", &[], terms()).await;
+    let target = client.to_queue("q");
+    for from in (0..80_000).step_by(1000) {
+        let letters: Letters = (from..from + 1000)
+            .map(|number| Letter::numbered(target, number).flagged(Flags::RECEIPT))
+            .collect();
+        assert!(client.confirm(&letters).await.is_empty());
+    }
+    assert!(client.confirm(&Letters::confirmed(target, 0..2)).await.is_empty());
+    drop(client);
+    stage.close().await;
+
+    let stage = Stage::new(&kept, "counted").await;
+    let mut client = stage.client().await;
+    assert_eq!(declare(&mut client, "q", &[], terms()).await, 2);
+    stage.close().await;
 }

@@ -12,7 +12,16 @@ type Body = (Arc<str>, u32);
 const BATCH: u32 = 100;
 
 fn offer(body: &Body) -> Offer<Body> {
-    Offer { body: body.clone(), size: 16, priority: 0, expiry: None, durable: true, apart: false }
+    Offer {
+        body: body.clone(),
+        size: 16,
+        priority: 0,
+        expiry: None,
+        key: 0,
+        delay: 0,
+        durable: true,
+        apart: false,
+    }
 }
 
 /// A queue with `consumers` of `settle`, each with a window of 200 where it settles.

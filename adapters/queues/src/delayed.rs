@@ -1,16 +1,25 @@
-//! Messages that were released with a delay.
+//! Messages that wait for their time: they were released with a delay, or published with one.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use linkspan_contract::Millis;
 
-use crate::offer::Queued;
+use crate::limits::Window;
+use crate::offer::{Position, Queued};
 
-/// Neither ready nor unsettled: they wait for their time.
+/// Neither ready nor unsettled.
 #[derive(Debug)]
 pub(crate) struct Delayed<B> {
-    heap: BinaryHeap<Reverse<Waiting<B>>>,
+    whole: BinaryHeap<Reverse<Waiting<B>>>,
+    /// Of which only the journal has the message.
+    stubs: BinaryHeap<Reverse<Stub>>,
+    bytes: u64,
+    held: u64,
+    /// No stub that was due by then is among them.
+    horizon: Millis,
+    /// Whose time has come, and that have to be brought in: their sizes.
+    due: BTreeMap<(u8, Position), u32>,
 }
 
 #[derive(Debug)]
@@ -19,43 +28,133 @@ struct Waiting<B> {
     message: Queued<B>,
 }
 
+/// What is in memory of a message that only the journal has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stub {
+    pub(crate) until: Millis,
+    pub(crate) position: Position,
+    pub(crate) size: u32,
+    pub(crate) priority: u8,
+}
+
+/// Where a journal keeps the rest no more messages than these are kept whole,
+const MESSAGES: u64 = 1024;
+
+/// nor more bytes.
+const BYTES: u64 = 1 << 20;
+
 impl<B> Delayed<B> {
-    pub(crate) const fn new() -> Self {
-        Self { heap: BinaryHeap::new() }
+    pub(crate) fn new(now: Millis) -> Self {
+        let (whole, stubs) = (BinaryHeap::new(), BinaryHeap::new());
+        Self { whole, stubs, bytes: 0, held: 0, horizon: now, due: BTreeMap::new() }
     }
 
     pub(crate) fn put(&mut self, message: Queued<B>, until: Millis) {
-        self.heap.push(Reverse(Waiting { until, message }));
+        self.bytes = self.bytes.saturating_add(message.size);
+        self.held = self.held.saturating_add(message.held());
+        self.whole.push(Reverse(Waiting { until, message }));
+    }
+
+    pub(crate) fn put_stub(&mut self, stub: Stub) {
+        self.stubs.push(Reverse(stub));
+    }
+
+    /// True when no more are to be kept whole beside a window.
+    pub(crate) fn is_full(&self, window: Window) -> bool {
+        self.whole.len() as u64 >= window.messages.min(MESSAGES) || self.held >= window.bytes.min(BYTES)
+    }
+
+    /// Bytes of those that are whole.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// When the first one's time comes.
     pub(crate) fn next(&self) -> Option<Millis> {
-        self.heap.peek().map(|Reverse(waiting)| waiting.until)
+        let whole = self.whole.peek().map(|Reverse(waiting)| waiting.until);
+        let stub = self.stubs.peek().map(|Reverse(stub)| stub.until);
+        whole.into_iter().chain(stub).min()
     }
 
-    /// The next one whose time has come.
+    /// The next whole one whose time has come.
     pub(crate) fn pop(&mut self, now: Millis) -> Option<Queued<B>> {
-        if self.next()? > now {
+        if self.whole.peek().is_none_or(|Reverse(waiting)| waiting.until > now) {
             return None;
         }
-        self.heap.pop().map(|Reverse(waiting)| waiting.message)
+        let Reverse(Waiting { message, .. }) = self.whole.pop()?;
+        self.bytes = self.bytes.saturating_sub(message.size);
+        self.held = self.held.saturating_sub(message.held());
+        Some(message)
     }
 
+    /// The next one whose time has come and of which only the journal has the message.
+    pub(crate) fn pop_stub(&mut self, now: Millis) -> Option<Stub> {
+        self.horizon = self.horizon.max(now);
+        if self.stubs.peek().is_none_or(|Reverse(stub)| stub.until > now) {
+            return None;
+        }
+        self.stubs.pop().map(|Reverse(stub)| stub)
+    }
+
+    /// True when a message that the journal has, which was never given out, is here as a stub.
+    pub(crate) fn awaits<C>(&self, message: &Queued<C>, not_before: Millis) -> bool {
+        message.attempts == 0 && not_before > self.horizon
+            || !self.due.is_empty() && self.due.contains_key(&(message.priority, message.position))
+    }
+
+    /// A stub's time has come: its message has to be brought in.
+    pub(crate) fn want(&mut self, stub: Stub) {
+        self.due.insert((stub.priority, stub.position), stub.size);
+    }
+
+    /// What has to be brought in, and its size.
+    pub(crate) const fn due(&self) -> &BTreeMap<(u8, Position), u32> {
+        &self.due
+    }
+
+    /// The highest level that has something that has to be brought in, and the first of it.
+    pub(crate) fn highest_due(&self) -> Option<(u8, Position)> {
+        let ((level, _), _) = self.due.last_key_value()?;
+        self.due_of(*level).map(|position| (*level, position))
+    }
+
+    /// The next lower level that has something that has to be brought in.
+    pub(crate) fn due_below(&self, level: u8) -> Option<u8> {
+        self.due.range(..(level, 0)).next_back().map(|((level, _), _)| *level)
+    }
+
+    /// The first of a level that has to be brought in.
+    pub(crate) fn due_of(&self, level: u8) -> Option<Position> {
+        let ((_, position), _) = self.due.range((level, 0)..=(level, Position::MAX)).next()?;
+        Some(*position)
+    }
+
+    /// One that had to be brought in is in, or cannot be had; its size.
+    pub(crate) fn arrive(&mut self, priority: u8, position: Position) -> Option<u32> {
+        self.due.remove(&(priority, position))
+    }
+
+    /// How many wait for their time.
     pub(crate) fn len(&self) -> usize {
-        self.heap.len()
+        self.whole.len() + self.stubs.len()
     }
 
-    /// Changes all of them, but for their positions; and tells when each one's time comes.
+    /// Changes all that are whole, but for their positions; and tells when each one's time comes.
     pub(crate) fn each(&mut self, mut each: impl FnMut(&mut Queued<B>, Millis)) {
-        let mut all = std::mem::take(&mut self.heap).into_vec();
+        let mut all = std::mem::take(&mut self.whole).into_vec();
         all.iter_mut().for_each(|Reverse(waiting)| each(&mut waiting.message, waiting.until));
-        self.heap = all.into();
+        self.whole = all.into();
     }
 
-    /// All of them, in the order of their positions.
-    pub(crate) fn drain(&mut self) -> Vec<Queued<B>> {
-        let mut all: Vec<_> = self.heap.drain().map(|Reverse(waiting)| waiting.message).collect();
-        all.sort_unstable_by_key(|message| message.position);
+    /// All of them, by level and position, and whether the journal has them.
+    pub(crate) fn drain(&mut self) -> Vec<(u8, Position, bool)> {
+        (self.bytes, self.held) = (0, 0);
+        let whole = self.whole.drain().map(|Reverse(waiting)| waiting.message);
+        let whole = whole.map(|message| (message.priority, message.position, message.logged));
+        let stubs = self.stubs.drain().map(|Reverse(stub)| (stub.priority, stub.position, true));
+        let due = std::mem::take(&mut self.due).into_keys().map(|(level, position)| (level, position, true));
+        let mut all: Vec<_> = whole.chain(stubs).chain(due).collect();
+        all.sort_unstable();
         all
     }
 }

@@ -118,6 +118,7 @@ pub fn remembered<'w>(read: &Read<'w>) -> Option<(Queued<&'w [u8]>, Millis)> {
         since: u64::from_le_bytes(*since),
         deadline: u64::from_le_bytes(*deadline),
         attempts: attempts.saturating_add(read.mark.given),
+        key: 0,
         priority,
         durable: transient == 0,
         logged: true,

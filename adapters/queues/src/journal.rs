@@ -37,7 +37,7 @@ pub trait Journal<B> {
     /// These, of one priority, were given to consumers that will settle them.
     fn given(&mut self, priority: u8, positions: Range<Position>);
 
-    /// This one came back, with its attempts counted, and is ready from `not_before` on.
+    /// This one came back, with its attempts counted, or is held back, and is ready from `not_before` on.
     fn returned(&mut self, message: &Queued<B>, not_before: Millis);
 
     /// The consumer of this one, which is unsettled, has it: it is not to be given again as if it had not, whatever is

@@ -13,13 +13,14 @@
 //! 4. A sink that refused to take an assignment: [`Queue::take_back`].
 //! 5. At the time that [`Queue::next_tick`] says: [`Queue::tick`], then `dispatch`.
 //! 6. A lane that goes: [`Queue::release_lane`], then `dispatch`.
-//! 7. Where a journal keeps what is too much for the memory: whenever [`Queue::wants`] says so, [`Queue::bring`] it in,
-//!    then `dispatch`.
+//! 7. Where a journal keeps what is too much for the memory: whenever [`Queue::due`] says so, let it [`Queue::come_in`];
+//!    whenever [`Queue::wants`] says so, [`Queue::bring`] it in; then `dispatch`.
 //!
 //! # Order
 //!
 //! Messages are ready in the order of (priority level descending, [`Position`]); a message that comes back stands where
-//! it stood. Consumers of the highest priority that can take come first, equals take turns message by message; who runs
+//! it stood. Where levels have shares, they take turns instead; messages of one key wait for others of it that somebody
+//! has. Consumers of the highest priority that can take come first, equals take turns message by message; who runs
 //! dry or is paused leaves the rotation and joins it at its end.
 //!
 //! # Rooms
@@ -30,6 +31,8 @@
 //! | [`consumer`], [`holder`], [`rotation`] | who consumes, who holds what, whose turn it is |
 //! | [`offer`], [`ready`], [`outside`], [`delayed`], [`unsettled`] | a message on its way through |
 //! | [`assignment`], [`effect`] | what the engine tells its owner to do |
+//! | [`keys`], [`shares`] | what goes to one consumer at a time, and how levels share |
+//! | [`seen`] | what was published within a window of time |
 //! | [`limits`] | bounds, and what happens at them |
 //! | [`journal`] | what a durable log is told, and how a queue is rebuilt from it |
 //! | [`diary`] | the journal of a queue that is kept in the log |
@@ -45,6 +48,7 @@ mod diary;
 mod effect;
 mod holder;
 mod journal;
+mod keys;
 mod limits;
 pub mod log;
 mod offer;
@@ -52,6 +56,8 @@ mod outside;
 mod queue;
 mod ready;
 mod rotation;
+mod seen;
+mod shares;
 mod unsettled;
 
 pub use assignment::{Assignment, Direct};
@@ -59,6 +65,8 @@ pub use consumer::{Consumer, ConsumerId, ExclusiveUse, LaneId, Removed};
 pub use diary::{Diary, Encode, remembered};
 pub use effect::{DeadReason, Effect};
 pub use journal::{Gone, Journal, NoJournal};
+pub use keys::Key;
 pub use limits::{Limits, Overflow, Window};
 pub use offer::{NEVER, Offer, Position, Pushed, Queued};
-pub use queue::{Absent, Queue, Tally};
+pub use queue::{Absent, Due, Queue, Tally};
+pub use seen::Seen;

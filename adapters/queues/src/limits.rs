@@ -9,7 +9,9 @@ pub struct Limits {
     pub max_length: Option<u64>,
     /// Most bytes ready at once (`x-max-length-bytes`).
     pub max_bytes: Option<u64>,
-    /// What happens at these two.
+    /// Most bytes that are held back in memory before they are ready for the first time; what is more is refused.
+    pub max_delayed_bytes: Option<u64>,
+    /// What happens at the first two.
     pub overflow: Overflow,
     /// Milliseconds that a message may be ready (`x-message-ttl`); its own expiry counts when it is shorter.
     pub message_ttl: Option<Millis>,
@@ -19,6 +21,10 @@ pub struct Limits {
     pub delivery_limit: Option<u32>,
     /// How long what comes back waits, when who gave it back does not say how long; not what a consumer that goes leaves.
     pub retry: Option<Retry>,
+    /// Lower levels have their share while higher ones have messages: level *n* one of *n* + 1.
+    pub weighted: bool,
+    /// Messages of one [`Key`](crate::Key) go to one consumer at a time, in order.
+    pub keyed: bool,
     /// One consumer at a time, the others stand by (`x-single-active-consumer`).
     pub single_active: bool,
     /// Milliseconds without consumer, fetch and declaration after which the queue asks to be deleted (`x-expires`).

@@ -56,6 +56,7 @@ mod survey;
 mod tail;
 mod writer;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -275,6 +276,20 @@ impl Log {
                 next: index.next,
             })
             .collect()
+    }
+
+    /// The messages of a queue that were never given out and are not ready at `now`, and from when on they are.
+    pub fn held_back(&self, queue: u64, now: u64) -> Vec<(Range<u64>, u64)> {
+        let state = self.shared.lock();
+        let Some(index) = state.catalog.queues.get(&queue) else { return Vec::new() };
+        let marks = index.marks.within(&(0..u64::MAX)).into_iter();
+        let waits = |mark: &Mark| mark.attempts == Some(0) && mark.given == 0 && mark.not_before > now;
+        marks.filter(|(_, mark)| waits(mark)).map(|(range, mark)| (range, mark.not_before)).collect()
+    }
+
+    /// Above every sequence of a queue that the log knows of.
+    pub fn next(&self, queue: u64) -> u64 {
+        self.shared.lock().catalog.queues.get(&queue).map_or(0, |index| index.next)
     }
 
     /// Owners that have a value under a key, in no order.

@@ -2,6 +2,8 @@
 
 use linkspan_contract::Millis;
 
+use crate::keys::Key;
+
 /// A message's place in its queue: counts up from 0, and is kept when the message comes back.
 pub type Position = u64;
 
@@ -19,6 +21,10 @@ pub struct Offer<B> {
     pub priority: u8,
     /// Milliseconds after which it is dead; zero: only to who can take it at once.
     pub expiry: Option<Millis>,
+    /// What makes it go to who has others with the same, where that counts; zero: nothing.
+    pub key: Key,
+    /// Milliseconds that it is held back before it is ready; its expiry counts from then on.
+    pub delay: Millis,
     /// To be kept on disk by a durable queue; and what a consumer that settles
     /// [`AsPublished`](linkspan_contract::Settle::AsPublished) has to settle.
     pub durable: bool,
@@ -52,6 +58,8 @@ pub struct Queued<B> {
     pub deadline: Millis,
     /// How often it was given out before.
     pub attempts: u32,
+    /// Its key; a journal does not keep it.
+    pub key: Key,
     /// Its level.
     pub priority: u8,
     /// To be kept on disk.
@@ -76,9 +84,22 @@ impl<B> Queued<B> {
 
     /// The same with another handle.
     pub fn with<C>(self, body: C) -> Queued<C> {
-        let Self { position, size, since, deadline, attempts, priority, durable, .. } = self;
+        let Self { position, size, since, deadline, attempts, key, priority, durable, .. } = self;
         let Self { logged, apart, received, .. } = self;
-        Queued { body, position, size, since, deadline, attempts, priority, durable, logged, apart, received }
+        Queued {
+            body,
+            position,
+            size,
+            since,
+            deadline,
+            attempts,
+            key,
+            priority,
+            durable,
+            logged,
+            apart,
+            received,
+        }
     }
 
     /// Milliseconds that it has been in the queue.

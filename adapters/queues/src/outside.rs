@@ -70,6 +70,37 @@ impl Outside {
         self.occupied.set(at, level.len > 0);
     }
 
+    /// A level has so much, from where it begins on.
+    pub(crate) fn recount(&mut self, level: u8, len: u64, bytes: u64) {
+        let from = self.from(level);
+        self.clear(level);
+        if len > 0 {
+            self.add_many(level, from, len, bytes);
+        }
+    }
+
+    /// One that stands among those of the level, and was not counted, counts from now on.
+    pub(crate) fn count(&mut self, level: u8, size: u64) {
+        if let Some(level) = self.levels.get_mut(usize::from(level)) {
+            level.len = level.len.saturating_add(1);
+            level.bytes = level.bytes.saturating_add(size);
+            self.len = self.len.saturating_add(1);
+            self.bytes = self.bytes.saturating_add(size);
+        }
+    }
+
+    /// The first message of its level does not count, and is not looked at any more.
+    pub(crate) fn pass(&mut self, level: u8, position: Position) {
+        if let Some(level) = self.levels.get_mut(usize::from(level)) {
+            level.from = level.from.max(position.saturating_add(1));
+        }
+    }
+
+    /// True when a position is among those of the level.
+    pub(crate) fn spans(&self, level: u8, position: Position) -> bool {
+        self.levels.get(usize::from(level)).is_some_and(|level| level.len > 0 && position >= level.from)
+    }
+
     /// Where the level begins.
     pub(crate) fn from(&self, level: u8) -> Position {
         self.levels.get(usize::from(level)).map_or(0, |level| level.from)

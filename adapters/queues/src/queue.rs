@@ -1,5 +1,6 @@
 //! The queue.
 
+mod careful;
 mod dispatch;
 mod membership;
 mod paging;
@@ -15,17 +16,19 @@ use linkspan_contract::Millis;
 
 use crate::assignment::Assignment;
 use crate::consumer::{ConsumerId, LaneId};
-use crate::delayed::Delayed;
+use crate::delayed::{Delayed, Stub};
 use crate::effect::{DeadReason, Effect};
 use crate::holder::Holders;
 use crate::journal::{Gone, Journal, NoJournal, Run};
+use crate::keys::{Key, Keys};
 use crate::limits::{Limits, Overflow};
 use crate::offer::{NEVER, Offer, Position, Pushed, Queued};
 use crate::outside::Outside;
 use crate::ready::Ready;
 use crate::rotation::Rotation;
+use crate::shares::Shares;
 
-pub use paging::Absent;
+pub use paging::{Absent, Due};
 pub use settle::Tally;
 
 /// How long a message that must not wait waits while nothing is given out.
@@ -55,9 +58,17 @@ pub struct Queue<B: Clone, J: Journal<B> = NoJournal> {
     wake: Millis,
     /// Since when nobody uses it; nothing when somebody does, or when that was told.
     idle: Option<Millis>,
+    /// Where messages have keys.
+    keys: Option<Box<Keys<B>>>,
+    /// Where levels have shares.
+    shares: Option<Box<Shares>>,
+    /// One of the two.
+    careful: bool,
     effects: Vec<Effect<B>>,
     /// Room for what comes back.
     coming_back: Vec<Queued<B>>,
+    /// Room for keys of which somebody has one less.
+    freed: Vec<Key>,
     journal: J,
 }
 
@@ -73,9 +84,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     pub fn with_journal(now: Millis, limits: Limits, journal: J) -> Self {
         let mut queue = Self {
             ready: Ready::new(limits.max_priority),
-            limits,
             outside: Outside::default(),
-            delayed: Delayed::new(),
+            delayed: Delayed::new(now),
             holders: Holders::new(),
             rotation: Rotation::default(),
             active: None,
@@ -87,8 +97,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             held: false,
             wake: NEVER,
             idle: None,
+            keys: limits.keyed.then(|| Box::new(Keys::new())),
+            shares: limits.weighted.then(|| Box::new(Shares::new(usize::from(limits.max_priority) + 1))),
+            careful: limits.keyed || limits.weighted,
             effects: Vec::new(),
             coming_back: Vec::new(),
+            freed: Vec::new(),
+            limits,
             journal,
         };
         queue.touch(now);
@@ -108,16 +123,21 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             body: offer.body,
             position: self.next,
             size: offer.size,
-            since: now,
+            since: now.saturating_add(offer.delay),
             // What must not wait lives for this very millisecond.
-            deadline: expiry.map_or(NEVER, |expiry| now.saturating_add(expiry.max(1))),
+            deadline: expiry
+                .map_or(NEVER, |expiry| now.saturating_add(offer.delay).saturating_add(expiry.max(1))),
             attempts: 0,
+            key: offer.key,
             priority: offer.priority.min(self.limits.max_priority),
             durable: offer.durable,
             logged: false,
             apart: offer.apart,
             received: false,
         };
+        if offer.delay > 0 {
+            return self.push_delayed(message);
+        }
         if J::RECORDS && !self.journal.takes(message.durable, self.pages(message.priority)) {
             return Pushed::Unwritable;
         }
@@ -126,6 +146,48 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         self.accept(message);
         Pushed::Queued
+    }
+
+    /// Takes a message that is held back first. It does not count for the queue's length; once it is taken, it is not
+    /// refused any more.
+    #[cold]
+    fn push_delayed(&mut self, message: Queued<B>) -> Pushed {
+        let not_before = message.since;
+        let is_full = self.limits.window.is_some_and(|window| self.delayed.is_full(window));
+        let paged = J::RECORDS && (is_full || self.pages(message.priority));
+        if J::RECORDS && !self.journal.takes(message.durable, paged) {
+            return Pushed::Unwritable;
+        }
+        let bytes = self.delayed.bytes().saturating_add(message.size);
+        if !paged && self.limits.max_delayed_bytes.is_some_and(|max| bytes > max) {
+            return Pushed::Refused;
+        }
+        self.next = self.next.max(message.position.saturating_add(1));
+        let mut message = message;
+        if J::RECORDS {
+            message.logged = self.journal.queued(&message, paged);
+            if message.logged {
+                self.journal.returned(&message, not_before);
+            }
+        }
+        self.put_aside(message, not_before, paged);
+        Pushed::Queued
+    }
+
+    /// Has a message wait for its time; in memory, unless that is too much or only the journal is to keep it.
+    fn put_aside(&mut self, message: Queued<B>, until: Millis, paged: bool) {
+        self.wake = self.wake.min(until);
+        let is_full = || self.limits.window.is_some_and(|window| self.delayed.is_full(window));
+        if let Some(keys) = self.keys.as_mut().filter(|_| message.attempts > 0) {
+            // Others of its key wait for it.
+            keys.wait(message.key, message.position);
+        } else if J::RECORDS && message.logged && (paged || is_full()) {
+            let Queued { position, priority, .. } = message;
+            let size = u32::try_from(message.size).unwrap_or(u32::MAX);
+            return self.delayed.put_stub(Stub { until, position, size, priority });
+        }
+        self.ready.pass_by(message.priority, message.position);
+        self.delayed.put(message, until);
     }
 
     /// Takes a message into a full queue, or one that must not wait.
@@ -179,9 +241,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         while self.limits.overflow == Overflow::DropHead
             && self.exceeds(0, 0)
             && self.has_head()
-            && let Some(message) = self.ready.pop()
+            && let Some(message) = self.pop_head().or_else(|| self.pop_parked())
         {
+            let key = message.key;
             self.bury(message, DeadReason::MaxLength);
+            self.unpark(key);
         }
     }
 
@@ -238,9 +302,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// Makes a message ready at `not_before`.
     fn stand_by(&mut self, now: Millis, message: Queued<B>, not_before: Millis) {
         if not_before > now {
-            self.ready.pass_by(message.priority, message.position);
-            self.delayed.put(message, not_before);
-            self.wake = self.wake.min(not_before);
+            self.put_aside(message, not_before, false);
         } else {
             self.make_ready(message);
         }
@@ -250,11 +312,14 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     pub fn purge(&mut self) -> u64 {
         let mut purged = 0;
         let mut run = Run::default();
-        for message in std::iter::from_fn(|| self.ready.pop()).chain(self.delayed.drain()) {
+        self.unpark_all();
+        let ready = std::iter::from_fn(|| self.ready.pop());
+        let ready = ready.map(|message| (message.priority, message.position, message.logged));
+        for (priority, position, logged) in ready.chain(self.delayed.drain()) {
             purged += 1;
             if J::RECORDS
-                && message.logged
-                && let Some((priority, range)) = run.join(message.priority, message.position)
+                && logged
+                && let Some((priority, range)) = run.join(priority, position)
             {
                 self.journal.gone(priority, range, Gone::Purged);
             }
@@ -286,24 +351,35 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     }
 
     /// Messages that are ready, wherever they are.
-    pub const fn len(&self) -> u64 {
-        self.ready.len().saturating_add(self.outside.len())
+    pub fn len(&self) -> u64 {
+        let due = self.delayed.due().len() as u64;
+        let parked = self.keys.as_ref().map_or(0, |keys| keys.len());
+        self.ready.len().saturating_add(self.outside.len()).saturating_add(due).saturating_add(parked)
     }
 
     /// True when nothing is ready.
     #[inline]
-    pub const fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.outside.len() == 0
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+            && self.outside.len() == 0
+            && self.delayed.due().is_empty()
+            && self.keys.as_ref().is_none_or(|keys| keys.len() == 0)
     }
 
     /// Bytes that are ready, wherever they are.
-    pub const fn bytes(&self) -> u64 {
-        self.ready.bytes().saturating_add(self.outside.bytes())
+    pub fn bytes(&self) -> u64 {
+        let parked = self.keys.as_ref().map_or(0, |keys| keys.bytes());
+        let here = self.ready.bytes().saturating_add(self.outside.bytes()).saturating_add(parked);
+        if self.delayed.due().is_empty() {
+            return here;
+        }
+        here.saturating_add(self.delayed.due().values().map(|size| u64::from(*size)).sum())
     }
 
     /// How many of the messages that are ready are in memory, and their bytes.
-    pub const fn in_memory(&self) -> (u64, u64) {
-        (self.ready.len(), self.ready.held())
+    pub fn in_memory(&self) -> (u64, u64) {
+        let (len, held) = self.keys.as_ref().map_or((0, 0), |keys| (keys.len(), keys.held()));
+        (self.ready.len().saturating_add(len), self.ready.held().saturating_add(held))
     }
 
     /// Messages of one priority that are ready.
@@ -312,7 +388,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             + usize::try_from(self.outside.level_len(priority)).unwrap_or(usize::MAX)
     }
 
-    /// Messages that were released with a delay and wait for its end.
+    /// Messages that were released or published with a delay and wait for its end.
     pub fn delayed(&self) -> usize {
         self.delayed.len()
     }
@@ -354,7 +430,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     }
 
     /// Other limits from now on; how many levels there are, and whether one consumer at a time is given something, stays.
-    /// Messages keep what they were given when they came.
+    /// Messages keep what they were given when they came, but for their keys: see [`tell_keys`](Self::tell_keys).
     pub fn set_limits(&mut self, limits: Limits) {
         let Limits { max_priority, single_active, .. } = self.limits;
         let of_queue = self.limits.ack_timeout;
@@ -362,6 +438,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             holder.set_ack_timeout(limits.ack_timeout);
         }
         self.limits = Limits { max_priority, single_active, ..limits };
+        self.set_care();
     }
 
     /// The log.

@@ -30,6 +30,11 @@ impl Rotation {
         self.groups.iter().find(|group| !group.able.is_empty()).is_some_and(|group| group.able.len() == 1)
     }
 
+    /// True when it is the turn of the one at this place.
+    pub(crate) fn is_first(&self, at: usize) -> bool {
+        self.first() == Some(at)
+    }
+
     /// Those who take turns with the first, it included, as two slices.
     pub(crate) fn equals(&self) -> Option<&VecDeque<usize>> {
         self.groups.iter().map(|group| &group.able).find(|able| !able.is_empty())

@@ -109,6 +109,7 @@ impl Work {
             deadline: expiry.map_or(NEVER, |expiry| now.saturating_add(expiry.max(1))),
             attempts,
             priority: terms.priority(&batch, &head),
+            key: 0,
             durable: head.flags.has(Flags::DURABLE),
             logged: true,
             apart: false,

@@ -138,6 +138,10 @@ macro_rules! conformance {
                 a_full_queue_does_what_its_route_says
                 another_declaration_changes_what_a_queue_does
                 a_route_reads_the_level_of_a_message
+                a_message_is_held_back_as_long_as_it_or_its_route_says
+                what_is_published_again_is_taken_and_dropped
+                messages_of_one_key_go_to_one_consumer_at_a_time
+                lower_levels_have_their_share
             }
             transactions {
                 a_commit_publishes_and_settles

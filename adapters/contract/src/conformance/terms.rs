@@ -8,7 +8,7 @@ use crate::conformance::letters::{Letter, Letters};
 use crate::conformance::stage::{Peer, Stage, queue_spec};
 use crate::receipt::Outcome;
 use crate::settlement::Settlement;
-use crate::terms::{Overflow, Priorities, Retry, Terms};
+use crate::terms::{DELAY, Deduplicate, Overflow, Priorities, Retry, Terms};
 use crate::topology::{Argument, QueueSpec};
 use crate::value::Value;
 
@@ -206,5 +206,141 @@ pub async fn a_route_reads_the_level_of_a_message(stage: &Stage<'_>) {
         }
         credit.grant(1);
         client.resume();
+    }
+}
+
+/// `delay`: a message is held back, as long as it says itself or as its route says; what is held back is not ready.
+pub async fn a_message_is_held_back_as_long_as_it_or_its_route_says(stage: &Stage<'_>) {
+    if !stage.can(|it| it.delay) {
+        return;
+    }
+    let (mut client, work, _) = owned(stage, Terms { delay: Some(2000), ..Terms::default() }, &[]).await;
+    let target = client.to_queue(&work);
+    let letter = |number| Letter::numbered(target, number).confirmed();
+    let letters = [
+        letter(0),
+        letter(1).header(DELAY, Value::I32(1000)),
+        letter(2).header(DELAY, Value::I32(0)),
+        letter(3).header(DELAY, Value::Text("1000".into())),
+    ];
+    assert_eq!(client.confirm(&letters.into_iter().collect()).await, []);
+    let spec = QueueSpec { passive: true, ..QueueSpec::new(&work) };
+    let counts = client.declare_queue(&spec).await.expect("the queue is there");
+    assert_eq!(counts.messages, 1, "what is held back is not ready");
+    client.consume(&work, 1, 0).await;
+    client.expect_numbers([2]).await;
+    stage.pass(700).await;
+    client.expect_nothing().await;
+    stage.pass(400).await;
+    client.expect_numbers([1, 3]).await;
+    client.expect_nothing().await;
+    stage.pass(1000).await;
+    client.expect_numbers([0]).await;
+}
+
+/// `deduplicate`: what is published again within the window is taken, and goes to nobody.
+pub async fn what_is_published_again_is_taken_and_dropped(stage: &Stage<'_>) {
+    if !stage.can(|it| it.deduplicate) {
+        return;
+    }
+    let by = Attribute::Property("id".into());
+    let deduplicate = Some(Deduplicate { by, window: 5000 });
+    let terms = Terms { deduplicate, max_length: NonZeroU64::new(3), ..Terms::default() };
+    let (mut client, work, _) = owned(stage, terms, &[]).await;
+    let target = client.to_queue(&work);
+    let letter = |number, id: &'static str| {
+        Letter::numbered(target, number).confirmed().header("id", Value::Text(id.into()))
+    };
+    let none = Letter::numbered(target, 9).confirmed();
+    let letters = [letter(0, "a"), letter(1, "b"), letter(2, "a"), none];
+    assert_eq!(client.confirm(&letters.into_iter().collect()).await, []);
+    assert_eq!(client.confirm(&[letter(3, "b")].into_iter().collect()).await, []);
+    // What was refused was not published: it is taken when it comes again.
+    assert_eq!(client.confirm(&[letter(4, "c")].into_iter().collect()).await.len(), 1);
+    client.consume(&work, 1, 0).await;
+    let given = client.expect_numbers([0, 1, 9]).await;
+    client.settle(1, given[0].tag, 3, Settlement::Accept);
+    assert_eq!(client.confirm(&[letter(5, "c"), letter(6, "a")].into_iter().collect()).await, []);
+    client.expect_numbers([5]).await;
+    client.expect_nothing().await;
+    stage.pass(5500).await;
+    assert_eq!(client.confirm(&[letter(7, "a")].into_iter().collect()).await, []);
+    client.expect_numbers([7]).await;
+    let replayed = letter(12, "a").header("x-death", Value::Array(Vec::new()));
+    assert_eq!(client.confirm(&[replayed].into_iter().collect()).await, []);
+    client.expect_numbers([12]).await;
+    if stage.can(|it| it.transactions) {
+        client.begin().await.expect("a transaction begins");
+        client.publish(&[letter(8, "a"), letter(10, "d"), letter(11, "d")].into_iter().collect());
+        client.commit().await.expect("it is committed");
+        client.flush();
+        client.expect_numbers([10]).await;
+        client.expect_nothing().await;
+    }
+}
+
+/// `ordering-key`: messages of one key go to one consumer at a time, in order, and move when it dies.
+pub async fn messages_of_one_key_go_to_one_consumer_at_a_time(stage: &Stage<'_>) {
+    if !stage.can(|it| it.ordering_key) {
+        return;
+    }
+    let ordering_key = Some(Attribute::Property("customer".into()));
+    let (mut client, work, _) = owned(stage, Terms { ordering_key, ..Terms::default() }, &[]).await;
+    let target = client.to_queue(&work);
+    let letter = |number, customer: &'static str| {
+        Letter::numbered(target, number).confirmed().header("customer", Value::Text(customer.into()))
+    };
+    let (mut one, mut two) = (stage.client().await, stage.client().await);
+    one.consume(&work, 1, 1).await;
+    client.confirm(&[letter(0, "a")].into_iter().collect()).await;
+    one.expect_numbers([0]).await;
+    let credit = two.consume(&work, 1, 1).await;
+    let none = Letter::numbered(target, 4).confirmed();
+    let letters = [letter(1, "a"), letter(2, "a"), letter(3, "b"), none];
+    client.confirm(&letters.into_iter().collect()).await;
+    for number in [3, 4] {
+        let given = two.expect_numbers([number]).await;
+        two.expect_nothing().await;
+        two.accept(&given[0]);
+        credit.grant(1);
+        two.resume();
+    }
+    two.expect_nothing().await;
+    drop(one);
+    for (number, attempt) in [(0, 1), (1, 0), (2, 0)] {
+        let given = two.expect_numbers([number]).await;
+        assert_eq!(given[0].attempt, attempt);
+        two.accept(&given[0]);
+        credit.grant(1);
+        two.resume();
+    }
+}
+
+/// `order = "weighted"`: no level starves.
+pub async fn lower_levels_have_their_share(stage: &Stage<'_>) {
+    if !stage.can(|it| it.weighted_order) {
+        return;
+    }
+    let priorities = Some(Priorities { highest: 3, weighted: true, from: None, otherwise: 0, apart: false });
+    let levels = [("x-max-priority", Value::I32(3))];
+    let (mut client, work, _) = owned(stage, Terms { priorities, ..Terms::default() }, &levels).await;
+    let target = client.to_queue(&work);
+    let letters = (0..400u32).map(|number| {
+        Letter::numbered(target, number).confirmed().priority((number % 4).try_into().unwrap_or(0))
+    });
+    assert_eq!(client.confirm(&letters.collect()).await, []);
+    let credit = client.consume(&work, 1, 20).await;
+    let mut shares = [0; 4];
+    for _ in 0..5 {
+        let given = client.expect(20).await;
+        for number in given.iter().filter_map(|given| given.payload.parse::<usize>().ok()) {
+            shares[number % 4] += 1;
+        }
+        client.settle(1, given[0].tag, 20, Settlement::Accept);
+        credit.grant(20);
+        client.resume();
+    }
+    for (share, expected) in shares.into_iter().zip([10_i32, 20, 30, 40]) {
+        assert!((share - expected).abs() <= 2, "level n has a share of n + 1: {shares:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use linkspan_contract::Millis;
 use linkspan_queues::log::Window;
-use linkspan_queues::{Absent, Gone, Journal, NEVER};
+use linkspan_queues::{Absent, Due, Gone, Journal, NEVER};
 
 use super::State;
 use crate::archive::NotTaken;
@@ -31,13 +31,21 @@ impl State {
     /// may be that.
     pub(super) fn fill(&mut self, now: Millis) -> bool {
         let mut any = false;
+        while let Some(due) = self.engine.due() {
+            if !self.tell_journal() {
+                break;
+            }
+            let mut window = WINDOW.take().unwrap_or_default();
+            let brought = self.bring_due(&due, &mut window);
+            WINDOW.set(Some(window));
+            any |= brought;
+            if !brought && self.engine.journal().is_stuck() {
+                break;
+            }
+        }
         while let Some(absent) = self.engine.wants() {
-            let journal = self.engine.journal_mut();
-            match journal.write() {
-                Ok(lsn) => self.written = lsn.unwrap_or(self.written),
-                // What it did not take stands behind what it has.
-                Err((NotTaken, lsn)) if journal.is_stuck() => self.written = lsn.unwrap_or(self.written),
-                Err(_) => break,
+            if !self.tell_journal() {
+                break;
             }
             let mut window = WINDOW.take().unwrap_or_default();
             let brought = self.bring(absent, &mut window, now);
@@ -48,6 +56,61 @@ impl State {
             }
         }
         any
+    }
+
+    /// False when nothing can be read any more.
+    fn tell_journal(&mut self) -> bool {
+        let journal = self.engine.journal_mut();
+        match journal.write() {
+            Ok(lsn) => self.written = lsn.unwrap_or(self.written),
+            // What it did not take stands behind what it has.
+            Err((NotTaken, lsn)) if journal.is_stuck() => self.written = lsn.unwrap_or(self.written),
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Brings in what has waited for its time.
+    fn bring_due(&mut self, due: &Due, window: &mut Window) -> bool {
+        let Due { priority, positions } = due;
+        let Some(desk) = self.engine.journal_mut().desk() else { return false };
+        let (archive, found_below) = (Arc::clone(&desk.archive), desk.found_below);
+        let number = desk.diary.number().saturating_add((*priority).into());
+        let most = usize::try_from(positions.end.saturating_sub(positions.start)).unwrap_or(MESSAGES);
+        archive.read(number, positions.start, most.min(MESSAGES), BYTES, window);
+        let (mut brought, mut passed) = (false, false);
+        written::read(window, &archive, |found| {
+            let (position, message) = match found {
+                Found::Message(message, _) => (message.position, Some(message)),
+                Found::Damaged(position) => (position, None),
+            };
+            if !positions.contains(&position) {
+                return;
+            }
+            passed = true;
+            let one = position..position.saturating_add(1);
+            match message {
+                Some(mut message) if message.durable || position >= found_below => {
+                    message.key = self.key_of(&message.body);
+                    self.engine.come_in(message);
+                    brought = true;
+                }
+                // It was only too much for the memory of a process that is gone.
+                Some(_) => {
+                    self.engine.stay_out(&Due { priority: *priority, positions: one.clone() });
+                    self.engine.journal_mut().gone(*priority, one, Gone::Purged);
+                }
+                None => {
+                    damaged(number, position);
+                    self.engine.stay_out(&Due { priority: *priority, positions: one });
+                }
+            }
+        });
+        if !passed && !self.engine.journal().is_stuck() {
+            let missed = self.engine.stay_out(due);
+            tracing::error!(queue = number, missed, "messages that waited for their time are not in the log");
+        }
+        brought
     }
 
     fn bring(&mut self, absent: Absent, window: &mut Window, now: Millis) -> bool {
@@ -66,7 +129,11 @@ impl State {
         written::read(window, &archive, |found| {
             passed = true;
             match found {
-                Found::Message(message, _) if !message.durable && message.position < found_below => {
+                Found::Message(message, not_before)
+                    if !message.durable
+                        && message.position < found_below
+                        && !self.engine.awaits(&message, not_before) =>
+                {
                     // It was only too much for the memory of a process that is gone.
                     let position = message.position;
                     self.engine.miss(priority, position);
@@ -78,12 +145,12 @@ impl State {
                         // Once it is on its way it does not expire any more [MQTT-4.3.3-7].
                         message.deadline = NEVER;
                     }
+                    message.key = self.key_of(&message.body);
                     self.engine.bring(now, message, not_before);
                     brought = true;
                 }
                 Found::Damaged(position) => {
-                    tracing::error!(queue = number, position, "a message in the log is damaged, and lost");
-                    metrics::counter!("linkspan_messages_dropped_total", "reason" => "damaged").increment(1);
+                    damaged(number, position);
                     self.engine.miss(priority, position);
                 }
             }
@@ -95,4 +162,9 @@ impl State {
         }
         brought
     }
+}
+
+fn damaged(queue: u64, position: u64) {
+    tracing::error!(queue, position, "a message in the log is damaged, and lost");
+    metrics::counter!("linkspan_messages_dropped_total", "reason" => "damaged").increment(1);
 }

@@ -12,6 +12,7 @@ use crate::archive::Archive;
 use crate::brake::Brakes;
 use crate::outlet::Touched;
 use crate::parcel::{Counts, Parcel};
+use crate::repeats::Repeats;
 use crate::scratch::Scratch;
 
 /// What is done to it is seen by nobody before it is let go. Who locks several takes them by their addresses, and
@@ -96,14 +97,16 @@ impl<'q> Locked<'q> {
         journal.ask_again(self.queue);
     }
 
-    pub(crate) fn push(&mut self, message: Parcel, now: Millis) {
+    /// True when it has taken it.
+    pub(crate) fn push(&mut self, message: Parcel, now: Millis) -> bool {
         if self.state.ended {
             dropped("queue-deleted", 1);
-            return;
+            return false;
         }
         let via = message.via;
         let offer = self.state.offer(message);
-        match self.state.engine.push(now, offer, &mut self.assignments) {
+        let pushed = self.state.engine.push(now, offer, &mut self.assignments);
+        match pushed {
             Pushed::Queued => {}
             Pushed::Refused if self.state.is_inbox => {
                 dropped("session-full", 1);
@@ -113,6 +116,12 @@ impl<'q> Locked<'q> {
             // That was asked before all began.
             Pushed::Unwritable => dropped("unwritable", 1),
         }
+        pushed == Pushed::Queued
+    }
+
+    /// It has taken a message that it had not seen, or not.
+    pub(crate) fn keep_seen(&mut self, repeats: &Repeats, id: u128, taken: bool, durable: bool, now: Millis) {
+        self.state.keep_seen(repeats, id, taken, durable, now);
     }
 
     /// Tells how many of these deliveries were there.

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use linkspan_contract::Millis;
-use linkspan_queues::log::{Commit, Lsn, QueueState, Window};
+use linkspan_queues::log::{Commit, Lsn, Window};
 use linkspan_queues::{Diary, Gone, Journal, Position, Queue as Engine, Queued, remembered};
 
 use super::Queue;
-use crate::archive::{Archive, LEVELS, NotTaken};
+use crate::archive::{Archive, LEVELS, NotTaken, SEEN};
 use crate::parcel::Parcel;
 use crate::written::Written;
 
@@ -195,19 +195,30 @@ impl Record {
 }
 
 /// Counts in a new queue what the log has of it; [`State::fill`](super::State) brings it in.
-pub(super) fn remember(engine: &mut Engine<Parcel, Record>) {
+pub(super) fn remember(engine: &mut Engine<Parcel, Record>, now: Millis) {
     let levels = engine.limits().max_priority;
     let is_bounded = engine.limits().max_length.is_some() || engine.limits().max_bytes.is_some();
     let Some(desk) = engine.journal_mut().desk() else { return };
     let (archive, number) = (Arc::clone(&desk.archive), desk.diary.number());
+    // Its route says what becomes of what it has seen.
+    archive.found(number | SEEN);
     let mut next = 0;
     for priority in 0..=levels {
         let Some(found) = archive.found(number.saturating_add(priority.into())) else { continue };
         next = next.max(found.next);
+        let bytes = found.bytes.saturating_sub(found.len.saturating_mul(Written::BESIDE));
+        let size = bytes.checked_div(found.len).unwrap_or(0);
+        let mut waiting = 0;
+        for (positions, until) in archive.held_back(found.queue, now) {
+            for position in positions {
+                engine.leave_waiting(priority, position, size, until);
+                waiting += 1;
+            }
+        }
         let (len, bytes) = if is_bounded {
-            counted(&archive, &found)
+            counted(&archive, found.queue, 0, found.next, engine)
         } else {
-            (found.len, found.bytes.saturating_sub(found.len.saturating_mul(Written::BESIDE)))
+            (found.len.saturating_sub(waiting), bytes.saturating_sub(size.saturating_mul(waiting)))
         };
         engine.leave_outside(priority, 0, len, bytes, found.next);
     }
@@ -216,20 +227,44 @@ pub(super) fn remember(engine: &mut Engine<Parcel, Record>) {
     }
 }
 
-/// What a queue of the log has that outlives a process, and what that counts: to the message and byte, for what is beyond a
-/// limit is let go. What does not is taken out.
-fn counted(archive: &Archive, found: &QueueState) -> (u64, u64) {
-    let (mut len, mut bytes, mut from) = (0, 0_u64, 0);
+/// Counts better what a queue has in the log alone, now that it has a limit.
+pub(super) fn recount(engine: &mut Engine<Parcel, Record>) {
+    for priority in 0..=engine.limits().max_priority {
+        let Some(from) = engine.outside(priority) else { continue };
+        let Some(desk) = engine.journal_mut().desk() else { return };
+        let number = desk.diary.number().saturating_add(priority.into());
+        let (archive, found_below) = (Arc::clone(&desk.archive), desk.found_below);
+        if from < found_below {
+            let (len, bytes) = counted(&archive, number, from, found_below, engine);
+            engine.recount(priority, len, bytes);
+        }
+    }
+}
+
+/// What a queue of the log has from a position on, and what that counts: to the message and byte, for what is beyond a
+/// limit is let go. What stood before `found_below` and does not outlive a process is taken out.
+fn counted(
+    archive: &Archive,
+    number: u64,
+    from: Position,
+    found_below: Position,
+    engine: &Engine<Parcel, Record>,
+) -> (u64, u64) {
+    let (mut len, mut bytes, mut from) = (0, 0_u64, from);
     let (mut window, mut passing) = (Window::new(), Commit::new());
     loop {
-        archive.read(found.queue, from, 4096, 1 << 20, &mut window);
+        archive.read(number, from, 4096, 1 << 20, &mut window);
         let Some(last) = window.messages().map(|read| read.sequence).last() else { break };
-        for (message, _) in window.messages().filter_map(|read| remembered(&read)) {
-            if message.durable {
+        for (message, not_before) in window.messages().filter_map(|read| remembered(&read)) {
+            // What is held back does not count.
+            let is_held_back = engine.awaits(&message, not_before);
+            if !message.durable && message.position < found_below {
+                if !is_held_back {
+                    passing.gone(number, message.position..message.position.saturating_add(1));
+                }
+            } else if !is_held_back {
                 len += 1;
                 bytes = bytes.saturating_add(message.size);
-            } else {
-                passing.gone(found.queue, message.position..message.position.saturating_add(1));
             }
         }
         from = last.saturating_add(1);

@@ -24,7 +24,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// What a sink then refuses as closed was never in the queue: push it.
     #[inline]
     pub fn direct(&mut self, count: u32, durable: bool, out: &mut Vec<Direct>) -> u32 {
-        if count == 0 || self.held || !self.is_empty() {
+        if count == 0 || self.held || self.keys.is_some() || !self.is_empty() {
             return 0;
         }
         let Some(equals) = self.rotation.equals() else { return 0 };
@@ -64,6 +64,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     }
 
     pub(super) fn give_out(&mut self, now: Millis, most: usize, out: &mut Vec<Assignment<B>>) {
+        if self.careful {
+            return self.give_out_carefully(now, most, out);
+        }
         let (mut given, mut gone) = (Run::default(), Run::default());
         let mut lot = Lot { at: 0, left: 0 };
         while out.len() < most
@@ -157,7 +160,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     ) -> Option<Assignment<B>> {
         self.touch(now);
         self.drop_expired(now);
-        let message = if self.has_head() && !self.held { self.ready.pop() } else { None };
+        let message = match (self.has_head() && !self.held, self.careful) {
+            (false, _) => None,
+            (true, false) => self.ready.pop(),
+            (true, true) => self.pop_for(now, self.holders.find(key)),
+        };
         self.note_head();
         let message = message?;
         let mut tag = 0;
@@ -170,6 +177,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         if !settled {
             let at = self.holders.hold(key, lane, self.limits.ack_timeout);
+            self.gave(message.key, at);
             let holder = self.holders.get_mut(at)?;
             holder.fetches = true;
             holder.set_ack_timeout(self.limits.ack_timeout);
@@ -209,7 +217,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     pub(super) fn drop_expired(&mut self, now: Millis) {
         while self.has_head() && self.ready.first().is_some_and(|head| head.is_expired(now)) {
             let Some(message) = self.ready.pop() else { break };
+            let key = message.key;
             self.bury(message, DeadReason::Expired);
+            self.unpark(key);
         }
     }
 

@@ -165,6 +165,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             && !std::mem::replace(&mut wants.listed, true)
         {
             self.rotation.enter(wants.priority, at);
+            self.unstick(at);
         }
     }
 }

@@ -1,12 +1,24 @@
 //! Messages that are too many for the memory: the journal keeps them, and they are brought in when their turn comes.
 
+use std::ops::Range;
+
 use linkspan_contract::Millis;
 
 use super::Queue;
+use crate::delayed::Stub;
 use crate::effect::DeadReason;
 use crate::journal::{Gone, Journal};
 use crate::limits::Window;
 use crate::offer::{Position, Queued};
+
+/// Messages that have to be brought back in: they have waited for their time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Their priority.
+    pub priority: u8,
+    /// Each of these positions is one of them.
+    pub positions: Range<Position>,
+}
 
 /// Messages that have to be brought in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +43,116 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// True when what would be given out next is in memory.
     #[inline]
     pub(super) fn has_head(&self) -> bool {
-        self.outside.len() == 0 || self.outside.occupied().highest() <= self.ready.highest()
+        self.outside.len() == 0 && self.delayed.due().is_empty() || self.has_head_here()
+    }
+
+    fn has_head_here(&self) -> bool {
+        self.head_level().is_none_or(|level| {
+            let due = u8::try_from(level).ok().and_then(|level| self.delayed.due_of(level));
+            let first = self.ready.first_of(level).map(|first| first.position);
+            first.is_some_and(|first| due.is_none_or(|due| first < due))
+        })
+    }
+
+    /// The level of what would be given out next, wherever it is.
+    pub(super) fn head_level(&self) -> Option<usize> {
+        match &self.shares {
+            Some(shares) => shares.next(|level| self.has_level(level)),
+            None => {
+                let due = self.delayed.highest_due().map(|(level, _)| usize::from(level));
+                self.ready.highest().max(self.outside.occupied().highest()).max(due)
+            }
+        }
+    }
+
+    /// True when a level has something, wherever it is.
+    pub(super) fn has_level(&self, level: usize) -> bool {
+        self.ready.first_of(level).is_some()
+            || u8::try_from(level)
+                .is_ok_and(|level| self.outside.level_len(level) > 0 || self.delayed.due_of(level).is_some())
+    }
+
+    /// The first of a level, unless one that stands before it has to be brought back in.
+    pub(super) fn first_here(&self, level: usize) -> Option<&Queued<B>> {
+        let first = self.ready.first_of(level)?;
+        let due = || u8::try_from(level).ok().and_then(|level| self.delayed.due_of(level));
+        let is_first = self.delayed.due().is_empty() || due().is_none_or(|due| first.position < due);
+        is_first.then_some(first)
+    }
+
+    /// What has to be brought back in, as far as the memory has room for it or it is the first of its level: see
+    /// [`come_in`](Self::come_in). To be asked before [`wants`](Self::wants).
+    #[inline]
+    pub fn due(&self) -> Option<Due> {
+        if self.delayed.due().is_empty() { None } else { self.next_due() }
+    }
+
+    fn next_due(&self) -> Option<Due> {
+        let has_room = self
+            .limits
+            .window
+            .is_none_or(|window| self.ready.len() < window.messages && self.ready.held() < window.bytes);
+        let mut level = self.delayed.highest_due().map(|(level, _)| level);
+        while let Some(priority) = level {
+            let first = self.delayed.due_of(priority)?;
+            let is_next = self.ready.first_of(priority.into()).is_none_or(|here| first < here.position);
+            if has_room || is_next {
+                return Some(self.due_from(priority, first));
+            }
+            level = self.delayed.due_below(priority);
+        }
+        None
+    }
+
+    fn due_from(&self, priority: u8, first: Position) -> Due {
+        let behind = self.delayed.due().range((priority, first)..=(priority, Position::MAX));
+        let run = behind.zip(first..).take_while(|(((_, position), _), next)| position == next);
+        let most = self.limits.window.map_or(1, |window| window.messages.max(1));
+        let length = run.take(usize::try_from(most).unwrap_or(usize::MAX)).count() as u64;
+        Due { priority, positions: first..first.saturating_add(length) }
+    }
+
+    /// A message of those that are [`due`](Self::due).
+    pub fn come_in(&mut self, message: Queued<B>) {
+        if self.delayed.arrive(message.priority, message.position).is_some() {
+            if self.outside.spans(message.priority, message.position) {
+                self.outside.count(message.priority, message.size);
+            } else {
+                self.make_ready(message);
+            }
+        }
+    }
+
+    /// Those of these that have not come in cannot be had; tells how many.
+    pub fn stay_out(&mut self, due: &Due) -> u64 {
+        let Due { priority, positions } = due;
+        positions.clone().filter(|position| self.delayed.arrive(*priority, *position).is_some()).count()
+            as u64
+    }
+
+    /// What only the journal has of what waits, and whose time has come, is to be brought in, now or in its turn.
+    pub(super) fn wake_stubs(&mut self, now: Millis) {
+        while let Some(stub) = self.delayed.pop_stub(now) {
+            if self.outside.spans(stub.priority, stub.position) {
+                self.outside.count(stub.priority, stub.size.into());
+            } else {
+                self.delayed.want(stub);
+            }
+        }
+    }
+
+    /// True when a message that the journal has is among those that wait for their time, or were brought in for that: it is
+    /// none of those that a level has outside.
+    pub fn awaits<C>(&self, message: &Queued<C>, not_before: Millis) -> bool {
+        self.delayed.awaits(message, not_before)
+    }
+
+    /// A journal has a message that waits for its time, and that was not restored nor counted.
+    pub fn leave_waiting(&mut self, priority: u8, position: Position, size: u64, until: Millis) {
+        let (priority, size) = (priority.min(self.limits.max_priority), size.try_into().unwrap_or(u32::MAX));
+        self.next = self.next.max(position.saturating_add(1));
+        self.wake = self.wake.min(until);
+        self.delayed.put_stub(Stub { until, position, size, priority });
     }
 
     /// What the owner has to [`bring`](Self::bring) in: a level has messages, and none of them in memory. To be asked
@@ -46,8 +167,12 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         Some(Absent { priority, from: self.outside.from(priority) })
     }
 
-    /// The next message of those that a level has outside; they come in the order of their positions.
+    /// The next message of those that a level has outside; they come in the order of their positions. One that
+    /// [waits](Self::awaits) is passed over.
     pub fn bring(&mut self, now: Millis, message: Queued<B>, not_before: Millis) {
+        if self.awaits(&message, not_before) {
+            return self.outside.pass(message.priority, message.position);
+        }
         self.outside.take(message.priority, message.position, message.size);
         if self.limits.delivery_limit.is_some_and(|limit| message.attempts > limit) {
             // It was given out for the last time when the process that did so ended.
@@ -74,6 +199,16 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         if messages > 0 {
             self.outside.add_many(priority, from, messages, bytes);
         }
+    }
+
+    /// Where begins what a level has outside; none when it has nothing there.
+    pub fn outside(&self, priority: u8) -> Option<Position> {
+        (self.outside.level_len(priority) > 0).then(|| self.outside.from(priority))
+    }
+
+    /// What a level has outside was counted better.
+    pub fn recount(&mut self, priority: u8, messages: u64, bytes: u64) {
+        self.outside.recount(priority, messages, bytes);
     }
 
     /// From now on this much of what is ready is kept in memory. What is more by now stays there until

@@ -62,7 +62,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         let known = if *outcome == Settlement::Accept {
             let mut run = Run::default();
+            let freed = &mut self.freed;
             let known = holder.unsettled.take(first, count, |message| {
+                if message.key != 0 {
+                    freed.push(message.key);
+                }
                 if J::RECORDS
                     && message.logged
                     && let Some((priority, range)) = run.join(message.priority, message.position)
@@ -86,10 +90,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             // To be looked at again, and perhaps found to be where it was.
             self.list(at);
         }
+        self.free_keys();
         match outcome {
             Settlement::Reject(why) => {
                 let mut rejected = std::mem::take(&mut self.coming_back);
                 for message in rejected.drain(..) {
+                    self.took_back(message.key);
+                    self.unpark(message.key);
                     self.bury(message, DeadReason::Rejected(why.clone()));
                 }
                 self.keep_room(rejected);
@@ -129,6 +136,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         self.holders.tidy(at);
         self.unsettled = self.unsettled.saturating_sub(u64::from(own.is_some()));
+        if let Some(message) = &own {
+            self.took_back(message.key);
+        }
         own
     }
 
@@ -138,10 +148,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         if settled {
             return;
         }
-        if let Some(message) = self.take_one(consumer, tag)
-            && J::RECORDS
-            && message.logged
-        {
+        let Some(message) = self.take_one(consumer, tag) else { return };
+        self.unpark(message.key);
+        if J::RECORDS && message.logged {
             let positions = message.position..message.position.saturating_add(1);
             self.journal.gone(message.priority, positions, Gone::Accepted);
         }
@@ -157,9 +166,14 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         for message in &mut back {
             message.attempts = message.attempts.saturating_add(1);
         }
+        if self.keys.is_some() {
+            back.iter().for_each(|message| self.took_back(message.key));
+        }
         if let Some(limit) = self.limits.delivery_limit {
             for message in back.extract_if(.., |message| message.attempts > limit) {
+                let key = message.key;
                 self.bury(message, DeadReason::DeliveryLimit);
+                self.unpark(key);
             }
         }
         // The last first: then each goes to the front of its line.

@@ -13,7 +13,7 @@ fn queue(limits: Limits) -> Texts {
 }
 
 fn offer(body: &'static str) -> Offer<&'static str> {
-    Offer { body, size: 10, priority: 0, expiry: None, durable: true, apart: false }
+    Offer { body, size: 10, priority: 0, expiry: None, key: 0, delay: 0, durable: true, apart: false }
 }
 
 fn push(queue: &mut Texts, bodies: &[&'static str]) {
@@ -543,6 +543,7 @@ fn what_was_restored_goes_on_where_it_was() {
         since: 5,
         deadline: NEVER,
         attempts,
+        key: 0,
         priority: 0,
         durable: true,
         logged: false,
@@ -673,4 +674,169 @@ fn what_lies_apart_counts_little_for_the_memory_and_in_full_for_all_else() {
     let bodies: Vec<_> = got.iter().map(|got| got.message.body).collect();
     assert_eq!(bodies, ["a", "b", "c"], "as long as 40 KiB had room for one more");
     assert_eq!(queue.wants(), Some(Absent { priority: 0, from: 3 }));
+}
+
+fn keyed(queue: &mut Texts, bodies: &[(&'static str, u32)]) {
+    for (body, key) in bodies {
+        queue.push(0, Offer { key: *key, ..offer(body) }, &mut Vec::new());
+    }
+}
+
+#[test]
+fn messages_of_one_key_go_to_one_consumer_at_a_time_and_hold_up_no_others() {
+    let mut queue = queue(Limits { keyed: true, ..Limits::default() });
+    let (one, credit) = windowed(1, 2);
+    consume(&mut queue, one);
+    let (two, _) = windowed(2, 10);
+    consume(&mut queue, two);
+    keyed(&mut queue, &[("a1", 1), ("b1", 2), ("a2", 1), ("a3", 1), ("n1", 0), ("b2", 2), ("a4", 1)]);
+    assert_eq!(
+        dispatch(&mut queue, 0),
+        [(1, "a1"), (2, "b1"), (1, "a2"), (2, "n1"), (2, "b2")],
+        "those of `a` wait for who has some"
+    );
+    assert_eq!(queue.len(), 2);
+    accept(&mut queue, 1, 1, 1);
+    assert_eq!(dispatch(&mut queue, 0), []);
+    credit.grant(1);
+    queue.resume(1);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a3")]);
+    accept(&mut queue, 1, 2, 2);
+    assert_eq!(dispatch(&mut queue, 0), [(2, "a4")], "nobody has any of `a`: it goes to whose turn it is");
+    accept(&mut queue, 2, 1, 4);
+    assert_eq!((queue.len(), queue.unsettled()), (0, 0));
+    assert_eq!(
+        queue.keys.as_ref().unwrap().count(),
+        0,
+        "nothing is kept of keys of which nobody has anything"
+    );
+}
+
+#[test]
+fn a_key_moves_when_its_consumer_goes_and_its_order_stays() {
+    let mut queue = queue(Limits { keyed: true, ..Limits::default() });
+    let (one, _) = windowed(1, 2);
+    consume(&mut queue, one);
+    keyed(&mut queue, &[("a1", 1), ("a2", 1), ("a3", 1)]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a1"), (1, "a2")]);
+    let (two, credit) = windowed(2, 1);
+    consume(&mut queue, two);
+    assert_eq!(dispatch(&mut queue, 0), []);
+    queue.release_lane(0, 1);
+    assert_eq!(dispatch(&mut queue, 0), [(2, "a1")]);
+    for (tag, next) in [(1, "a2"), (2, "a3")] {
+        accept(&mut queue, 2, tag, 1);
+        credit.grant(1);
+        queue.resume(2);
+        assert_eq!(dispatch(&mut queue, 0), [(2, next)]);
+    }
+}
+
+#[test]
+fn no_later_message_of_a_key_is_given_before_one_that_waits_for_its_retry() {
+    let retry = Some(linkspan_contract::Retry { delay: 100, factor: 100, max: 100 });
+    let mut queue = queue(Limits { keyed: true, retry, ..Limits::default() });
+    let (one, credit) = windowed(1, 1);
+    consume(&mut queue, one);
+    keyed(&mut queue, &[("a1", 1), ("a2", 1), ("b1", 2)]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a1")]);
+    queue.settle(0, 1, 1, 1, &Settlement::Release { delay: 0 });
+    credit.grant(5);
+    queue.resume(1);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "b1")]);
+    assert_eq!(queue.tick(100), None);
+    assert_eq!(dispatch(&mut queue, 100), [(1, "a1"), (1, "a2")]);
+}
+
+#[test]
+fn what_is_fetched_keeps_others_of_its_key() {
+    let mut queue = queue(Limits { keyed: true, ..Limits::default() });
+    keyed(&mut queue, &[("a1", 1), ("a2", 1), ("b1", 2)]);
+    let fetch = |queue: &mut Texts, key| queue.fetch(0, key, key, false).map(|got| got.message.body);
+    assert_eq!(fetch(&mut queue, 7), Some("a1"));
+    assert_eq!(fetch(&mut queue, 8), Some("b1"));
+    assert_eq!(fetch(&mut queue, 8), None);
+    assert_eq!(fetch(&mut queue, 7), None, "it was passed over, and comes when the first is settled");
+    accept(&mut queue, 7, 1, 1);
+    assert_eq!(fetch(&mut queue, 8), Some("a2"));
+}
+
+#[test]
+fn what_waits_for_others_of_its_key_expires() {
+    let mut queue = queue(Limits { keyed: true, message_ttl: Some(50), ..Limits::default() });
+    let (one, _) = windowed(1, 1);
+    consume(&mut queue, one);
+    keyed(&mut queue, &[("a1", 1), ("a2", 1)]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a1")]);
+    consume(&mut queue, settling(2));
+    assert_eq!(dispatch(&mut queue, 0), []);
+    assert_eq!(queue.next_tick(), Some(50));
+    queue.tick(50);
+    assert_eq!(dead(&mut queue), [("a2", "expired")]);
+    assert_eq!(queue.len(), 0);
+}
+
+#[test]
+fn lower_levels_have_their_share() {
+    let mut queue = queue(Limits { max_priority: 1, weighted: true, ..Limits::default() });
+    for at in 0..60 {
+        queue.push(
+            0,
+            Offer { priority: at % 2, ..offer(["low", "high"][usize::from(at % 2)]) },
+            &mut Vec::new(),
+        );
+    }
+    let (one, credit) = windowed(1, 6);
+    consume(&mut queue, one);
+    let count = |got: &[(u64, &str)]| got.iter().filter(|(_, body)| *body == "high").count();
+    let got = dispatch(&mut queue, 0);
+    assert_eq!((got.len(), count(&got)), (6, 4), "two of three are of the higher level");
+    queue.settle(0, 1, 1, 6, &Settlement::Release { delay: 0 });
+    credit.grant(6);
+    queue.resume(1);
+    let got = dispatch(&mut queue, 0);
+    assert_eq!(count(&got), 4, "what came back keeps its level");
+    accept(&mut queue, 1, 7, 6);
+    credit.grant(54);
+    queue.resume(1);
+    let got = dispatch(&mut queue, 0);
+    assert_eq!((got.len(), count(&got)), (54, 26));
+    assert!(got[39..].iter().all(|(_, body)| *body == "low"), "a level alone has all turns: {got:?}");
+}
+
+#[test]
+fn what_is_held_back_is_ready_when_its_time_has_come_and_expires_from_then_on() {
+    let mut queue = queue(Limits { max_length: Some(1), ..Limits::default() });
+    let late = |body, delay| Offer { delay, expiry: Some(50), ..offer(body) };
+    let out = &mut Vec::new();
+    assert_eq!(queue.push(0, late("a", 100), out), Pushed::Queued);
+    assert_eq!(queue.push(0, late("b", 20), out), Pushed::Queued);
+    assert_eq!((queue.len(), queue.delayed(), queue.next_tick()), (0, 2, Some(20)));
+    consume(&mut queue, settling(1));
+    assert_eq!(dispatch(&mut queue, 19), []);
+    queue.tick(20);
+    assert_eq!(dispatch(&mut queue, 20), [(1, "b")]);
+    queue.remove_consumer(20, 1);
+    queue.tick(100);
+    assert_eq!(queue.len(), 1);
+    queue.tick(150);
+    assert_eq!(dead(&mut queue), [("a", "expired")]);
+}
+
+#[test]
+fn what_was_given_out_for_the_last_time_before_a_restart_is_dead() {
+    let mut queue = queue(Limits { delivery_limit: Some(1), ..Limits::default() });
+    queue.leave_outside(0, 0, 2, 20, 2);
+    for (position, body, attempts) in [(0, "a", 2), (1, "b", 1)] {
+        let message = Queued { position, attempts, ..queued(body) };
+        queue.bring(0, message, 0);
+    }
+    assert_eq!(dead(&mut queue), [("a", "delivery_limit")]);
+    assert_eq!(queue.len(), 1);
+}
+
+fn queued(body: &'static str) -> Queued<&'static str> {
+    let mut queue = queue(Limits::default());
+    push(&mut queue, &[body]);
+    queue.fetch(0, 1, 1, true).unwrap().message
 }

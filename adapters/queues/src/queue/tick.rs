@@ -23,8 +23,10 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             return self.next_tick();
         }
         while let Some(message) = self.delayed.pop(now) {
+            self.has_waited(&message);
             self.make_ready(message);
         }
+        self.wake_stubs(now);
         for holder in self.holders.iter_mut() {
             let count = holder.unsettled.take_due(now, |message| self.coming_back.push(message));
             if count > 0 {
@@ -36,13 +38,15 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.come_back(now, Wait::Retry);
             self.holders.tidy_all();
         }
-        self.wake = NEVER;
+        self.wake = self.expire_parked(now);
         for level in (0..self.ready.levels()).rev() {
-            while self.ready.first_of(level).is_some_and(|first| first.is_expired(now)) {
+            while self.first_here(level).is_some_and(|first| first.is_expired(now)) {
                 let Some(message) = self.ready.pop_of(level) else { break };
+                let key = message.key;
                 self.bury(message, DeadReason::Expired);
+                self.unpark(key);
             }
-            if let Some(first) = self.ready.first_of(level) {
+            if let Some(first) = self.first_here(level) {
                 self.wake = self.wake.min(first.deadline);
             }
         }

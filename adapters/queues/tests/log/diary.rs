@@ -19,7 +19,16 @@ impl Encode<String> for Text {
 }
 
 fn offer(body: &str, priority: u8, durable: bool) -> Offer<String> {
-    Offer { body: body.into(), size: body.len() as u64, priority, expiry: Some(5000), durable, apart: false }
+    Offer {
+        body: body.into(),
+        size: body.len() as u64,
+        priority,
+        expiry: Some(5000),
+        key: 0,
+        delay: 0,
+        durable,
+        apart: false,
+    }
 }
 
 #[test]

@@ -103,6 +103,15 @@ impl<J: Journal<u64> + Recall> Pair<J> {
     /// Brings in what has to be in memory. True when something was.
     fn bring(&mut self) -> bool {
         let mut any = false;
+        while let Some(due) = self.queue.due() {
+            for (message, _) in self.queue.journal().recall() {
+                if message.priority == due.priority && due.positions.contains(&message.position) {
+                    self.queue.come_in(message);
+                }
+            }
+            assert_eq!(self.queue.stay_out(&due), 0, "{due:?} are all there");
+            any = true;
+        }
         while let Some(Absent { priority, from }) = self.queue.wants() {
             let mut absent: Vec<_> = self
                 .queue
@@ -125,14 +134,14 @@ impl<J: Journal<u64> + Recall> Pair<J> {
         self.queue.limits().window.is_some()
     }
 
-    fn push(&mut self, priority: u8, size: u64, expiry: Option<u64>, durable: bool) {
+    fn push(&mut self, priority: u8, size: u64, expiry: Option<u64>, delay: u64, durable: bool) {
         if self.pages() {
             self.dispatch();
         }
         let body = self.next_body;
         self.next_body += 1;
         let mut out = Vec::new();
-        let offer = Offer { body, size, priority, expiry, durable, apart: false };
+        let offer = Offer { body, size, priority, expiry, key: 0, delay, durable, apart: false };
         let pushed = self.queue.push(self.now, offer.clone(), &mut out);
         let (taken, mut expected) = self.naive.push(self.now, offer);
         if self.pages() {
@@ -181,7 +190,9 @@ impl<J: Journal<u64> + Recall> Pair<J> {
         let last = std::mem::take(&mut self.last);
         let now = self.now;
         match operation {
-            Operation::Push { priority, size, expiry, durable } => self.push(priority, size, expiry, durable),
+            Operation::Push { priority, size, expiry, delay, durable } => {
+                self.push(priority, size, expiry, delay, durable);
+            }
             Operation::Dispatch => self.dispatch(),
             Operation::Direct { count, durable } => {
                 let mut out = Vec::new();

@@ -123,13 +123,17 @@ impl Naive {
         let message = Message {
             body: offer.body,
             size: offer.size,
-            since: now,
-            deadline: expiry.map(|expiry| now + expiry.max(1)),
+            since: now + offer.delay,
+            deadline: expiry.map(|expiry| now + offer.delay + expiry.max(1)),
             attempts: 0,
             level: offer.priority.min(self.limits.max_priority),
             durable: offer.durable,
             place: Place::Ready,
         };
+        if offer.delay > 0 {
+            self.messages.push(Message { place: Place::Delayed(now + offer.delay), ..message });
+            return (true, out);
+        }
         let was_full = self.is_full(1, offer.size);
         if was_full || expiry == Some(0) {
             out = self.dispatch(now);

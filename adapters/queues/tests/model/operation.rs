@@ -11,6 +11,7 @@ pub(crate) enum Operation {
         priority: u8,
         size: u64,
         expiry: Option<u64>,
+        delay: u64,
         durable: bool,
     },
     Dispatch,
@@ -105,9 +106,11 @@ fn add() -> impl Strategy<Value = Operation> {
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let expiry = prop_oneof![4 => Just(None), 1 => Just(Some(0)), 2 => (1..60u64).prop_map(Some)];
+    let delay = prop_oneof![5 => Just(0), 1 => 1..60u64];
     prop_oneof![
-        16 => (0..6u8, 0..40u64, expiry, any::<bool>())
-            .prop_map(|(priority, size, expiry, durable)| Operation::Push { priority, size, expiry, durable }),
+        16 => (0..6u8, 0..40u64, expiry, delay, any::<bool>()).prop_map(|(priority, size, expiry, delay, durable)| {
+            Operation::Push { priority, size, expiry, delay, durable }
+        }),
         10 => Just(Operation::Dispatch),
         2 => (0..6u32, any::<bool>()).prop_map(|(count, durable)| Operation::Direct { count, durable }),
         12 => (0..8usize, 0..12u64, 0..6u32, settlement())
@@ -149,11 +152,14 @@ pub(crate) fn limits() -> impl Strategy<Value = Limits> {
         )| Limits {
             max_length,
             max_bytes,
+            max_delayed_bytes: None,
             overflow,
             message_ttl,
             max_priority,
             delivery_limit,
             retry,
+            weighted: false,
+            keyed: false,
             single_active,
             expires,
             ack_timeout,

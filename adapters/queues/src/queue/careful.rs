@@ -1,0 +1,258 @@
+//! Giving out where it is not the head alone that counts: levels have shares, or messages have keys.
+
+use linkspan_contract::{Millis, Settle};
+
+use super::Queue;
+use crate::assignment::Assignment;
+use crate::effect::DeadReason;
+use crate::journal::{Gone, Journal, Run};
+use crate::keys::{Key, Keys, Whose};
+use crate::offer::{NEVER, Queued};
+use crate::shares::Shares;
+
+impl<B: Clone, J: Journal<B>> Queue<B, J> {
+    /// As [`give_out`](Self::give_out).
+    pub(super) fn give_out_carefully(&mut self, now: Millis, most: usize, out: &mut Vec<Assignment<B>>) {
+        let (mut given, mut gone) = (Run::default(), Run::default());
+        while out.len() < most
+            && !self.held
+            && self.has_head()
+            && let Some(level) = self.head_level()
+            && let Some(head) = self.ready.first_of(level)
+        {
+            let (durable, key, priority, position) = (head.durable, head.key, head.priority, head.position);
+            if head.is_expired(now) {
+                self.expire_head(level);
+                continue;
+            }
+            let Some(first) = self.rotation.first() else { break };
+            let whose = match &self.keys {
+                Some(keys) => keys.whose(key, priority, position),
+                None => Whose::Anybody,
+            };
+            let at = match whose {
+                Whose::Anybody => first,
+                Whose::Of(at) if self.is_listed(at) => at,
+                Whose::Of(at) if self.park_head(level, Some(at)) => continue,
+                Whose::Nobody if self.park_head(level, None) => continue,
+                Whose::Of(_) | Whose::Nobody => break,
+            };
+            let Some(holder) = self.holders.get_mut(at) else { break };
+            let Some(wants) = holder.wants.as_mut() else { break };
+            let settled = match wants.settle {
+                Settle::OnDelivery => true,
+                Settle::AsPublished => !durable,
+                Settle::ByConsumer => false,
+            };
+            if let Some(credit) = wants.credit.as_ref().filter(|_| !settled)
+                && credit.take(1) == 0
+            {
+                wants.listed = false;
+                self.rotation.remove(wants.priority, at);
+                continue;
+            }
+            let Some(message) = self.ready.pop_of(level) else { break };
+            let tag = if settled {
+                0
+            } else {
+                self.unsettled += 1;
+                let due = holder.due(now);
+                self.wake = self.wake.min(due);
+                holder.unsettled.add(message.clone(), due)
+            };
+            let consumer = holder.id;
+            if J::RECORDS && message.logged {
+                let run = if settled { &mut gone } else { &mut given };
+                match run.join(message.priority, message.position) {
+                    Some((priority, range)) if settled => self.journal.gone(priority, range, Gone::Accepted),
+                    Some((priority, range)) => self.journal.given(priority, range),
+                    None => {}
+                }
+            }
+            if !settled {
+                self.gave(key, at);
+            }
+            out.push(Assignment { consumer, tag, settled, age: message.age(now), message });
+            self.had_turn(level);
+            self.unpark(key);
+            if self.rotation.is_first(at) {
+                self.rotation.turn(1);
+            }
+        }
+        if let Some((priority, range)) = given.end() {
+            self.journal.given(priority, range);
+        }
+        if let Some((priority, range)) = gone.end() {
+            self.journal.gone(priority, range, Gone::Accepted);
+        }
+    }
+
+    fn is_listed(&self, at: usize) -> bool {
+        let wants = self.holders.get(at).and_then(|holder| holder.wants.as_ref());
+        wants.is_some_and(|wants| wants.listed)
+    }
+
+    /// Takes the next message that who is at this place, if anybody is yet, may have.
+    pub(super) fn pop_for(&mut self, now: Millis, at: Option<usize>) -> Option<Queued<B>> {
+        while self.has_head()
+            && let Some(level) = self.head_level()
+        {
+            let head = self.ready.first_of(level)?;
+            if head.is_expired(now) {
+                self.expire_head(level);
+                continue;
+            }
+            let whose = match &self.keys {
+                Some(keys) => keys.whose(head.key, head.priority, head.position),
+                None => Whose::Anybody,
+            };
+            let holder = match whose {
+                Whose::Anybody => return self.take_head(level),
+                Whose::Of(holder) if at == Some(holder) => return self.take_head(level),
+                Whose::Of(holder) => Some(holder),
+                Whose::Nobody => None,
+            };
+            if !self.park_head(level, holder) {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn take_head(&mut self, level: usize) -> Option<Queued<B>> {
+        let message = self.ready.pop_of(level)?;
+        self.had_turn(level);
+        self.unpark(message.key);
+        Some(message)
+    }
+
+    /// What would be given out next.
+    pub(super) fn pop_head(&mut self) -> Option<Queued<B>> {
+        if !self.careful {
+            return self.ready.pop();
+        }
+        let level = self.head_level()?;
+        self.ready.pop_of(level)
+    }
+
+    /// Any message that waits for others of its key.
+    pub(super) fn pop_parked(&mut self) -> Option<Queued<B>> {
+        self.keys.as_mut()?.pop_any()
+    }
+
+    fn had_turn(&mut self, level: usize) {
+        if let Some(mut shares) = self.shares.take() {
+            shares.took(level, |other| other == level || self.has_level(other));
+            self.shares = Some(shares);
+        }
+    }
+
+    fn expire_head(&mut self, level: usize) {
+        if let Some(message) = self.ready.pop_of(level) {
+            let key = message.key;
+            self.bury(message, DeadReason::Expired);
+            self.unpark(key);
+        }
+    }
+
+    /// Has the first of a level wait for others of its key; false when too many do.
+    fn park_head(&mut self, level: usize, holder: Option<usize>) -> bool {
+        let Some(keys) = self.keys.as_mut().filter(|keys| !keys.is_full()) else { return false };
+        let Some(message) = self.ready.pop_of(level) else { return false };
+        self.wake = self.wake.min(message.deadline);
+        keys.park(message, holder);
+        true
+    }
+
+    /// What waits for others of a key is looked at again, one at a time: the next one when that has been given out.
+    pub(super) fn unpark(&mut self, key: Key) {
+        if key != 0
+            && let Some(message) = self.keys.as_mut().and_then(|keys| keys.next(key))
+        {
+            self.make_ready(message);
+        }
+    }
+
+    pub(super) fn unpark_all(&mut self) {
+        while let Some(message) = self.pop_parked() {
+            self.make_ready(message);
+        }
+    }
+
+    /// Who is at this place can take more.
+    pub(super) fn unstick(&mut self, at: usize) {
+        if let Some(keys) = &mut self.keys {
+            keys.unstick(at).into_iter().for_each(|key| self.unpark(key));
+        }
+    }
+
+    pub(super) fn gave(&mut self, key: Key, at: usize) {
+        if let Some(keys) = &mut self.keys {
+            keys.gave(key, at);
+        }
+    }
+
+    /// Somebody has one less of a key.
+    pub(super) fn took_back(&mut self, key: Key) {
+        if let Some(keys) = self.keys.as_mut().filter(|_| key != 0) {
+            keys.took_back(key);
+        }
+    }
+
+    /// The same of those that were settled.
+    #[inline]
+    pub(super) fn free_keys(&mut self) {
+        while let Some(key) = self.freed.pop() {
+            self.took_back(key);
+            self.unpark(key);
+        }
+    }
+
+    /// Others of its key need not wait for it any more.
+    pub(super) fn has_waited(&mut self, message: &Queued<B>) {
+        if let Some(keys) = self.keys.as_mut().filter(|_| message.attempts > 0 && message.key != 0) {
+            keys.waited(message.key, message.position);
+        }
+    }
+
+    /// Lets those go that wait for others of their keys and are over; tells when the next one is.
+    pub(super) fn expire_parked(&mut self, now: Millis) -> Millis {
+        while let Some(message) = self.keys.as_mut().and_then(|keys| keys.pop_expired(now)) {
+            self.bury(message, DeadReason::Expired);
+        }
+        self.keys.as_ref().and_then(|keys| keys.next_deadline()).unwrap_or(NEVER)
+    }
+
+    /// Keys, and shares, from now on or no more.
+    pub(super) fn set_care(&mut self) {
+        if self.limits.weighted != self.shares.is_some() {
+            let shares = || Box::new(Shares::new(self.ready.levels()));
+            self.shares = self.limits.weighted.then(shares);
+        }
+        if !self.limits.keyed {
+            self.unpark_all();
+            self.keys = None;
+        } else if self.keys.is_none() {
+            self.keys = Some(Box::new(Keys::new()));
+        }
+        self.careful = self.limits.keyed || self.limits.weighted;
+    }
+
+    /// Says anew what the keys of messages are that nobody has: others are meant from now on, or they were not known when
+    /// the messages were restored.
+    pub fn tell_keys(&mut self, key: impl Fn(&B) -> Key) {
+        self.unpark_all();
+        if self.keys.is_none() {
+            return;
+        }
+        let mut keys = Keys::new();
+        self.ready.each(|message| message.key = key(&message.body));
+        self.delayed.each(|message, _| {
+            message.key = key(&message.body);
+            if message.attempts > 0 {
+                keys.wait(message.key, message.position);
+            }
+        });
+        self.keys = Some(Box::new(keys));
+    }
+}

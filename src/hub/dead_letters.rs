@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::Backend;
+use linkspan_contract::{Backend, Support};
 use linkspan_contract::address::{Syntax, respelled};
 use serde::{Deserialize, Serialize};
 
@@ -45,21 +45,6 @@ impl Record for Remembered {
     }
 }
 
-/// How those of `route` do; none when it has no address for them.
-pub fn dead_letters(routes: &Routes, route: &Route) -> Option<DeadLetters> {
-    let address = route.dead_letter.as_deref()?;
-    let table = routes.vhost(&route.vhost)?;
-    let (backend, plain) = match table.find(address.as_bytes()) {
-        Some(to) => (&to.backend, to.pattern == Pattern::PublishSubscribe),
-        None => (table.home(), true),
-    };
-    let key = respelled(address.as_bytes(), Syntax::Topic, Syntax::Key);
-    Some(match String::from_utf8(key.into_owned()) {
-        Ok(key) if plain && *backend == route.backend => DeadLetters::Native { key },
-        _ => DeadLetters::Carried,
-    })
-}
-
 /// The queue that takes those of a queue which are carried.
 pub fn dead_letter_queue(queue: &str) -> String {
     format!("linkspan.dead.{queue}")
@@ -72,7 +57,7 @@ impl Hub {
         let routes = self.routes.load_full();
         for owned in work_queues(&routes) {
             if let (Some(DeadLetters::Carried), Some(address)) =
-                (dead_letters(&routes, &owned.route), &owned.route.dead_letter)
+                (self.dead_letters(&routes, &owned.route), &owned.route.dead_letter)
             {
                 let Owned { route, queue } = &owned;
                 self.memory.remember(&Remembered {
@@ -84,6 +69,23 @@ impl Hub {
                 self.carry_from(&route.vhost, &route.backend, queue, address, Until::Ever);
             }
         }
+    }
+
+    /// How those of a route come to their address; none when it has none.
+    pub(super) fn dead_letters(&self, routes: &Routes, route: &Route) -> Option<DeadLetters> {
+        let address = route.dead_letter.as_deref()?;
+        let table = routes.vhost(&route.vhost)?;
+        let (backend, plain) = match table.find(address.as_bytes()) {
+            Some(to) => (&to.backend, to.pattern == Pattern::PublishSubscribe),
+            None => (table.home(), true),
+        };
+        // What a queue of ours keeps for a broker does not reach those who subscribe there by itself.
+        let itself = self.backend(&route.backend).ok()?.capabilities().dead_letter == Support::Native;
+        let key = respelled(address.as_bytes(), Syntax::Topic, Syntax::Key);
+        Some(match String::from_utf8(key.into_owned()) {
+            Ok(key) if plain && itself && *backend == route.backend => DeadLetters::Native { key },
+            _ => DeadLetters::Carried,
+        })
     }
 
     /// Has those carried that queues of routes left in an earlier life of this server: on other back ends, and those of

@@ -118,7 +118,7 @@ impl HubLane {
         let mut runs = runs.to_vec();
         for run in &mut runs {
             let subscription = self.subscriptions.get(&run.key.subscription);
-            if matches!(run.outcome, Settlement::Reject(_))
+            if matches!(run.outcome, Settlement::Reject(None))
                 && let Some(said) = subscription.and_then(|it| it.instead_of_rejecting())
             {
                 run.outcome = said;
@@ -225,7 +225,7 @@ impl Lane for HubLane {
     }
 
     fn settle(&mut self, runs: &[Settled]) {
-        let rejects = |run: &Settled| matches!(run.outcome, Settlement::Reject(_));
+        let rejects = |run: &Settled| matches!(run.outcome, Settlement::Reject(None));
         let said = (self.windows > 0 && runs.iter().any(rejects)).then(|| self.as_routes_say(runs));
         let runs = said.as_deref().unwrap_or(runs);
         if let ([only], [_]) = (self.parts.as_mut_slice(), self.ways.as_slice()) {

@@ -280,7 +280,7 @@ async fn an_mqtt_worker_has_no_more_in_hand_than_the_routes_window() {
     let mut worker = Client1::connect(&hub, 2, None).await;
     worker.subscribe(Source::Filter("jobs"), Settle::AsPublished).await.unwrap();
     let (one, two) = (worker.next().await, worker.next().await);
-    let third = tokio::time::timeout(std::time::Duration::from_millis(50), worker.next()).await;
+    let third = timeout(Duration::from_millis(50), worker.next()).await;
     assert!(third.is_err(), "the window is 2");
     one.settle(Settlement::Accept);
     let three = worker.next().await;
@@ -352,7 +352,7 @@ async fn what_was_given_before_a_reload_is_not_taken_for_what_is_given_after_it(
     let (three, four) = (worker.next().await, worker.next().await);
     one.settle(Settlement::Accept);
     two.settle(Settlement::Release { delay: 0 });
-    let fifth = tokio::time::timeout(std::time::Duration::from_millis(50), worker.next()).await;
+    let fifth = timeout(Duration::from_millis(50), worker.next()).await;
     assert!(fifth.is_err(), "the window is 2, and what was settled took nothing from it");
     assert_eq!(publisher.ready("old").await, 1, "one was accepted, one released");
     drop((three, four));
@@ -549,11 +549,11 @@ impl Client1 {
         let spec = QueueSpec { passive: true, ..QueueSpec::new(queue) };
         let waiting = async {
             while self.lane.declare_queue(&spec).await.unwrap().messages != messages {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let patience = std::time::Duration::from_secs(5);
-        tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| panic!("{queue} is due {messages}"));
+        let patience = Duration::from_secs(5);
+        timeout(patience, waiting).await.unwrap_or_else(|_| panic!("{queue} is due {messages}"));
     }
 }
 

@@ -7,7 +7,7 @@ use linkspan_contract::{BackendError, Health, QueueSpec, Refused, Value};
 use tokio::time::timeout;
 
 use super::Hub;
-use super::dead_letters::{DeadLetters, dead_letter_queue, dead_letters};
+use super::dead_letters::{DeadLetters, dead_letter_queue};
 use super::own_lane::OwnLane;
 use super::routes_error::{RoutesError, held};
 use crate::routes::{Route, Routes};
@@ -107,7 +107,7 @@ impl Hub {
         }
         let mut own = self.lane_on(&route.backend, &route.vhost).await?;
         let kind = route.queue_type.map(|kind| ("x-queue-type", Value::Text(kind.name().into())));
-        let dead = dead_letters(routes, route);
+        let dead = self.dead_letters(routes, route);
         let dead_queue = dead_letter_queue(queue);
         let mut arguments: Vec<(&str, Value<'_>)> = kind.clone().into_iter().collect();
         match &dead {

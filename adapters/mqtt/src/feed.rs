@@ -5,7 +5,7 @@ pub(crate) mod coordinator;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use linkspan_contract::address::Pattern;
 use linkspan_contract::neutral::NEUTRAL;
 use linkspan_contract::{
@@ -24,6 +24,8 @@ use crate::upstream::session::Session;
 #[derive(Default)]
 pub(crate) struct Feeds {
     all: Mutex<HashMap<Place, Arc<Feed>, RandomState>>,
+    /// Queues that make dead letters of what they do not take.
+    burying: Mutex<HashSet<Place, RandomState>>,
 }
 
 /// A vhost and a queue there.
@@ -51,6 +53,21 @@ impl Feeds {
             all.remove(&(Arc::clone(&feed.vhost), Arc::clone(&feed.queue)));
         }
         ends
+    }
+
+    /// Whether a queue makes a dead letter of what it does not take.
+    pub(crate) fn set_burying(&self, vhost: &Arc<str>, queue: &str, buries: bool) {
+        let place = (Arc::clone(vhost), queue.into());
+        let mut burying = self.burying.lock();
+        if buries {
+            burying.insert(place);
+        } else {
+            burying.remove(&place);
+        }
+    }
+
+    fn buries(&self, feed: &Feed) -> bool {
+        self.burying.lock().contains(&(Arc::clone(&feed.vhost), Arc::clone(&feed.queue)))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Feed>> {
@@ -214,6 +231,7 @@ impl Feed {
 
 /// Puts messages into a queue, and has each acknowledged when it is there.
 pub(crate) struct Feeder {
+    house: Arc<House>,
     feed: Arc<Feed>,
     _connection: Box<dyn Connection>,
     lane: Box<dyn Lane>,
@@ -247,7 +265,7 @@ impl ReceiptSink for Unsafe {
 }
 
 impl Feeder {
-    pub(crate) async fn open(house: &House, feed: Arc<Feed>) -> Option<Self> {
+    pub(crate) async fn open(house: &Arc<House>, feed: Arc<Feed>) -> Option<Self> {
         let client = Client {
             number: u64::MAX,
             identifier: "linkspan".into(),
@@ -261,6 +279,7 @@ impl Feeder {
         let mut lane = lane.ok()?;
         let target = lane.target(&Destination::Queue { name: &feed.queue, more: &[] });
         Some(Self {
+            house: Arc::clone(house),
             feed,
             _connection: connection,
             lane,
@@ -308,6 +327,11 @@ impl Feeder {
             self.unsafe_yet.numbers.lock().remove(&seq);
         }
         match published.exceptions.into_iter().next() {
+            // Another try would make another dead letter, and its publisher was told long ago.
+            Some((_, Outcome::Refused(Refused::Full(_)))) if self.house.feeds.buries(&self.feed) => {
+                self.acknowledge(number);
+                Ok(())
+            }
             Some((_, Outcome::Refused(why) | Outcome::Failed(why))) => Err(why),
             Some((_, Outcome::Unroutable)) => {
                 Err(Refused::NotFound { what: What::Queue, name: self.feed.queue.to_string() })

@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::backend::{Fetched, Retained};
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Client, Credit, Destination, ExchangeSpec, Lane, Lost, Published,
+    Batch, Binding, BodyWriter, Client, Credit, Destination, ExchangeSpec, Lane, Lost, Overflow, Published,
     QueueCounts, QueueSpec, Refused, Settled, Source, Subscribe, SubscriptionKey, TargetId,
 };
 
@@ -307,7 +307,12 @@ impl Lane for MqttLane {
     }
 
     async fn declare_queue(&mut self, queue: &QueueSpec<'_>) -> Result<QueueCounts, Refused> {
-        self.inner.declare_queue(queue).await
+        let counts = self.inner.declare_queue(queue).await?;
+        if let Some(terms) = queue.terms {
+            let buries = terms.overflow == Overflow::DeadLetter;
+            self.house.feeds.set_burying(&self.client.vhost, queue.name, buries);
+        }
+        Ok(counts)
     }
 
     async fn delete_queue(&mut self, name: &str, if_unused: bool, if_empty: bool) -> Result<u64, Refused> {

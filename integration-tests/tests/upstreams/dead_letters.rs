@@ -94,26 +94,60 @@ async fn a_dead_letter_that_was_carried_tells_of_its_death_as_rabbitmq_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_letter_that_is_carried_to_mosquitto_tells_of_its_death_in_json() {
     let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
+    for from in BACK_ENDS {
+        let (jobs, failed) = (unique("jobs"), unique("failed"));
+        let configuration = format!(
+            "{}{}dead-letter = \"{failed}\"\n{}",
+            all(rabbitmq, mosquitto, "local"),
+            work(&jobs, &jobs, from),
+            news(&failed, "mosquitto"),
+        );
+        let server = Server::start(&configuration).await;
+        let mut watcher = Mqtt5::connect(mosquitto.address(), &unique("watcher")).await;
+        watcher.subscribe(&failed).await;
+        let client = Amqp::confirming(server.amqp()).await;
+        client.publish("amq.topic", &jobs, "job").await;
+        let job = next(&client, &jobs).await;
+        job.delivery.nack(BasicNackOptions { requeue: false, multiple: false }).await.unwrap();
+        let dead = watcher.next().await;
+        let properties = dead.properties.expect("user properties").user_properties;
+        let (_, deaths) = properties.iter().find(|(name, _)| name == "x-death").expect("x-death");
+        let deaths: serde_json::Value = serde_json::from_str(deaths).expect("JSON");
+        assert_eq!(deaths[0]["queue"], jobs.as_str(), "from {from}: {deaths}");
+        assert_eq!(deaths[0]["reason"], "rejected", "from {from}: {deaths}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_full_queue_over_mosquitto_does_not_take_is_one_dead_letter_and_the_queue_goes_on() {
+    let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
     let (jobs, failed) = (unique("jobs"), unique("failed"));
     let configuration = format!(
-        "{}{}dead-letter = \"{failed}\"\n{}",
+        "{}{}max-length = 2\noverflow = \"dead-letter\"\ndead-letter = \"{failed}\"\n{}",
         all(rabbitmq, mosquitto, "local"),
-        work(&jobs, &jobs, "rabbit"),
-        news(&failed, "mosquitto"),
+        work(&jobs, &jobs, "mosquitto"),
+        work(&failed, &failed, "local"),
     );
     let server = Server::start(&configuration).await;
-    let mut watcher = Mqtt5::connect(mosquitto.address(), &unique("watcher")).await;
-    watcher.subscribe(&failed).await;
-    let client = Amqp::confirming(server.amqp()).await;
-    client.publish("amq.topic", &jobs, "job").await;
-    let job = next(&client, &jobs).await;
-    job.delivery.nack(BasicNackOptions { requeue: false, multiple: false }).await.unwrap();
-    let dead = watcher.next().await;
-    let properties = dead.properties.expect("user properties").user_properties;
-    let (_, deaths) = properties.iter().find(|(name, _)| name == "x-death").expect("x-death");
-    let deaths: serde_json::Value = serde_json::from_str(deaths).expect("JSON");
-    assert_eq!(deaths[0]["queue"], jobs.as_str(), "{deaths}");
-    assert_eq!(deaths[0]["reason"], "rejected", "{deaths}");
+    let mut device = Mqtt5::connect(mosquitto.address(), &unique("device")).await;
+    for job in ["1", "2", "3", "4"] {
+        device.publish(&jobs, job).await;
+    }
+    let client = Amqp::connect(server.amqp()).await;
+    for refused in ["3", "4"] {
+        let dead = next(&client, &failed).await;
+        assert_eq!(dead.delivery.data, refused.as_bytes());
+    }
+    for taken in ["1", "2"] {
+        let job = next(&client, &jobs).await;
+        assert_eq!(job.delivery.data, taken.as_bytes());
+        job.delivery.ack(Default::default()).await.unwrap();
+    }
+    device.publish(&jobs, "5").await;
+    assert_eq!(next(&client, &jobs).await.delivery.data, b"5", "what comes later is taken");
+    let more = client.channel.basic_get(failed.as_str().into(), BasicGetOptions::default()).await.unwrap();
+    assert!(more.is_none(), "each is one dead letter");
     server.stop().await;
 }
 

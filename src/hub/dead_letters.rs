@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use linkspan_contract::{Backend, Support};
 use linkspan_contract::address::{Syntax, respelled};
+use linkspan_contract::{Backend, Support};
 use serde::{Deserialize, Serialize};
 
 use super::Hub;

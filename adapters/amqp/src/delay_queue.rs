@@ -19,11 +19,11 @@ pub(crate) struct DelayQueue {
     millis: Millis,
 }
 
-/// RabbitMQ's greatest time to live, in milliseconds.
-const LONGEST: Millis = u32::MAX as Millis;
-
 /// Milliseconds that such a queue is kept beyond its own time when nobody declares it.
 const KEPT: Millis = 1_200_000;
+
+/// Milliseconds that a message can be held back: RabbitMQ's greatest time to live, less what the queue outlives it.
+const LONGEST: Millis = u32::MAX as Millis - KEPT;
 
 /// Milliseconds after which it is declared again: what is published until then is through before it goes.
 const DECLARED_FOR: Millis = KEPT / 2;
@@ -64,7 +64,7 @@ impl DelayQueue {
             ("x-message-ttl", whole(self.millis)),
             ("x-dead-letter-exchange", text("")),
             ("x-dead-letter-routing-key", text(self.to.as_str())),
-            ("x-expires", whole(self.millis.saturating_add(KEPT).min(LONGEST))),
+            ("x-expires", whole(self.millis.saturating_add(KEPT))),
         ];
         let mut arguments = FieldTable::default();
         for (name, value) in all {

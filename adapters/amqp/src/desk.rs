@@ -50,6 +50,20 @@ pub(crate) fn is_needed(terms: &Terms, is_quorum: bool) -> bool {
     terms.retry.is_some() || terms.max_deliveries.is_some() && !is_quorum
 }
 
+/// Leaves its seat when who asked for it does not wait for the answer, or gets a bad one.
+struct Guest<'d> {
+    desk: &'d Desk,
+    id: Option<ConsumerId>,
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.desk.leave(id);
+        }
+    }
+}
+
 impl Desk {
     pub(crate) fn new(
         queue: ShortString,
@@ -101,11 +115,12 @@ impl Desk {
             state.work.enter(id, seat).then_some(is_new)
         });
         let Some(is_new) = is_new else { return Err(Refused::ExclusiveUse(self.queue.to_string())) };
+        let mut guest = Guest { desk: self, id: is_new.then_some(id) };
         let ready = self.ready().await;
         if ready.is_err() && is_new {
-            self.leave(id);
             return ready;
         }
+        guest.id = None;
         Ok(())
     }
 
@@ -181,7 +196,7 @@ impl Desk {
     /// # Errors
     /// What the broker says.
     pub(crate) async fn fetch(
-        &self,
+        self: &Arc<Self>,
         lane: LaneId,
         id: impl Fn() -> ConsumerId,
         key: SubscriptionKey,
@@ -193,20 +208,31 @@ impl Desk {
         self.ready().await?;
         let channel = self.state.lock().channel.clone();
         let Some(channel) = channel else { return Err(Refused::Away(self.backend.to_string())) };
+        // What the broker gives is in hand here, even when who asked is gone by then.
+        let got = tokio::spawn(Arc::clone(self).get(channel)).await;
+        let got = got.unwrap_or_else(|_| Err(Refused::Away(self.backend.to_string())))?;
+        let Some(behind) = got else { return Ok(None) };
+        let fetched = self.with(|state, now| {
+            let mut fetched = state.take(now, lane, &id, key, settled)?;
+            fetched.remaining = fetched.remaining.saturating_add(behind.into());
+            Some(fetched)
+        });
+        Ok(fetched)
+    }
+
+    /// Takes one more message from the broker; tells how many it has behind that.
+    async fn get(self: Arc<Self>, channel: Arc<Channel>) -> Result<Option<u32>, Refused> {
         let got = channel.basic_get(self.queue.clone(), BasicGetOptions { no_ack: false }).await;
         self.task.wake();
         let got = got.map_err(|error| refused(&error, &self.backend))?;
         let Some(BasicGetMessage { mut delivery, message_count, .. }) = got else { return Ok(None) };
-        let fetched = self.with(|state, now| {
+        self.with(|state, now| {
             let same = state.channel.as_ref().is_some_and(|other| Arc::ptr_eq(other, &channel));
             if same && let Some(arrival) = self.arrival(&mut delivery, now) {
                 state.arrive(now, arrival);
             }
-            let mut fetched = state.take(now, lane, &id, key, settled)?;
-            fetched.remaining = fetched.remaining.saturating_add(message_count.into());
-            Some(fetched)
         });
-        Ok(fetched)
+        Ok(Some(message_count))
     }
 
     /// Removes what nobody has in hand, and tells how much that was.

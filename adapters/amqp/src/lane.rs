@@ -11,9 +11,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{
-    Batch, Binding, BodyWriter, Credit, DeliveryTag, Destination, ExchangeSpec, Lane, LaneEvents, Lost, Outcome,
-    Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settle, Settled, Source, Subscribe,
-    SubscriptionKey, TargetId,
+    Batch, Binding, BodyWriter, Credit, DeliveryTag, Destination, ExchangeSpec, Lane, LaneEvents, Lost,
+    Outcome, Published, QueueCounts, QueueSpec, Receipt, ReceiptSink, Refused, Settle, Settled, Source,
+    Subscribe, SubscriptionKey, TargetId,
 };
 
 use crate::connection::Scope;

@@ -48,6 +48,7 @@ fn filled(path: &Path) -> Log {
             deadline: u64::MAX,
             attempts: 0,
             priority: 0,
+            key: 0,
             durable: true,
             logged: false,
             apart: false,

@@ -11,11 +11,12 @@ use linkspan_contract::{
 
 use super::ear::Ear;
 
-const KEY: SubscriptionKey = SubscriptionKey { subscription: 1, part: 0 };
-
 /// A client of a back end, or of the hub, with a lane for one queue.
 pub(crate) struct Way {
     deliveries: Deliveries,
+    /// Of the last time that the queue was consumed. Each time is another subscription: what is said of what came by an
+    /// earlier one, which a back end may have forgotten, must not settle anything of a later one.
+    key: SubscriptionKey,
     lane: Box<dyn Lane>,
     _connection: Box<dyn Connection>,
     /// What the back end has told.
@@ -56,7 +57,8 @@ impl Way {
         let mut connection = backend.connect(&client, deliveries.sink()).await?;
         let ear = Arc::new(Ear::default());
         let lane = connection.lane(Arc::clone(&ear) as _, Arc::clone(&ear) as _).await?;
-        Ok(Self { deliveries, lane, _connection: connection, ear, window })
+        let key = SubscriptionKey { subscription: 0, part: 0 };
+        Ok(Self { deliveries, key, lane, _connection: connection, ear, window })
     }
 
     /// Has the queue consumed; what is not settled `within` that time comes again.
@@ -66,8 +68,10 @@ impl Way {
     pub(crate) async fn consume(&mut self, queue: &str, within: Duration) -> Result<(), Refused> {
         let ack_timeout = Some(millis(within));
         let how = Subscribe { ack_timeout, ..Subscribe::new(Settle::ByConsumer) };
-        self.lane.subscribe(&Source::Queue(queue), KEY, &how, Some(Arc::clone(&self.window))).await?;
-        self.lane.start(KEY);
+        self.key.subscription = self.key.subscription.wrapping_add(1);
+        let window = Some(Arc::clone(&self.window));
+        self.lane.subscribe(&Source::Queue(queue), self.key, &how, window).await?;
+        self.lane.start(self.key);
         Ok(())
     }
 
@@ -76,7 +80,7 @@ impl Way {
     /// # Errors
     /// When the back end says no.
     pub(crate) async fn leave(&mut self) -> Result<(), Refused> {
-        self.lane.unsubscribe(KEY).await
+        self.lane.unsubscribe(self.key).await
     }
 
     /// Carries out what was settled.

@@ -154,6 +154,8 @@ struct Keeper {
     next_word: Seq,
     /// Since when nobody waits.
     idle: Option<Instant>,
+    /// What was released waits until then at the latest; a back end may have it wait at the way by which it was given.
+    released: Option<Instant>,
     /// Stands in the place of messages that their clients have.
     nothing: Kept,
 }
@@ -181,6 +183,7 @@ impl Keeper {
             asked: HashMap::new(),
             next_word: WORDS,
             idle: None,
+            released: None,
             nothing: Kept { batch: nothing, at: 0 },
         }
     }
@@ -232,7 +235,8 @@ impl Keeper {
     /// Deals with what the back end has told.
     async fn heed(&mut self) {
         let Some(way) = &mut self.way else { return };
-        way.follow().await;
+        // Who does not answer in time is asked again when it tells of the next change.
+        let _ = timeout(PATIENCE, way.follow()).await;
         let ear = Arc::clone(&way.ear);
         for told in ear.words() {
             for word in told.first..told.first.saturating_add(told.count.into()) {
@@ -269,6 +273,7 @@ impl Keeper {
     fn lose(&mut self) {
         self.way = None;
         self.consumes = None;
+        self.released = None;
         self.asked.clear();
         let ended: Vec<_> = self.desk.end().collect();
         for (lease, _) in ended {
@@ -340,19 +345,26 @@ impl Keeper {
                 return Some(end);
             }
             self.consumes = None;
-            if let Err(why) = way.leave().await {
-                tracing::debug!(queue = %self.place.queue, %why, "a queue is not consumed any more");
+            match timeout(PATIENCE, way.leave()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => {
+                    tracing::debug!(queue = %self.place.queue, %why, "a queue is not consumed any more")
+                }
+                Err(_) => {
+                    tracing::debug!(queue = %self.place.queue, "the back end does not say that it has stopped")
+                }
             }
         }
         if !is_unused {
             return None;
         }
-        let end = since + KEPT;
+        let end = self.released.map_or(since + KEPT, |released| released.max(since + KEPT));
         if now < end && !stopping {
             return Some(end);
         }
         way.settle();
         self.way = None;
+        self.released = None;
         None
     }
 
@@ -372,6 +384,10 @@ impl Keeper {
     fn settle(&mut self, lease: u64, outcome: Settlement, reply: Option<oneshot::Sender<Outcome>>) {
         let word = self.next_word;
         self.next_word = self.next_word.saturating_add(1);
+        if let Settlement::Release { delay } = outcome {
+            let until = Instant::now().checked_add(Duration::from_millis(delay));
+            self.released = self.released.max(until);
+        }
         let found = if let Settlement::Extend(by) = outcome {
             let until = Instant::now() + Duration::from_millis(by);
             self.desk

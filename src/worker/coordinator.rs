@@ -349,10 +349,7 @@ impl<'a> Shift<'a> {
         }
         let outcome = match (counted, answer) {
             ("accepted", _) => Settlement::Accept,
-            ("rejected", Ok((status, _))) => {
-                Settlement::Reject(Some(format!("the worker's server answered {status}").into()))
-            }
-            ("rejected", Err(_)) => Settlement::Reject(Some("the payload cannot be read".into())),
+            ("rejected", _) => Settlement::Reject(None),
             ("failed", _) => {
                 Settlement::Release { delay: self.hand.wait(delivery.attempt.saturating_add(1)) }
             }

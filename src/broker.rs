@@ -6,6 +6,7 @@ mod back_ends;
 mod certificates;
 mod ledger;
 mod spools;
+mod workers;
 
 pub use back_ends::{delete_queue, queue_names};
 
@@ -34,6 +35,7 @@ use crate::doors::{self, Door, Stop, Stopper};
 use crate::hub::{Hub, RoutesError};
 use crate::identity::Users;
 use crate::ledger::Watched;
+use crate::worker::Crew;
 
 /// How long connections may take to say farewell when the server goes down.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -110,6 +112,7 @@ pub struct Broker {
     stopper: Stopper,
     serving: JoinSet<()>,
     ledger: Arc<Watched>,
+    crew: Crew,
 }
 
 impl Broker {
@@ -199,10 +202,12 @@ impl Broker {
             let (hub, users) = (Arc::clone(&hub), Arc::clone(&users));
             Arc::new(HttpDoor::new(hub, users, Arc::clone(&alarms), options, figures.clone(), stop.clone()))
         });
+        let crew = Crew::new(Arc::clone(&hub));
+        crew.follow(workers::targets(config)?);
         let config = Arc::new(Mutex::new(config.clone()));
         serving.spawn(until(stop.clone(), keep_looking(Arc::clone(&ledger))));
         serving.spawn(until(stop, mend(Arc::clone(&hub), Arc::clone(&config))));
-        Ok(Self { hub, users, config, limits, budget, open, stopper, serving, ledger })
+        Ok(Self { hub, users, config, limits, budget, open, stopper, serving, ledger, crew })
     }
 
     /// The open doors and where they listen.
@@ -215,7 +220,7 @@ impl Broker {
         &self.hub
     }
 
-    /// Puts the routes and users of `new`, and its limits of memory and disk, in force without dropping a connection.
+    /// Puts the routes, workers and users of `new`, and its limits of memory and disk, in force without dropping a connection.
     ///
     /// # Errors
     /// When more than these changed or the routes cannot be put in force; then nothing is.
@@ -223,7 +228,9 @@ impl Broker {
         let mut config = self.config.lock().await;
         config.may_become(&new)?;
         ConfigErrors::none_of(abilities::refused(&new))?;
+        let workers = workers::targets(&new)?;
         self.hub.reroute(new.routes()?).await.map_err(|error| wrong(&new, &error))?;
+        self.crew.follow(workers);
         self.users.replace(&new.users);
         self.limits.send_replace(alarm_limits(&new));
         self.budget.set_limit(back_ends::memory_of_queues(&new));
@@ -235,13 +242,14 @@ impl Broker {
     pub async fn stop(mut self) {
         self.stopper.stop();
         let ended = async { while self.serving.join_next().await.is_some() {} };
-        if timeout(FAREWELL, ended).await.is_err() {
+        let (ended, ()) = tokio::join!(timeout(FAREWELL, ended), self.crew.end(FAREWELL));
+        if ended.is_err() {
             tracing::warn!("some connections did not end in {FAREWELL:?}; they are dropped");
         }
         self.serving.shutdown().await;
         self.hub.close().await;
-        let Self { hub, ledger, .. } = self;
-        drop(hub);
+        let Self { hub, ledger, crew, .. } = self;
+        drop((hub, crew));
         // Whoever is started next in this directory needs the ledger's file.
         let unused = async {
             while Arc::strong_count(&ledger) > 1 || Arc::strong_count(ledger.ledger()) > 1 {
@@ -310,6 +318,7 @@ pub fn verify(config: &Config) -> Result<(), ConfigErrors> {
     let mut wrong = abilities::refused(config);
     wrong.extend(back_ends::refused(config));
     wrong.extend(ledger::refused(config));
+    wrong.extend(workers::refused(config));
     ConfigErrors::none_of(wrong)
 }
 

@@ -11,6 +11,7 @@
 //!   what that route's pattern means, and keeps the [`retained`] messages, because every door may publish one; a
 //!   [`mover`] carries from one back end to another what routes and bindings part, and what waited here for a broker that
 //!   was away
+//! - a [`worker`] pushes what a queue holds to a URL: a client of the hub, as doors are
 //! - [`alarms`]: memory or disk run short; doors hold publishers back while consumers drain on
 //! - [`ledger`]: small durable state and leases, in a file or in a PostgreSQL that instances share
 //! - [`broker`]: assembles all of it, reloads it, stops it
@@ -33,3 +34,4 @@ pub mod patterns;
 pub mod protocol;
 pub mod retained;
 pub mod routes;
+pub mod worker;

@@ -9,6 +9,7 @@
 //! - [`clients`]: what people have installed, run as programs
 //! - [`wire`], [`mqtt_wire`], [`amqp_wire`]: bytes written by hand
 //! - [`upstreams`]: RabbitMQ and Mosquitto, real ones, to be used, stopped, killed and frozen
+//! - [`web`]: a web server that is asked things and answers as a test says
 //! - [`certificates`]: what TLS needs
 //! - [`cable`]: the wire between a client and a server: cut, reset, refused, delayed, throttled, stalled, half-open
 //! - [`patience`]: how long a test waits for what has to happen
@@ -38,6 +39,7 @@ pub mod process;
 pub mod publisher;
 pub mod server;
 pub mod upstreams;
+pub mod web;
 pub mod wire;
 
 pub use cable::{Cable, Way};

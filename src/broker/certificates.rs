@@ -55,7 +55,11 @@ pub fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, Wrong> {
     })
 }
 
-fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+/// The certificates in the file that the key `key` names.
+///
+/// # Errors
+/// Why there are none.
+pub fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
     let text = read(key, file)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.and_then(|all| if all.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(all) });

@@ -55,9 +55,9 @@ pub enum Problem {
         "unknown variable; section and key are joined by two underscores, as in LINKSPAN_DOORS__MQTT__LISTEN"
     )]
     UnknownVariable,
-    /// Routes are a list, which no variable can name.
-    #[error("routes can be given in the file only")]
-    RouteVariable,
+    /// Routes and workers are lists, which no variable can name.
+    #[error("routes and workers can be given in the file only")]
+    ListVariable,
     /// A text where a number is needed, and the like.
     #[error("expected {expected}, found {found}")]
     WrongType {

@@ -31,6 +31,7 @@ mod terms;
 mod upstream;
 mod users;
 mod vhosts;
+mod worker;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub use memory::Memory;
 pub use places::Culprit;
 pub use upstream::{MqttVersion, Upstream, Url};
 pub use vhosts::Vhost;
+pub use worker::Worker;
 
 use crate::identity::{Account, Users};
 use crate::routes::{Route, RouteConflict, Routes};
@@ -79,6 +81,8 @@ pub struct Config {
     pub vhosts: BTreeMap<Arc<str>, Vhost>,
     /// Which pattern an address follows, in the order of the file.
     pub routes: Vec<Arc<Route>>,
+    /// Where the messages of queues are pushed to, in the order of the file.
+    pub workers: Vec<Worker>,
     /// Marks for memory and slow clients.
     pub limits: Limits,
     /// How much memory may be taken before publishers are held.
@@ -101,6 +105,7 @@ struct ConfigTable {
     backends: BTreeMap<String, backends::BackendTable>,
     vhosts: BTreeMap<String, vhosts::VhostTable>,
     route: Vec<route::RouteTable>,
+    worker: Vec<worker::WorkerTable>,
     limits: Limits,
     memory: Memory,
     disk: Disk,
@@ -192,6 +197,7 @@ impl ConfigTable {
         let vhosts = vhosts::check(&self.vhosts, &backend_names, report);
         let vhost_names = vhosts.keys().map(|name| &**name);
         let users = users::check(&self.users, vhost_names.clone(), report);
+        let workers = worker::check(&self.worker, vhost_names.clone(), report);
         self.doors.check(!self.users.is_empty(), vhost_names, report);
         self.limits.check(report);
         self.memory.check(report);
@@ -206,6 +212,7 @@ impl ConfigTable {
             backends,
             vhosts,
             routes,
+            workers,
             limits: self.limits,
             memory: self.memory,
             disk: self.disk,

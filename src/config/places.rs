@@ -24,6 +24,8 @@ pub enum Culprit<'a> {
     Route(&'a str, &'a str, &'a str),
     /// A queue of a vhost, and the match of the route that owns or owned it.
     Queue(&'a str, &'a str, &'a str),
+    /// A worker, by its place in the file, and the key of it that has to change.
+    Worker(usize, &'a str),
 }
 
 impl Config {
@@ -53,6 +55,7 @@ impl Config {
                 self.route(vhost, filter).map_or_else(KeyPath::default, |route| route.key(key))
             }
             Culprit::Queue(vhost, queue, filter) => self.queue(vhost, queue, filter),
+            Culprit::Worker(at, key) => KeyPath::of(["worker"]).index(at).key(key),
         }
     }
 

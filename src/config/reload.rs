@@ -5,7 +5,7 @@ use figment::value::{Dict, Value};
 use super::{Config, ConfigErrors, KeyPath};
 
 impl Config {
-    /// Whether a reload can put `new` in force: it swaps routes, users, `[memory]` and `[disk]`, and leaves
+    /// Whether a reload can put `new` in force: it swaps routes, workers, users, `[memory]` and `[disk]`, and leaves
     /// all else as it is. A reload that changes more is refused as a whole, so that the file and what runs do not drift
     /// apart.
     ///
@@ -19,8 +19,7 @@ impl Config {
             _ => keys.push(KeyPath::of(["doors"])),
         }
         let error = |key| {
-            let text =
-                "was changed, and that needs a restart; a reload swaps routes, users, [memory] and [disk]";
+            let text = "was changed, and that needs a restart; a reload swaps routes, workers, users, [memory] and [disk]";
             new.wrong_key(key, text)
         };
         ConfigErrors::none_of(keys.into_iter().map(error).collect())

@@ -120,9 +120,15 @@ fn wrong_type(key: &KeyPath, found: &Actual, expected: &str) -> Problem {
         Actual::Map => "a table",
         _ => "something else",
     };
-    let is_route = matches!(key.segments(), [Segment::Key(name)] if name == "route");
+    let tables = match key.segments() {
+        [Segment::Key(name)] if name == "route" || name == "worker" => Some(name),
+        _ => None,
+    };
     let expected = match expected {
-        "a sequence" if is_route => "a list of routes: write [[route]] with two brackets".to_owned(),
+        "a sequence" if tables.is_some() => {
+            let name = tables.map_or("table", String::as_str);
+            format!("a list of {name}s: write [[{name}]] with two brackets")
+        }
         "a boolean" => "true or false".to_owned(),
         "a string" | "path string" => "a text in quotes".to_owned(),
         "a sequence" => "a list".to_owned(),

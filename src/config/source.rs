@@ -134,7 +134,7 @@ fn key_of(rest: &str, file: Option<&Lines>) -> Result<Vec<String>, Problem> {
     let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
     let names: Vec<String> = rest.split("__").map(plain).collect();
     match names.as_slice() {
-        [section, ..] if section == "route" => return Err(Problem::RouteVariable),
+        [section, ..] if section == "route" || section == "worker" => return Err(Problem::ListVariable),
         [_] => return Err(Problem::UnknownVariable),
         names if names.iter().any(String::is_empty) => return Err(Problem::UnknownVariable),
         _ => {}

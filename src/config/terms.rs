@@ -238,7 +238,7 @@ impl Written<'_> {
 }
 
 impl RetryTable {
-    fn check(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Retry> {
+    pub(super) fn check(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Retry> {
         let delay = time(key, "delay", Some(self.delay), report)?;
         let max = time(key, "max", Some(self.max.unwrap_or(LONGEST_RETRY.max(self.delay))), report)?;
         if max < delay {

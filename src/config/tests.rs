@@ -246,7 +246,7 @@ mod mistakes {
         );
         assert_eq!(
             told(&[("LINKSPAN_ROUTE__0__QUEUE", "jobs")]),
-            "LINKSPAN_ROUTE__0__QUEUE: routes can be given in the file only"
+            "LINKSPAN_ROUTE__0__QUEUE: routes and workers can be given in the file only"
         );
     }
 

@@ -32,6 +32,7 @@ mod translation;
 mod uploads;
 mod users;
 mod watchers;
+mod workers;
 
 use std::time::Duration;
 

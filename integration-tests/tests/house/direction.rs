@@ -4,13 +4,13 @@ use crate::source::Source;
 
 /// What each room may name of the others; itself always. A room that is missing here is a decision still to be made:
 /// add it, with what it needs and no more.
-const MAY_KNOW: [(&str, &[&str]); 15] = [
+const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("alarms", &["config"]),
     (
         "broker",
         &[
             "alarms", "claims", "config", "doors", "hub", "identity", "ledger", "mover", "patterns",
-            "retained", "routes",
+            "retained", "routes", "worker",
         ],
     ),
     ("claims", &["config"]),
@@ -26,6 +26,7 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("protocol", &[]),
     ("retained", &[]),
     ("routes", &[]),
+    ("worker", &["config", "doors"]),
 ];
 
 /// Crates without I/O, clocks or tasks: all that `protocol` may use besides the standard library.

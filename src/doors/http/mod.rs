@@ -42,8 +42,11 @@ use crate::hub::Hub;
 use crate::identity::{Credentials, Denied, Identity, Users};
 pub use lease::LeaseLimits;
 use lease::Register;
+pub(crate) use payload::Payload;
 use publisher::Publishers;
 use translate::Problem;
+pub(crate) use translate::leased::headers;
+pub(crate) use way::{Came, Way};
 
 /// What a watcher may have waiting before messages are dropped for it, in bytes.
 const WATCHER_MARK: u64 = 1024 * 1024;

@@ -80,7 +80,7 @@ type Answers = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
 /// The server; it goes with the test.
 pub struct Web {
     address: SocketAddr,
-    asked: mpsc::UnboundedReceiver<Asked>,
+    asked: mpsc::Receiver<Asked>,
     serving: JoinHandle<()>,
 }
 
@@ -119,7 +119,7 @@ impl Web {
 
     async fn serve(answers: Answers, tls: Option<TlsAcceptor>, listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("an address");
-        let (tells, asked) = mpsc::unbounded_channel();
+        let (tells, asked) = mpsc::channel(1024);
         let numbers = Arc::new(AtomicUsize::new(0));
         let serving = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -173,7 +173,7 @@ impl Drop for Web {
 struct Talk {
     connection: usize,
     answers: Answers,
-    tells: mpsc::UnboundedSender<Asked>,
+    tells: mpsc::Sender<Asked>,
     numbers: Arc<AtomicUsize>,
 }
 
@@ -206,7 +206,7 @@ impl Talk {
             let asked =
                 Asked { number, connection: self.connection, line, headers, body, at: Instant::now() };
             let Reply { status, headers, after } = (self.answers)(&asked);
-            self.tells.send(asked).ok()?;
+            self.tells.send(asked).await.ok()?;
             tokio::time::sleep(after).await;
             let answer = format!("HTTP/1.1 {status} As Said\r\n{headers}Content-Length: 2\r\n\r\nok");
             let answer = if status == 204 { format!("HTTP/1.1 204 None\r\n{headers}\r\n") } else { answer };

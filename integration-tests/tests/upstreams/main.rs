@@ -20,6 +20,7 @@ mod feeds;
 mod holder;
 mod instances;
 mod kept_sessions;
+mod leases;
 mod mosquitto;
 mod pass_through;
 mod poison;

@@ -86,7 +86,8 @@ impl HubLane {
             NotGranted::Held(_) => Refused::ExclusiveUse(place.1.to_string()),
             NotGranted::Away(why) => Refused::Away(format!("{backend} (the ledger: {why})")),
         })?;
-        let tenancy = Tenancy::new(fence, exclusive.holder_timeout);
+        let tenancy =
+            Tenancy::new(Arc::clone(&self.scope.client.identifier), fence, exclusive.holder_timeout);
         // What an earlier tenancy was given stays out of this one's window.
         subscription.begin_window();
         let sink: Arc<dyn DeliverySink> = Arc::new(Fenced::new(Arc::clone(&self.scope), &tenancy));
@@ -96,20 +97,51 @@ impl HubLane {
                 tracing::debug!(%backend, %error, "a back end was not reached");
                 Refused::Away(backend.to_string())
             })?;
-        let full = |_| Refused::Full("a client's subscriptions come to 65,536 places at most".into());
-        let part = u16::try_from(self.ways.len()).map_err(full)?;
-        self.ways.push(NO_PART);
+        let part = self.way_of_no_part()?;
         let key = SubscriptionKey { part, ..subscription.key };
         let arguments = subscription.arguments();
         let how = subscription.how(&arguments);
         for spot in subscription.spots() {
             lane.subscribe(&spot.source(), key, &how, subscription.credit()).await?;
         }
-        if subscription.started {
+        if subscription.started && !subscription.is_paused {
             lane.start(key);
         }
         tenancy.serve(lane, connection);
         Ok((tenancy, part))
+    }
+
+    /// A number for the keys of what a tenancy gives from now on.
+    fn way_of_no_part(&mut self) -> Result<u16, Refused> {
+        let full = |_| Refused::Full("a client's subscriptions come to 65,536 places at most".into());
+        let way = u16::try_from(self.ways.len()).map_err(full)?;
+        self.ways.push(NO_PART);
+        Ok(way)
+    }
+
+    /// The queue of a subscription is paused, or goes on: its holder stays that.
+    async fn follow_pause(&mut self, subscription: &mut Subscription) -> Result<(), Refused> {
+        let is_paused = self.is_paused(subscription);
+        if std::mem::replace(&mut subscription.is_paused, is_paused) == is_paused {
+            return Ok(());
+        }
+        let Some(tenancy) = subscription.alone.as_ref().and_then(|alone| alone.tenancy.clone()) else {
+            return Ok(());
+        };
+        if is_paused {
+            let Some(part) = subscription.parts().first().copied() else { return Ok(()) };
+            return tenancy.rest(SubscriptionKey { part, ..subscription.key }).await;
+        }
+        // What it was given before is still settled under the number of before.
+        let part = self.way_of_no_part()?;
+        let key = SubscriptionKey { part, ..subscription.key };
+        subscription.made.insert(0, Made { part, spot: 0 });
+        let arguments = subscription.arguments();
+        let how = subscription.how(&arguments);
+        for spot in subscription.spots() {
+            tenancy.give(&spot.source(), key, &how, subscription.credit(), subscription.started).await?;
+        }
+        Ok(())
     }
 
     /// Goes through the claims: whose turn has come takes its queue, and who was ousted stands by again, or is over.
@@ -123,7 +155,9 @@ impl HubLane {
             let mut result = Ok(());
             if let Some((_, work)) = subscription.exclusive() {
                 let place: Place = (Arc::clone(&self.scope.client.vhost), Arc::clone(&work.queue));
+                result = self.follow_pause(&mut subscription).await;
                 match &subscription.alone {
+                    _ if result.is_err() => {}
                     Some(alone) if alone.tenancy.as_ref().is_some_and(|tenancy| !tenancy.is_over()) => {}
                     Some(alone) if alone.tenancy.is_none() => {
                         result = self.take_up(&mut subscription, &place).await;

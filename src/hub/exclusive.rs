@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use linkspan_contract::{LaneEvent, LaneEvents, Refused};
+use linkspan_contract::{Fence, LaneEvent, LaneEvents, Refused};
 use parking_lot::Mutex;
 
 use super::tenancy::Tenancy;
@@ -96,6 +96,13 @@ impl Exclusives {
             Some((place.clone(), Arc::clone(post.holder.as_ref()?.tenancy.as_ref()?)))
         });
         held.collect()
+    }
+
+    /// Who here has a queue, and under which number.
+    pub fn holder(&self, place: &Place) -> Option<(Arc<str>, Fence)> {
+        let posts = self.posts.lock();
+        let tenancy = posts.get(place)?.holder.as_ref()?.tenancy.as_ref()?;
+        Some((Arc::clone(&tenancy.client), tenancy.fence))
     }
 
     /// Whether anybody here has the queue, or is about to.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Batch, Body, Connection, Delivered, DeliverySink, Ended, Fence, Lane, Pick, Refused, Settled,
-    SubscriptionKey, Value,
+    Batch, Body, Connection, Credit, Delivered, DeliverySink, Ended, Fence, Lane, Pick, Refused, Settled,
+    Source, Subscribe, SubscriptionKey, Value,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ pub const FENCE: &str = "linkspan-fence";
 /// From the moment that a consumer is given a queue until it goes, or is ousted: from then on it is given nothing and
 /// nothing that it settles counts.
 pub struct Tenancy {
+    /// Whose it is.
+    pub client: Arc<str>,
     /// Under which number.
     pub fence: Fence,
     /// How long its holder may have something in hand without a word.
@@ -47,8 +49,9 @@ struct Pace {
 
 impl Tenancy {
     /// One that begins now.
-    pub fn new(fence: Fence, patience: Option<Duration>) -> Arc<Self> {
+    pub fn new(client: Arc<str>, fence: Fence, patience: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
+            client,
             fence,
             patience,
             is_over: AtomicBool::new(false),
@@ -129,6 +132,38 @@ impl Tenancy {
             self.pace.lock().in_hand = 0;
         }
         recovered
+    }
+
+    /// Gives nothing more; what is in hand stays there, and so does the queue.
+    ///
+    /// # Errors
+    /// When the back end says no.
+    pub async fn rest(&self, key: SubscriptionKey) -> Result<(), Refused> {
+        let Some(mut way) = self.way.lock().take() else { return Ok(()) };
+        let rested = way.lane.unsubscribe(key).await;
+        self.serve(way.lane, way.connection);
+        rested
+    }
+
+    /// Gives what is in the queue, from the first time on or again, at once when it is `started`.
+    ///
+    /// # Errors
+    /// When the back end says no.
+    pub async fn give(
+        &self,
+        source: &Source<'_>,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+        started: bool,
+    ) -> Result<(), Refused> {
+        let Some(mut way) = self.way.lock().take() else { return Ok(()) };
+        let given = way.lane.subscribe(source, key, how, credit).await;
+        if given.is_ok() && started {
+            way.lane.start(key);
+        }
+        self.serve(way.lane, way.connection);
+        given
     }
 
     fn gave(&self, count: u64) {

@@ -18,6 +18,7 @@ mod amqp_queues;
 mod bad_input;
 mod bystander;
 mod http;
+mod http_queues;
 mod large_bodies;
 mod mqtt_bad_input;
 mod mqtt_kept_sessions;

@@ -20,6 +20,7 @@ mod holder;
 mod instances;
 mod kept_sessions;
 mod mosquitto;
+mod operating;
 mod pass_through;
 mod poison;
 mod quorum;

@@ -4,12 +4,15 @@
 //! | --- | --- |
 //! | `POST /v1/messages/{address}` | 204 when the message is where it has to be; 503 while an alarm is raised |
 //! | `GET /v1/subscriptions/{filter}` | an event stream of what is published |
+//! | `/v1/queues…`, `/v1/routes` | what [operators](queues) ask of queues, and of their [dead letters](dead_letters) |
 //! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its ledger and back ends do and which alarms are raised, and figures |
 
 mod admin;
 mod connection;
+mod dead_letters;
 mod publish;
 mod publisher;
+mod queues;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -88,6 +91,16 @@ impl HttpDoor {
         let router = Router::new()
             .route("/v1/messages/{*address}", post(publish::publish))
             .route("/v1/subscriptions/{*filter}", get(subscribe::subscribe))
+            .route("/v1/routes", get(queues::routes))
+            .route("/v1/queues", get(queues::list))
+            .route("/v1/queues/{name}", get(queues::show))
+            .route("/v1/queues/{name}/purge", post(queues::purge))
+            .route("/v1/queues/{name}/pause", post(queues::pause))
+            .route("/v1/queues/{name}/resume", post(queues::resume))
+            .route("/v1/queues/{name}/replay", post(dead_letters::replay))
+            .route("/v1/queues/{name}/dead-letters", get(dead_letters::list))
+            .route("/v1/queues/{name}/dead-letters/purge", post(dead_letters::purge))
+            .route("/v1/queues/{name}/dead-letters/{number}", get(dead_letters::show))
             .route("/metrics", get(admin::metrics))
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), admit))
             .route("/healthz", get(admin::healthz))

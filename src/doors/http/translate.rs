@@ -1,5 +1,7 @@
 //! HTTP's words and the contract's: headers and properties, addresses, status codes.
 
+mod operated;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 
@@ -138,8 +140,7 @@ impl IntoResponse for Problem {
 
 /// What any other path is answered.
 pub(super) async fn no_such_resource() -> Problem {
-    let detail =
-        "there are /v1/messages/{address}, /v1/subscriptions/{filter}, /healthz, /readyz and /metrics";
+    let detail = "there are /v1/messages/{address}, /v1/subscriptions/{filter}, /v1/queues, /v1/routes, /healthz, /readyz and /metrics";
     Problem::new(StatusCode::NOT_FOUND, "no such resource", detail)
 }
 

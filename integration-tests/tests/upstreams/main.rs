@@ -20,7 +20,6 @@ mod holder;
 mod instances;
 mod kept_sessions;
 mod mosquitto;
-mod operating;
 mod pass_through;
 mod poison;
 mod quorum;

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
+use linkspan_contract::death::DEATHS;
 use linkspan_contract::neutral::{NEUTRAL, encode};
-use linkspan_contract::{Batch, Body, Flags, Kept, Message, Millis, Properties, Span, Value};
+use linkspan_contract::{Batch, Body, Deaths, Flags, Kept, Message, Millis, Properties, Span, Value};
 
 use super::death::forget_delays;
 use super::header;
@@ -235,6 +236,12 @@ fn read_headers<'a>(
         }
     }));
     forget_delays(&mut to.headers);
+    // The broker tells of deaths in its own words alone.
+    if headers.contains_key(DEATHS)
+        && let Some(told) = Deaths::told(&to.headers)
+    {
+        told.write(&mut to.headers);
+    }
 }
 
 fn pairs(list: &[AMQPValue]) -> Vec<(Cow<'_, str>, Value<'_>)> {

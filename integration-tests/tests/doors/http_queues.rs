@@ -201,6 +201,37 @@ async fn an_exclusive_consumer_keeps_its_queue_while_that_is_paused() {
     assert_eq!((&found["ready"], &found["holder"]), (&json!(0), &before), "what it had in hand is settled");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_queue_of_an_exclusive_consumer_passes_to_the_next_and_gives_nothing_even_after_a_restart() {
+    let folder = Folder::new();
+    let server = Server::start_in(&folder, ROUTES).await;
+    let first = Amqp::connect(server.amqp()).await;
+    let holder = consume(&first, "bids", 2).await;
+    post(&server, "/v1/queues/bids/pause").await;
+    publish(&server, "bids", 0..2).await;
+    let other = Amqp::connect(server.amqp()).await;
+    let options = BasicConsumeOptions::default();
+    let refused = other.channel.basic_consume("bids".into(), "".into(), options, FieldTable::default()).await;
+    assert!(refused.is_err(), "there is one holder, paused or not");
+    let before = get(&server, "/v1/queues/bids").await["holder"]["fence"].as_u64();
+    drop((holder, first));
+    until(&server, "/v1/queues/bids", |found| found["holder"].is_null()).await;
+    let second = Amqp::connect(server.amqp()).await;
+    let mut next_holder = consume(&second, "bids", 2).await;
+    assert!(within(LULL, next_holder.next()).await.is_none(), "it came while the queue was paused");
+    let found = get(&server, "/v1/queues/bids").await;
+    assert!(found["holder"]["fence"].as_u64() > before && found["ready"] == 2, "{found}");
+    drop((next_holder, second));
+    server.stop().await;
+
+    let server = Server::start_in(&folder, ROUTES).await;
+    let third = Amqp::connect(server.amqp()).await;
+    let mut holder = consume(&third, "bids", 2).await;
+    assert!(within(LULL, holder.next()).await.is_none(), "after a restart");
+    post(&server, "/v1/queues/bids/resume").await;
+    assert_eq!([next_text(&mut holder).await, next_text(&mut holder).await], ["0", "1"], "in order");
+}
+
 /// Has the next message of a queue dead.
 async fn reject(amqp: &Amqp, queue: &str) {
     let got = async {
@@ -303,6 +334,32 @@ async fn dead_letters_are_listed_shown_and_moved_back_to_where_they_died() {
         assert!(answer.status == 409 || answer.status == 404, "{answer:?}");
         assert!(json_of(&answer)["detail"].as_str().unwrap().contains(word), "{answer:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_is_no_repetition() {
+    let server = Server::start(
+        "[[route]]\nmatch = \"jobs\"\npattern = \"competing-consumers\"\nqueue = \"jobs\"\n\
+         deduplicate = { by = \"message-id\", window = \"10m\" }\n\
+         dead-letter = { address = \"failed\", queue = \"failed\" }\n",
+    )
+    .await;
+    let publish = async || {
+        let headers = [("linkspan-message-id", "one")];
+        let answer = http::post(server.http(), "/v1/messages/jobs", &headers, b"job".to_vec()).await;
+        assert_eq!(answer.status, 204, "{answer:?}");
+    };
+    publish().await;
+    let amqp = Amqp::connect(server.amqp()).await;
+    reject(&amqp, "jobs").await;
+    until(&server, "/v1/queues/failed", |found| found["ready"] == 1).await;
+    publish().await;
+    assert_eq!(get(&server, "/v1/queues/jobs").await["ready"], 0, "its identifier is known");
+    let replayed = post(&server, "/v1/queues/jobs/replay").await;
+    assert_eq!(replayed, json!({ "replayed": 1, "expired": 0, "stopped": null }));
+    assert_eq!(get(&server, "/v1/queues/jobs").await["ready"], 1);
+    publish().await;
+    assert_eq!(get(&server, "/v1/queues/jobs").await["ready"], 1, "it is still known");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,6 +54,15 @@ pub struct Origin {
     pub address: Option<String>,
 }
 
+impl Origin {
+    /// Learns the address from what was told of the same place before.
+    fn learn(&mut self, before: Self) {
+        if self.queue == before.queue {
+            self.address = self.address.take().or(before.address);
+        }
+    }
+}
+
 /// What is told of a message's deaths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Deaths {
@@ -158,13 +167,29 @@ impl Deaths {
                 last: Origin { queue: word(LAST_QUEUE)?, address: word(LAST_ADDRESS) },
             })
         };
-        let mut told = Self::of(headers).or_else(written)?;
-        // The last time is told there alone, if it is of the same death.
-        let time = header(headers, TIME)
-            .and_then(number)
-            .filter(|_| header(headers, COUNT).and_then(number) == Some(told.count));
-        told.time = time.unwrap_or(told.time).max(told.time);
+        let Some(mut told) = Self::of(headers) else { return written() };
+        let Some(before) = written() else { return Some(told) };
+        // A queue that was published to by name hides the address, which is told there alone.
+        told.first.learn(before.first);
+        if before.count == told.count {
+            // It is of the same death, and so is the last time.
+            told.last.learn(before.last);
+            told.time = told.time.max(before.time);
+        }
         Some(told)
+    }
+
+    /// The address that a message has which has died since its headers were written last, where `x-death` has but the name of
+    /// a queue: that is where it died.
+    pub fn learn(&mut self, headers: &[(Cow<'_, str>, Value<'_>)], address: &str) {
+        if header(headers, COUNT).and_then(number) == Some(self.count) {
+            return;
+        }
+        let origins =
+            if self.count == 1 { &mut [&mut self.first, &mut self.last][..] } else { &mut [&mut self.last] };
+        for origin in origins {
+            origin.address.get_or_insert_with(|| address.to_owned());
+        }
     }
 
     /// Writes it into the headers of a message, in the place of what they told before.
@@ -246,6 +271,41 @@ mod tests {
         };
         let texts: Headers<'_> = written.iter().filter_map(texts).collect();
         assert_eq!(Deaths::told(&texts), Some(told));
+    }
+
+    /// As RabbitMQ tells of a queue that was published to by name.
+    fn by_name(count: i64) -> Headers<'static> {
+        let mut death = death("jobs", "rejected", count, "jobs");
+        if let Value::Table(fields) = &mut death {
+            fields.retain(|(name, _)| name != "exchange");
+        }
+        vec![(DEATHS.into(), Value::Array(vec![death]))]
+    }
+
+    #[test]
+    fn an_address_that_a_queue_s_name_hides_is_learnt_and_kept_by_the_same_death_alone() {
+        let mut headers = by_name(1);
+        let mut told = Deaths::told(&headers).unwrap();
+        assert_eq!((&told.first.address, &told.last.address), (&None, &None));
+        told.learn(&headers, "a/b");
+        told.write(&mut headers);
+        let mut again = Deaths::told(&headers).unwrap();
+        again.learn(&headers, "dead/letters");
+        assert_eq!(again, told, "once it is carried to the dead letters it has their address");
+        assert_eq!(
+            (again.first.address.as_deref(), again.last.address.as_deref()),
+            (Some("a/b"), Some("a/b"))
+        );
+        // It was replayed to another address, and has died once more.
+        headers.retain(|(name, _)| name != DEATHS);
+        headers.extend(by_name(2));
+        let mut second = Deaths::told(&headers).unwrap();
+        assert_eq!((second.first.address.as_deref(), &second.last.address), (Some("a/b"), &None));
+        second.learn(&headers, "c/d");
+        assert_eq!(
+            (second.first.address.as_deref(), second.last.address.as_deref()),
+            (Some("a/b"), Some("c/d"))
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The command line: what may be asked of the binary, and the answers that need no broker.
+//! The command line: what may be asked of the binary, the answers that need no broker, and those of a running one.
 
+pub mod operate;
 pub mod store;
 
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, ConfigErrors};
 use crate::identity::{HashFailed, hash_password};
 
+use operate::{At, DeadLettersCommand, QueuesCommand};
 use store::{StoreCommand, StoreError};
 
 /// One address space for MQTT, AMQP 0-9-1 and HTTP clients. Without a command, runs the broker.
@@ -30,7 +32,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// What needs no broker.
+/// What may be asked.
 #[derive(Debug, Subcommand, PartialEq, Eq)]
 pub enum Command {
     /// Say what is wrong with a configuration file, or which route goes where and how its back end does that; nothing is
@@ -47,6 +49,14 @@ pub enum Command {
     /// Look at the durable store of an embedded back end, or make it small.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Look at the queues of a running server; purge, pause or resume one.
+    #[command(subcommand)]
+    Queues(QueuesCommand),
+    /// Say which route goes where in a running server.
+    Routes(At),
+    /// Look at the dead letters of a queue of a running server; move them back, or remove them.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
 }
 
 /// Why a command failed. The fault is the user's, except for [`CliError::Hash`].
@@ -163,8 +173,38 @@ mod tests {
             parse(&["store", "verify", "--json", "data"]).unwrap().command,
             Some(Command::Store(StoreCommand::Verify(target)))
         );
+        let at = At { url: None, config: Some("a.toml".into()), user: None, json: true };
+        assert_eq!(
+            parse(&["queues", "list", "--config", "a.toml", "--json"]).unwrap().command,
+            Some(Command::Queues(QueuesCommand::List(at)))
+        );
+        let at = At { url: Some("http://h:1".into()), config: None, user: Some("ann".into()), json: false };
+        let which = operate::Which { queue: "jobs".into(), reason: Some("expired".into()), at };
+        let replay = operate::Letters { which, limit: Some(5) };
+        assert_eq!(
+            parse(&[
+                "dead-letters",
+                "replay",
+                "jobs",
+                "--limit",
+                "5",
+                "--reason",
+                "expired",
+                "--url",
+                "http://h:1",
+                "--user",
+                "ann"
+            ])
+            .unwrap()
+            .command,
+            Some(Command::DeadLetters(DeadLettersCommand::Replay(replay)))
+        );
         for wrong in [
-            &["check"][..],
+            &["queues"][..],
+            &["queues", "purge"],
+            &["dead-letters", "show", "jobs"],
+            &["routes", "--url", "a", "--config", "b"],
+            &["check"],
             &["store"],
             &["store", "inspect"],
             &["hash-password", "secret"],

@@ -8,16 +8,21 @@ mod alone;
 mod carriers;
 mod connection;
 mod copies;
+mod dead_letter_box;
 mod dead_letters;
 mod estate;
 mod exclusive;
+mod inventory;
 mod lane;
 mod memory;
 mod own_lane;
 mod part;
+mod paused;
 mod plan;
 mod publishing;
+mod queue_error;
 mod recall;
+mod replay;
 mod reroute;
 mod routes_error;
 mod spool;
@@ -45,8 +50,12 @@ use linkspan_contract::{
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+pub use self::dead_letter_box::{DeadLetter, Letters, Meant};
+pub use self::inventory::{HolderState, QueueState, RouteState, RoutesState};
 pub use self::memory::Memory;
 pub use self::own_lane::OwnLane;
+pub use self::queue_error::QueueError;
+pub use self::replay::Replayed;
 pub use self::routes_error::RoutesError;
 pub use self::spool::{Depth, SpoolStore, SpoolStores};
 use crate::retained::Retained;
@@ -56,6 +65,7 @@ use carriers::Carriers;
 use connection::HubConnection;
 use estate::Draining;
 use exclusive::Exclusives;
+use paused::Paused;
 use plan::Wanted;
 use spools::Spools;
 use work_queue::Unmade;
@@ -79,6 +89,8 @@ pub struct Hub {
     draining: Mutex<Vec<Draining>>,
     /// Queues that one consumer has, and who stands by.
     exclusives: Arc<Exclusives>,
+    /// Queues that give nothing out for now.
+    paused: Paused,
     /// What is known beyond the end of this process.
     memory: Memory,
     /// Held by who makes and unmakes queues of routes.
@@ -120,6 +132,7 @@ impl Hub {
             unmade: Mutex::default(),
             draining: Mutex::default(),
             exclusives: Arc::default(),
+            paused: Paused::default(),
             memory,
             making: tokio::sync::Mutex::default(),
             me: Weak::clone(me),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use linkspan::broker::{self, StartError};
+use linkspan::cli::operate::{self, OperateError};
 use linkspan::cli::store::StoreCommand;
 use linkspan::cli::{self, Cli, CliError, Command};
 use linkspan::config::{Config, ConfigErrors, Log};
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
             let mine = error.is::<ConfigErrors>() || error.is::<CliError>() || error.is::<StartError>();
             // Standard error may be closed; there is nobody left to tell.
             let _ = writeln!(std::io::stderr(), "{error:#}");
+            if let Some(error) = error.downcast_ref::<OperateError>() {
+                return ExitCode::from(error.exit_code());
+            }
             ExitCode::from(if mine { WRONG_USE } else { 1 })
         }
     }
@@ -53,6 +57,13 @@ fn answer(cli: &Cli) -> anyhow::Result<ExitCode> {
             say(&answer.text)?;
             let found_damage = !answer.sound && matches!(command, StoreCommand::Verify(_));
             return Ok(if found_damage { ExitCode::from(DAMAGED) } else { ExitCode::SUCCESS });
+        }
+        Some(Command::Queues(command)) => {
+            say(&runtime()?.block_on(operate::queues(command, cli::environment()))?)?;
+        }
+        Some(Command::Routes(at)) => say(&runtime()?.block_on(operate::routes(at, cli::environment()))?)?,
+        Some(Command::DeadLetters(command)) => {
+            say(&runtime()?.block_on(operate::dead_letters(command, cli::environment()))?)?;
         }
         None => {
             let read = || Config::load(cli.config.as_deref(), cli::environment());

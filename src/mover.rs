@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use away::{Away, Ears};
+use away::Away;
+pub use away::{Ears, bring};
 
 /// Messages that are on their way at a time.
 const WINDOW: u32 = 256;

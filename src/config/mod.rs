@@ -53,6 +53,7 @@ pub use ledger::Ledger;
 pub use limits::Limits;
 pub use log::{Level, Log};
 pub use memory::Memory;
+pub use nearest::nearest;
 pub use places::Culprit;
 pub use upstream::{MqttVersion, Upstream, Url};
 pub use vhosts::Vhost;

@@ -1,7 +1,7 @@
 //! "did you mean …?"
 
 /// The candidate that a person who typed `word` most likely meant; none when nothing is near.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Of short words each is near each other.
     let allowed = word.chars().count() / 3;
     let near = candidates.into_iter().map(|candidate| (distance(word, candidate), candidate));

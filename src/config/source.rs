@@ -11,6 +11,9 @@ use super::lines::Lines;
 /// What all our environment variables begin with.
 const PREFIX: &str = "LINKSPAN_";
 
+/// The password of who asks a running server something: no key.
+const OF_COMMANDS: &str = "PASSWORD";
+
 /// The file and the environment.
 pub(super) struct Sources {
     merged: Value,
@@ -44,7 +47,8 @@ impl Sources {
         environment.sort();
         let (mut variables, mut errors) = (Vec::new(), Vec::new());
         for (name, value) in environment {
-            let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| !is_kubernetes(rest, &value)) else {
+            let is_ours = |rest: &&str| *rest != OF_COMMANDS && !is_kubernetes(rest, &value);
+            let Some(rest) = name.strip_prefix(PREFIX).filter(is_ours) else {
                 continue;
             };
             let key = match key_of(rest, parsed.as_ref()) {

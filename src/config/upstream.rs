@@ -89,7 +89,7 @@ impl Url {
             return Err(format!("is no url; expected {plain}://HOST or {tls}://HOST"));
         };
         if !schemes.contains(&scheme) {
-            let meant = nearest::nearest(scheme, schemes).map(|near| format!("; did you mean `{near}`?"));
+            let meant = nearest(scheme, schemes).map(|near| format!("; did you mean `{near}`?"));
             let meant = meant.unwrap_or_default();
             return Err(format!("has the scheme `{scheme}`; expected `{plain}` or `{tls}`{meant}"));
         }

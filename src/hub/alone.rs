@@ -65,8 +65,12 @@ impl HubLane {
         let (backend, vhost) = (Arc::clone(&work.backend), Arc::clone(&self.scope.client.vhost));
         let place = Place { backend, vhost, queue: Arc::clone(&work.queue) };
         let stands_by = !new || exclusive.others == Others::StandBy;
-        let terms =
-            Terms { priority: subscription.priority(), stands_by, patience: exclusive.holder_timeout };
+        let terms = Terms {
+            client: Arc::clone(&self.scope.client.identifier),
+            priority: subscription.priority(),
+            stands_by,
+            patience: exclusive.holder_timeout,
+        };
         let hub = &self.scope.hub;
         let (application, is_new) = hub.exclusives.apply(&place, &terms, &self.events)?;
         if is_new {
@@ -104,7 +108,9 @@ impl HubLane {
 
     async fn serve(&mut self, number: u32, tenancy: &Arc<Tenancy>) -> Result<u16, Refused> {
         let gone = || Refused::Precondition("the subscription is over".into());
+        let is_paused = self.subscriptions.get(&number).is_some_and(|it| self.is_paused(it));
         let subscription = self.subscriptions.get_mut(&number).ok_or_else(gone)?;
+        subscription.is_paused = is_paused;
         // What an earlier tenancy was given stays out of this one's window.
         subscription.begin_window();
         let Some((_, work)) = subscription.exclusive() else { return Err(gone()) };
@@ -126,7 +132,7 @@ impl HubLane {
         for spot in &spots {
             lane.subscribe(&spot.source(), key, &how, credit.clone()).await?;
         }
-        if started {
+        if started && !is_paused {
             lane.start(key);
             lane.flush();
         }
@@ -142,6 +148,47 @@ impl HubLane {
         Ok(part)
     }
 
+    /// The queue of a subscription is paused, or goes on: who has it keeps it meanwhile, and what it has in hand.
+    async fn follow_pause(&mut self, number: u32) {
+        let Some(subscription) = self.subscriptions.get(&number) else { return };
+        let is_paused = self.is_paused(subscription);
+        if subscription.is_paused == is_paused {
+            return;
+        }
+        let tenancy = subscription.alone.as_ref().and_then(|alone| alone.tenancy.clone());
+        let part = subscription.made.first().map(|made| made.part);
+        if let Some(subscription) = self.subscriptions.get_mut(&number) {
+            subscription.is_paused = is_paused;
+        }
+        let Some(tenancy) = tenancy else { return };
+        let followed = match (is_paused, part) {
+            (true, Some(part)) => tenancy.rest(SubscriptionKey { subscription: number, part }).await,
+            (true, None) => Ok(()),
+            (false, _) => self.go_on(number, &tenancy).await,
+        };
+        if let Err(refused) = followed {
+            tracing::debug!(client = %self.scope.client.identifier, %refused, "does not follow a pause");
+            tenancy.end(Over::Unfit);
+        }
+    }
+
+    /// It is given what is in its queue. What it was given before is still settled under the number of before.
+    async fn go_on(&mut self, number: u32, tenancy: &Tenancy) -> Result<(), Refused> {
+        let part = self.way_alone()?;
+        let Some(subscription) = self.subscriptions.get_mut(&number) else { return Ok(()) };
+        subscription.made.insert(0, Made { part, spot: 0 });
+        let key = SubscriptionKey { subscription: number, part };
+        let (credit, spots, started) = (subscription.credit(), subscription.spots(), subscription.started);
+        let own = subscription.own_arguments();
+        let arguments: Vec<(&str, Value<'_>)> =
+            own.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let how = subscription.how(&arguments);
+        for spot in &spots {
+            tenancy.give(&spot.source(), key, &how, credit.clone(), started).await?;
+        }
+        Ok(())
+    }
+
     /// Goes through the claims: who was offered its queue is served, and who has lost it waits again, or is over.
     pub(super) async fn claim_again(&mut self) {
         if self.alone == 0 || self.is_away {
@@ -154,6 +201,7 @@ impl HubLane {
             .map(|(key, _)| *key)
             .collect();
         for number in numbers {
+            self.follow_pause(number).await;
             let Some(subscription) = self.subscriptions.get_mut(&number) else { continue };
             let rejects =
                 subscription.exclusive().is_some_and(|(exclusive, _)| exclusive.others == Others::Reject);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use linkspan_contract::{LaneEvent, LaneEvents, Refused};
+use linkspan_contract::{Fence, LaneEvent, LaneEvents, Refused};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -45,6 +45,8 @@ struct Post {
 /// Somebody who asks for it.
 struct Applicant {
     number: u64,
+    /// Its client's identifier.
+    client: Arc<str>,
     /// Lower ones come first.
     rank: u64,
     /// Higher ones come first.
@@ -70,6 +72,8 @@ enum State {
 
 /// What a consumer asks for.
 pub struct Terms {
+    /// Its client's identifier.
+    pub client: Arc<str>,
     /// Higher ones come first.
     pub priority: i32,
     /// It waits when somebody else has the queue.
@@ -106,6 +110,7 @@ impl Exclusives {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         post.applicants.push(Applicant {
             number,
+            client: Arc::clone(&terms.client),
             rank: number,
             priority: terms.priority,
             stands_by: terms.stands_by,
@@ -123,6 +128,17 @@ impl Exclusives {
         let waiting = posts.get(place)?.applicants.iter().filter(|it| matches!(it.state, State::Waits));
         let first = waiting.min_by_key(|it| (Reverse(it.priority), it.rank))?;
         Some((first.number, first.patience))
+    }
+
+    /// Who here has a queue, and under which number.
+    pub fn holder(&self, place: &Place) -> Option<(Arc<str>, Fence)> {
+        let posts = self.posts.lock();
+        posts.get(place)?.applicants.iter().find_map(|applicant| match &applicant.state {
+            State::Offered(tenancy) if tenancy.is_served() && tenancy.over().is_none() => {
+                Some((Arc::clone(&applicant.client), tenancy.fence))
+            }
+            _ => None,
+        })
     }
 
     /// Forgets a queue that nobody asks for; false when somebody does.
@@ -282,7 +298,7 @@ mod tests {
         fn apply(&mut self, stands_by: bool, priority: i32) -> Result<Application, Refused> {
             let ear = Arc::new(Ear::default());
             self.ears.push(Arc::clone(&ear));
-            let terms = Terms { priority, stands_by, patience: None };
+            let terms = Terms { client: "one".into(), priority, stands_by, patience: None };
             let ear = ear as Arc<dyn LaneEvents>;
             Ok(self.exclusives.apply(&bids(), &terms, &ear)?.0)
         }

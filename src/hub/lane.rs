@@ -300,6 +300,7 @@ impl Lane for HubLane {
             return Err(Refused::AccessRefused("the vhost is gone".into()));
         };
         let mut subscription = Box::new(Subscription::new(source, key, how, credit, table)?);
+        subscription.is_paused = self.is_paused(&subscription);
         match self.subscriptions.remove(&key.subscription) {
             None if subscription.exclusive().is_some() => return self.subscribe_alone(subscription).await,
             None => self.make(&mut subscription).await?,
@@ -332,7 +333,9 @@ impl Lane for HubLane {
         subscription.started = true;
         let parts = subscription.parts();
         if let Some(alone) = &subscription.alone {
-            if let (Some(tenancy), Some(part)) = (&alone.tenancy, parts.first()) {
+            if let (Some(tenancy), Some(part), false) =
+                (&alone.tenancy, parts.first(), subscription.is_paused)
+            {
                 tenancy.with_lane(|lane| {
                     lane.start(SubscriptionKey { part: *part, ..key });
                 });
@@ -367,6 +370,9 @@ impl Lane for HubLane {
     ) -> Result<Option<Fetched>, Refused> {
         if self.is_for_one(queue) {
             return Err(Refused::ExclusiveUse(queue.into()));
+        }
+        if self.scope.hub.is_paused(&self.scope.client.vhost, queue) {
+            return Ok(None);
         }
         let at = self.holder(queue).await?;
         let Some(part) = self.parts.get_mut(usize::from(at)) else {

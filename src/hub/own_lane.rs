@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use linkspan_contract::{Backend, BackendError, Client, Connection, Lane, Nobody, QueueSpec};
+use linkspan_contract::{
+    Backend, BackendError, Client, Connection, Lane, Nobody, QueueCounts, QueueSpec, Refused,
+};
 use tokio::time::timeout;
 
 use super::Hub;
@@ -11,6 +13,9 @@ use super::routes_error::RoutesError;
 
 /// How long a back end may take to say whether a queue is there.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long it may take to say what one holds.
+const COUNTING: Duration = Duration::from_secs(5);
 
 /// A lane of the hub's own, and the scope that it lives in.
 pub struct OwnLane {
@@ -52,5 +57,19 @@ impl OwnLane {
         let mut connection = backend.connect(&client, Arc::new(Nobody)).await?;
         let lane = connection.lane(Arc::new(Nobody), Arc::new(Nobody)).await?;
         Ok(Self { lane, _connection: connection })
+    }
+
+    /// What a queue holds; none when there is no such queue, which may cost the lane.
+    ///
+    /// # Errors
+    /// When the back end does not say.
+    pub async fn counts(&mut self, queue: &str) -> Result<Option<QueueCounts>, Refused> {
+        let spec = QueueSpec { passive: true, durable: true, ..QueueSpec::new(queue) };
+        match timeout(COUNTING, self.lane.declare_queue(&spec)).await {
+            Ok(Ok(counts)) => Ok(Some(counts)),
+            Ok(Err(refused)) if refused.is_missing() => Ok(None),
+            Ok(Err(refused)) => Err(refused),
+            Err(_) => Err(Refused::Away(format!("it does not say what '{queue}' holds"))),
+        }
     }
 }

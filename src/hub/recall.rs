@@ -20,6 +20,7 @@ impl Hub {
         match timeout(GRACE, self.memory.recall()).await {
             Ok(Ok(())) => {
                 self.recall_bindings();
+                self.recall_paused();
                 true
             }
             Ok(Err(error)) => {

@@ -1,10 +1,10 @@
 //! Putting routes in force.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use linkspan_contract::{Health, LaneEvent, LaneEvents};
+use linkspan_contract::Health;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Hub;
@@ -79,12 +79,7 @@ impl Hub {
         self.routes.store(Arc::new(routes));
         self.epoch.fetch_add(1, Ordering::Release);
         // The routes are in force: from here on nothing may go wrong for them.
-        let ears: Vec<Arc<dyn LaneEvents>> = {
-            let mut ears = self.ears.lock();
-            ears.retain(|ear| ear.strong_count() > 0);
-            ears.iter().filter_map(Weak::upgrade).collect()
-        };
-        ears.iter().for_each(|ear| ear.event(LaneEvent::Changed));
+        self.tell_lanes();
         self.go_on_draining();
         self.carry_dead_letters();
         self.follow_bindings();

@@ -6,6 +6,7 @@ use linkspan_contract::{Ended, Refused, SubscriptionKey};
 use super::lane::HubLane;
 use super::subscription::{Made, Spot, Subscription};
 use crate::patterns::{Taking, taking};
+use crate::routes::RouteTable;
 
 impl HubLane {
     /// Makes `subscription` wherever it comes to and is not made yet, or nowhere.
@@ -166,7 +167,7 @@ impl HubLane {
         let changed: Vec<(u32, Result<Taking, Refused>)> = self
             .subscriptions
             .iter()
-            .filter_map(|(key, subscription)| Some((*key, subscription.changed(table).transpose()?)))
+            .filter_map(|(key, subscription)| Some((*key, self.changed(subscription, table)?)))
             .collect();
         if !changed.is_empty() {
             self.renumber();
@@ -194,6 +195,23 @@ impl HubLane {
         }
     }
 
+    /// What a subscription comes to, when that is something else than before: by other routes, or because its queue is
+    /// paused or goes on. The holder of an exclusive one stays that meanwhile.
+    fn changed(&self, subscription: &Subscription, table: &RouteTable) -> Option<Result<Taking, Refused>> {
+        let changed = subscription.changed(table).transpose();
+        let is_exclusive = subscription.exclusive().is_some();
+        if changed.is_some() || is_exclusive || self.is_paused(subscription) == subscription.is_paused {
+            return changed;
+        }
+        Some(Ok(subscription.taking().clone()))
+    }
+
+    /// Whether the queue of a subscription gives nothing out for now.
+    pub(super) fn is_paused(&self, subscription: &Subscription) -> bool {
+        let vhost = &self.scope.client.vhost;
+        subscription.queue().is_some_and(|queue| self.scope.hub.is_paused(vhost, queue))
+    }
+
     /// Lets a subscription give what the back ends behind `parts` have.
     pub(super) fn start_on(&mut self, parts: &[u16], key: SubscriptionKey) {
         for part in parts {
@@ -215,6 +233,7 @@ impl HubLane {
         let refused = match taking {
             Ok(taking) => {
                 subscription.become_taking(taking);
+                subscription.is_paused = self.is_paused(subscription);
                 None
             }
             Err(refused) => Some(refused),

@@ -35,6 +35,8 @@ pub struct Subscription {
     pub made: Vec<Made>,
     /// Whether it gives already.
     pub started: bool,
+    /// Its queue gives nothing out for now: it is made nowhere.
+    pub is_paused: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +134,7 @@ impl Subscription {
             alone: None,
             made: Vec::new(),
             started: false,
+            is_paused: false,
         };
         subscription.set_window();
         Ok(subscription)
@@ -144,6 +147,19 @@ impl Subscription {
     pub fn changed(&self, table: &RouteTable) -> Result<Option<Taking>, Refused> {
         let taking = self.source.taking(table)?;
         Ok((taking != self.taking).then_some(taking))
+    }
+
+    /// What it comes to.
+    pub fn taking(&self) -> &Taking {
+        &self.taking
+    }
+
+    /// The queue in which it competes.
+    pub fn queue(&self) -> Option<&Arc<str>> {
+        match &self.taking {
+            Taking::Work(work) => Some(&work.queue),
+            Taking::Watch { .. } => None,
+        }
     }
 
     /// Makes it come to `taking`.
@@ -228,6 +244,7 @@ impl Subscription {
         self.made = std::mem::take(&mut before.made);
         self.window = before.window.take();
         self.started = before.started;
+        self.is_paused = before.is_paused;
     }
 
     /// Its window begins anew.
@@ -240,6 +257,7 @@ impl Subscription {
     /// Where it has to be made.
     pub fn spots(&self) -> Vec<Spot> {
         match &self.taking {
+            Taking::Work(_) if self.is_paused => Vec::new(),
             Taking::Work(Work { backend, queue, .. }) => {
                 vec![Spot { backend: Arc::clone(backend), asked: Asked::Queue(Arc::clone(queue)) }]
             }

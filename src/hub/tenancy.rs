@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Batch, Body, Connection, Delivered, DeliverySink, Ended, Fence, Lane, LaneEvent, LaneEvents, Pick,
-    Refused, Settled, SubscriptionKey, Value,
+    Batch, Body, Connection, Credit, Delivered, DeliverySink, Ended, Fence, Lane, LaneEvent, LaneEvents,
+    Pick, Refused, Settled, Source, Subscribe, SubscriptionKey, Value,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -196,22 +196,59 @@ impl Tenancy {
         metrics::counter!("linkspan_settlements_late_total").increment(count);
     }
 
+    /// What it is served by, for something that takes its time; it comes back by [`Tenancy::serve`]. None when it is over.
+    fn take_out(&self) -> Option<Way> {
+        if self.over().is_some() {
+            return None;
+        }
+        let way = self.way.lock().take()?;
+        self.pace.lock().out = true;
+        Some(way)
+    }
+
     /// As [`Lane::recover`].
     ///
     /// # Errors
     /// As there.
     pub async fn recover(&self, requeue: bool) -> Result<(), Refused> {
-        if self.over().is_some() {
-            return Ok(());
-        }
-        let Some(Way { mut lane, connection }) = self.way.lock().take() else { return Ok(()) };
-        {
-            let mut pace = self.pace.lock();
-            (pace.out, pace.in_hand) = (true, 0);
-        }
+        let Some(Way { mut lane, connection }) = self.take_out() else { return Ok(()) };
+        self.pace.lock().in_hand = 0;
         let recovered = lane.recover(requeue).await;
         self.serve(lane, connection);
         recovered
+    }
+
+    /// Gives nothing more; what is in hand stays there, and so does the queue.
+    ///
+    /// # Errors
+    /// When the back end says no.
+    pub async fn rest(&self, key: SubscriptionKey) -> Result<(), Refused> {
+        let Some(Way { mut lane, connection }) = self.take_out() else { return Ok(()) };
+        let rested = lane.unsubscribe(key).await;
+        self.serve(lane, connection);
+        rested
+    }
+
+    /// Gives what is in the queue, from the first time on or again, at once when it is `started`.
+    ///
+    /// # Errors
+    /// When the back end says no.
+    pub async fn give(
+        &self,
+        source: &Source<'_>,
+        key: SubscriptionKey,
+        how: &Subscribe<'_>,
+        credit: Option<Arc<Credit>>,
+        started: bool,
+    ) -> Result<(), Refused> {
+        let Some(Way { mut lane, connection }) = self.take_out() else { return Ok(()) };
+        let given = lane.subscribe(source, key, how, credit).await;
+        if given.is_ok() && started {
+            lane.start(key);
+            lane.flush();
+        }
+        self.serve(lane, connection);
+        given
     }
 
     fn gave(&self, count: u64) {

@@ -112,7 +112,7 @@ impl<'m> Away<'m> {
             ..of
         };
         let brought = match delivery.message.body() {
-            Some(Body::Stored(stored)) => match self.bring(message.target, stored).await {
+            Some(Body::Stored(stored)) => match bring(&mut *self.lane, message.target, stored).await {
                 Ok(body) => Some(body),
                 Err(_) if stored.is_lost() => {
                     // It will not be there the next time either, and what comes behind it waits.
@@ -158,28 +158,6 @@ impl<'m> Away<'m> {
         Ok(())
     }
 
-    /// A stored body, as the far end can have it: where it keeps it, else in memory.
-    async fn bring(&mut self, target: TargetId, stored: &Arc<dyn StoredPayload>) -> Result<Body, Stopped> {
-        let unread = |error: io::Error| {
-            tracing::error!(mover = %self.mover.name, %error, "a stored payload cannot be read");
-            Stopped::Ended("could not give a payload")
-        };
-        let Some(mut place) = self.lane.body(target, Some(stored.len()))? else {
-            return Ok(Body::Shared(Body::Stored(Arc::clone(stored)).whole().await.map_err(unread)?));
-        };
-        let mut at = 0;
-        while at < stored.len() {
-            let part = stored.read(at, PART).await.map_err(unread)?;
-            if part.is_empty() {
-                return Err(unread(io::ErrorKind::UnexpectedEof.into()));
-            }
-            poll_fn(|cx| place.poll_ready(cx)).await;
-            place.write(&part)?;
-            at = at.saturating_add(part.len() as u64);
-        }
-        Ok(Body::Stored(poll_fn(|cx| place.poll_finish(cx)).await?))
-    }
-
     /// Deals with the receipts that have come.
     pub fn heed(&mut self) -> Result<(), Stopped> {
         for receipt in self.ears.take() {
@@ -214,6 +192,35 @@ impl<'m> Away<'m> {
             delivery.settle(Settlement::Accept);
         }
     }
+}
+
+/// A stored body, as the far end of `lane` can have it: where it keeps it, else in memory.
+///
+/// # Errors
+/// When it cannot be read, or the far end does not take it.
+pub async fn bring(
+    lane: &mut dyn Lane,
+    target: TargetId,
+    stored: &Arc<dyn StoredPayload>,
+) -> Result<Body, Stopped> {
+    let unread = |error: io::Error| {
+        tracing::error!(%error, "a stored payload cannot be read");
+        Stopped::Ended("could not give a payload")
+    };
+    let Some(mut place) = lane.body(target, Some(stored.len()))? else {
+        return Ok(Body::Shared(Body::Stored(Arc::clone(stored)).whole().await.map_err(unread)?));
+    };
+    let mut at = 0;
+    while at < stored.len() {
+        let part = stored.read(at, PART).await.map_err(unread)?;
+        if part.is_empty() {
+            return Err(unread(io::ErrorKind::UnexpectedEof.into()));
+        }
+        poll_fn(|cx| place.poll_ready(cx)).await;
+        place.write(&part)?;
+        at = at.saturating_add(part.len() as u64);
+    }
+    Ok(Body::Stored(poll_fn(|cx| place.poll_finish(cx)).await?))
 }
 
 /// Where messages go: all to one place, or each to where it was published.
@@ -276,14 +283,17 @@ pub struct Ears {
 }
 
 impl Ears {
+    /// Returns when there is something to hear.
     pub async fn said(&self) {
         self.woken.notified().await;
     }
 
-    fn take(&self) -> Vec<Receipt> {
+    /// The receipts that have come since this was asked last.
+    pub fn take(&self) -> Vec<Receipt> {
         std::mem::take(&mut *self.receipts.lock())
     }
 
+    /// Whether the way is over.
     pub fn is_closed(&self) -> bool {
         *self.closed.lock()
     }

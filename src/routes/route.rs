@@ -123,7 +123,7 @@ impl Route {
     }
 
     /// What it says of its queues, for people.
-    pub(super) fn said(&self) -> Vec<String> {
+    pub fn said(&self) -> Vec<String> {
         let millis = |time: u64| format!("{:?}", std::time::Duration::from_millis(time));
         let terms = &*self.terms;
         let mut said = Vec::new();

@@ -48,6 +48,12 @@ pub trait Backend: Send + Sync {
         Vec::new()
     }
 
+    /// The names of the queues that are declared in a vhost, in no order; none when that cannot be listed.
+    async fn queues(&self, vhost: &str) -> Option<Vec<Arc<str>>> {
+        let _ = vhost;
+        None
+    }
+
     /// Lets go what only takes room: what is retained and has expired. Called from time to time.
     fn sweep(&self) {}
 

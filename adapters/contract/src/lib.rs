@@ -43,6 +43,7 @@ pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod credit;
+pub mod death;
 pub mod deliveries;
 pub mod destination;
 pub mod events;
@@ -73,6 +74,7 @@ pub use capabilities::{Capabilities, Support};
 pub use client::{Client, client_number};
 pub use clock::{Clock, Millis, SystemClock};
 pub use credit::Credit;
+pub use death::Deaths;
 pub use deliveries::{Deliveries, Delivery};
 pub use destination::Destination;
 pub use events::{LaneEvent, LaneEvents};

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use linkspan_contract::address::{Syntax, respelled};
 use linkspan_contract::neutral::Draft;
-use linkspan_contract::{Body, Destination, Flags, Kept, Message, Millis, OwnedBatch, Properties, Value};
+use linkspan_contract::{
+    Body, Deaths, Destination, Flags, Kept, Message, Millis, OwnedBatch, Properties, Value,
+};
 use linkspan_queues::log::Commit;
 use linkspan_queues::{DeadReason, Effect, Position, Queued};
 
@@ -269,6 +271,9 @@ fn record(headers: &mut Headers<'_>, death: &Death<'_>) {
         }
         set(headers, &format!("x-last-death-{fact}"), text(value));
     }
+    if let Some(told) = Deaths::of(headers) {
+        Deaths { time: death.seconds, ..told }.write(headers);
+    }
 }
 
 fn set<'a>(headers: &mut Headers<'a>, name: &str, value: Value<'a>) {
@@ -321,6 +326,9 @@ mod tests {
         let first = headers.iter().find(|(name, _)| name == "x-first-death-queue").unwrap();
         let last = headers.iter().find(|(name, _)| name == "x-last-death-queue").unwrap();
         assert_eq!((first.1.as_str(), last.1.as_str()), (Some("a"), Some("a")));
+        let told = Deaths::told(&headers).unwrap();
+        assert_eq!((&*told.reason, told.count, told.time), ("rejected", 3, 7));
+        assert_eq!((&*told.first.queue, &*told.last.queue), ("a", "a"));
     }
 
     #[test]

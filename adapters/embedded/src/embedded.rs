@@ -278,6 +278,12 @@ impl Backend for Embedded {
         retained::found(archive, vhost, self.house.now())
     }
 
+    async fn queues(&self, vhost: &str) -> Option<Vec<Arc<str>>> {
+        let vhost = self.vhosts.read().get(vhost).cloned();
+        let names = |vhost: Arc<Vhost>| vhost.look().queues().map(|queue| Arc::clone(&queue.name)).collect();
+        Some(vhost.map(names).unwrap_or_default())
+    }
+
     fn sweep(&self) {
         if let Some(archive) = &self.house.archive {
             retained::sweep(archive, self.house.now());

@@ -42,6 +42,7 @@ fn filled(path: &Path) -> Log {
         let message = Queued {
             body: "a job",
             position,
+            key: 0,
             size: 5,
             // 2001: a while ago.
             since: 1_000_000_000_000 + position,

@@ -19,6 +19,7 @@ mod bad_input;
 mod bystander;
 mod http;
 mod http_leases;
+mod http_queues;
 mod large_bodies;
 mod mqtt_bad_input;
 mod mqtt_kept_sessions;

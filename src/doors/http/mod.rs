@@ -6,15 +6,18 @@
 //! | `POST /v1/queues/{name}/leases` | a message of a queue on [lease], or 204 when none comes |
 //! | `DELETE /v1/leases/{id}`; `POST …/reject`, `…/release`, `…/extend` | 204 when what became of it is safe; 410 when the lease is over |
 //! | `GET /v1/subscriptions/{filter}` | an event stream of what is published |
+//! | `/v1/queues…`, `/v1/routes` | what [operators](queues) ask of queues, and of their [dead letters](dead_letters) |
 //! | `GET /healthz`, `/readyz`, `/metrics` | whether it lives, whether its ledger and back ends do and which alarms are raised, and figures |
 
 mod admin;
 mod connection;
+mod dead_letters;
 mod ear;
 mod lease;
 mod payload;
 mod publish;
 mod publisher;
+mod queues;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -118,6 +121,16 @@ impl HttpDoor {
             .route("/v1/leases/{id}/release", post(lease::release))
             .route("/v1/leases/{id}/extend", post(lease::extend))
             .route("/v1/subscriptions/{*filter}", get(subscribe::subscribe))
+            .route("/v1/routes", get(queues::routes))
+            .route("/v1/queues", get(queues::list))
+            .route("/v1/queues/{name}", get(queues::show))
+            .route("/v1/queues/{name}/purge", post(queues::purge))
+            .route("/v1/queues/{name}/pause", post(queues::pause))
+            .route("/v1/queues/{name}/resume", post(queues::resume))
+            .route("/v1/queues/{name}/replay", post(dead_letters::replay))
+            .route("/v1/queues/{name}/dead-letters", get(dead_letters::list))
+            .route("/v1/queues/{name}/dead-letters/purge", post(dead_letters::purge))
+            .route("/v1/queues/{name}/dead-letters/{number}", get(dead_letters::show))
             .route("/metrics", get(admin::metrics))
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), admit))
             .route("/healthz", get(admin::healthz))

@@ -171,9 +171,18 @@ async fn place(room: Arc<Semaphore>, message: &Kept) -> Option<OwnedSemaphorePer
 /// Bytes of the largest stored payload that an event has.
 const LARGEST: u64 = 16 << 20;
 
-/// One message as an event. Text payloads are text; all others are base64. Of what is too large the event says only how
-/// large that is.
+/// One message as an event.
 async fn message_event(message: &Kept, retained: bool) -> Event {
+    let mut object = object(message).await;
+    if retained {
+        object.insert("retained".into(), json!(true));
+    }
+    Event::default().event("message").data(serde_json::Value::Object(object).to_string())
+}
+
+/// One message in JSON. Text payloads are text; all others are base64. Of what is too large it is only said how large that
+/// is.
+pub(super) async fn object(message: &Kept) -> serde_json::Map<String, serde_json::Value> {
     let stored = message.body().filter(|_| message.payload().is_none());
     let read = match stored.filter(|body| body.len() <= LARGEST) {
         Some(body) => {
@@ -185,9 +194,6 @@ async fn message_event(message: &Kept, retained: bool) -> Event {
     let mut object = serde_json::Map::new();
     let mut put = |name: &str, value: serde_json::Value| object.insert(name.into(), value);
     put("address", json!(address));
-    if retained {
-        put("retained", json!(true));
-    }
     if let Some(payload) = message.payload().or(read.as_deref()) {
         match std::str::from_utf8(payload) {
             Ok(text) => put("payload", json!(text)),
@@ -208,7 +214,7 @@ async fn message_event(message: &Kept, retained: bool) -> Event {
             put("properties", properties.headers.iter().map(header).collect());
         }
     }
-    Event::default().event("message").data(serde_json::Value::Object(object).to_string())
+    object
 }
 
 /// Hears that routes changed, or that the lane is over; an HTTP watcher publishes nothing.

@@ -1,6 +1,7 @@
 //! HTTP's words and the contract's: headers and properties, addresses, status codes.
 
 pub(crate) mod leased;
+mod operated;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -174,7 +175,7 @@ impl IntoResponse for Problem {
 
 /// What any other path is answered.
 pub(super) async fn no_such_resource() -> Problem {
-    let detail = "there are /v1/messages/{address}, /v1/subscriptions/{filter}, /v1/queues/{name}/leases, /v1/leases/{id}, /healthz, /readyz and /metrics";
+    let detail = "there are /v1/messages/{address}, /v1/subscriptions/{filter}, /v1/queues, /v1/queues/{name}/leases, /v1/leases/{id}, /v1/routes, /healthz, /readyz and /metrics";
     Problem::new(StatusCode::NOT_FOUND, "no such resource", detail)
 }
 

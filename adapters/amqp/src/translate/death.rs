@@ -6,9 +6,7 @@
 use std::borrow::Cow;
 
 use linkspan_contract::Value;
-
-/// The list of deaths, the newest first.
-const DEATHS: &str = "x-death";
+use linkspan_contract::death::{DEATHS, PREFIX, entries};
 
 /// What stands before a fact of the first or the last of them.
 const ONE: [&str; 2] = ["x-first-death-", "x-last-death-"];
@@ -17,6 +15,9 @@ const ONE: [&str; 2] = ["x-first-death-", "x-last-death-"];
 pub(crate) fn is_of_death(name: &str, value: &Value<'_>, headers: &[(Cow<'_, str>, Value<'_>)]) -> bool {
     if name == DEATHS {
         return deaths(value).is_some();
+    }
+    if name.starts_with(PREFIX) {
+        return entries(headers).is_some();
     }
     let Some(fact) = ONE.iter().find_map(|prefix| name.strip_prefix(prefix)) else { return false };
     let tells_it = |death: &Value<'_>| {
@@ -103,6 +104,8 @@ mod tests {
         assert!(!is_of_death("x-first-death-queue", &text("other"), &headers), "none of these");
         assert!(!is_of_death("x-first-death-queue", &text("jobs"), &[]), "no death at all");
         assert!(!is_of_death("x-delay", &text("jobs"), &headers));
+        assert!(is_of_death("linkspan-dead-queue", &text("jobs"), &headers));
+        assert!(!is_of_death("linkspan-dead-queue", &text("jobs"), &[]), "no death at all");
         for forged in [text("jobs"), Value::Array(vec![text("jobs")])] {
             let headers = [("x-death".into(), forged.clone())];
             assert!(!is_of_death("x-death", &forged, &headers));

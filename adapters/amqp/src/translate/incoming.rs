@@ -6,8 +6,10 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
+use linkspan_contract::address::{Syntax, respelled};
+use linkspan_contract::death::DEATHS;
 use linkspan_contract::neutral::{NEUTRAL, encode};
-use linkspan_contract::{Batch, Body, Flags, Kept, Message, Millis, Properties, Span, Value};
+use linkspan_contract::{Batch, Body, Deaths, Flags, Kept, Message, Millis, Properties, Span, Value};
 
 use super::death::forget_delays;
 use super::header;
@@ -129,7 +131,11 @@ pub(crate) fn from_of(properties: &BasicProperties) -> Option<&str> {
 
 /// The routing key of the address that it was published to, where a queue's name hides that.
 fn address_of(properties: &BasicProperties) -> Option<&[u8]> {
-    match properties.headers().as_ref()?.inner().get(header::ADDRESS)? {
+    address_in(properties.headers().as_ref()?)
+}
+
+fn address_in(headers: &FieldTable) -> Option<&[u8]> {
+    match headers.inner().get(header::ADDRESS)? {
         AMQPValue::LongString(key) => Some(key.as_bytes()),
         _ => None,
     }
@@ -235,6 +241,16 @@ fn read_headers<'a>(
         }
     }));
     forget_delays(&mut to.headers);
+    // The broker tells of deaths in its own words alone.
+    if headers.contains_key(DEATHS)
+        && let Some(mut told) = Deaths::told(&to.headers)
+    {
+        if let Some(key) = address_in(headers) {
+            let topic = respelled(key, Syntax::Key, Syntax::Topic);
+            told.learn(&to.headers, &String::from_utf8_lossy(&topic));
+        }
+        told.write(&mut to.headers);
+    }
 }
 
 fn pairs(list: &[AMQPValue]) -> Vec<(Cow<'_, str>, Value<'_>)> {

@@ -25,6 +25,7 @@ mod recall;
 mod replay;
 mod reroute;
 mod routes_error;
+mod settling;
 mod spool;
 mod spooling;
 mod spools;
@@ -39,7 +40,6 @@ mod work_queue;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -48,7 +48,6 @@ use linkspan_contract::{
     LaneEvents, SessionTerms, Support, Syntax, Testament,
 };
 use parking_lot::Mutex;
-use tokio::time::timeout;
 
 pub use self::dead_letter_box::{DeadLetter, Letters, Meant};
 pub use self::inventory::{HolderState, QueueState, RouteState, RoutesState};
@@ -69,9 +68,6 @@ use paused::Paused;
 use plan::Wanted;
 use spools::Spools;
 use work_queue::Unmade;
-
-/// How long the leases of exclusive consumers may take to be given back.
-const CLOSING: Duration = Duration::from_secs(1);
 
 /// Routes over back ends.
 pub struct Hub {
@@ -331,9 +327,7 @@ impl Backend for Hub {
 
     async fn close(&self) {
         self.carriers.end(|_| true);
-        if timeout(CLOSING, self.exclusives.closed()).await.is_err() {
-            tracing::debug!("an exclusive consumer is still there");
-        }
+        exclusive::coordinator::close(&self.exclusives).await;
         self.write_down().await;
         for backend in self.backends.values() {
             backend.close().await;

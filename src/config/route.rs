@@ -126,7 +126,8 @@ pub(super) fn check(
         let key = KeyPath::of(["route"]).index(at);
         if let Some(route) = table.check(&key, vhosts, backends, report) {
             report_conflicts(&key, &route, &routes, report);
-            let of_dead_letters = table.dead_letter_route(&key, &route, report);
+            let kept = table.dead_letter.as_ref();
+            let of_dead_letters = kept.and_then(|it| it.route(&key, &route, report));
             routes.push((key, Arc::new(route)));
             if let Some((key, route)) = of_dead_letters {
                 report_conflicts(&key, &route, &routes, report);
@@ -192,7 +193,8 @@ impl RouteTable {
         let kind = backends.kind_of(backend.as_deref());
         let queue_type = self.check_queue_type(key, pattern, kind, report);
         let spool = self.check_spool(key, kind, report);
-        let dead_letter = self.check_dead_letter(key, pattern, filter.as_ref(), report);
+        let dead_letter = self.dead_letter.as_ref();
+        let dead_letter = dead_letter.map(|it| it.check(key, pattern, filter.as_ref(), report));
         let terms = Arc::new(self.written().check(key, pattern, report));
         let exclusive = self.check_exclusive(key, pattern, report);
         let negative_puback = self.check_negative_puback(key, pattern, report);
@@ -335,62 +337,6 @@ impl RouteTable {
         found
     }
 
-    fn check_dead_letter(
-        &self,
-        key: &KeyPath,
-        pattern: Option<Pattern>,
-        filter: Option<&Filter>,
-        report: &mut Report<'_>,
-    ) -> Option<Box<str>> {
-        let key = key.key("dead-letter");
-        let address = self.dead_letter.as_ref()?.address.as_str();
-        if pattern == Some(Pattern::PublishSubscribe) {
-            report.bad_value(&key, "a publish-subscribe route has no queue, and so no dead letters");
-        }
-        let wrong = match Filter::parse(address) {
-            Err(error) => Some(error.to_string()),
-            Ok(_) if address.contains(['+', '#']) => {
-                Some(format!("`{address}` is a filter; dead letters go to one address"))
-            }
-            Ok(_) if address.starts_with('$') => {
-                Some(format!("`{address}` begins with `$`: such addresses are the server's own"))
-            }
-            Ok(own)
-                if filter.is_some_and(|filter| {
-                    filter.relation(own.as_str()) == Relation::Narrower
-                        || filter.relation(own.as_str()) == Relation::Equal
-                }) =>
-            {
-                Some(format!("`{address}` belongs to this route: its dead letters would come back to it"))
-            }
-            Ok(_) => None,
-        };
-        if let Some(text) = wrong {
-            report.bad_value(&key, text);
-        }
-        Some(address.into())
-    }
-
-    /// The route of the queue that keeps the dead letters, where one is named: on the same back end, at their address.
-    fn dead_letter_route(
-        &self,
-        key: &KeyPath,
-        route: &Route,
-        report: &mut Report<'_>,
-    ) -> Option<(KeyPath, Route)> {
-        let DeadLetter { address, queue } = self.dead_letter.as_ref()?;
-        let (key, queue) = (key.key("dead-letter"), queue.as_deref()?);
-        if let Err(text) = check_queue_name(queue) {
-            report.bad_value(&key.key("queue"), text);
-            return None;
-        }
-        let filter = Filter::parse(address).ok()?;
-        let of_dead_letters = Route::new(filter, Pattern::CompetingConsumers, &route.backend);
-        let (vhost, queues) = (Arc::clone(&route.vhost), vec![queue.into()]);
-        let queue_type = route.queue_type;
-        Some((key, Route { vhost, queues, queue_type, ..of_dead_letters }))
-    }
-
     fn check_match(&self, key: &KeyPath, report: &mut Report<'_>) -> Option<Filter> {
         let key = key.key("match");
         let Some(text) = self.r#match.as_deref() else {
@@ -466,7 +412,7 @@ impl RouteTable {
 }
 
 /// A queue is `$queue/NAME` for MQTT clients, and a name of AMQP.
-fn check_queue_name(name: &str) -> Result<(), String> {
+pub(super) fn check_queue_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > MAX_QUEUE_NAME {
         return Err("a queue's name has 1 to 255 bytes".to_owned());
     }

@@ -120,7 +120,7 @@ impl HubLane {
         let arguments: Vec<(&str, Value<'_>)> =
             own.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         let how = subscription.how(&arguments);
-        let part = self.way_alone()?;
+        let part = self.next_way()?;
         let key = SubscriptionKey { subscription: number, part };
         let fenced = Arc::new(Fenced::new(Arc::clone(&self.scope), tenancy));
         let (sink, events) = (Arc::clone(&fenced) as Arc<dyn DeliverySink>, fenced as Arc<dyn LaneEvents>);
@@ -137,15 +137,14 @@ impl HubLane {
             lane.flush();
         }
         tenancy.serve(lane, connection);
+        self.ways.push(NO_PART);
         Ok(part)
     }
 
-    /// A number for a tenancy.
-    fn way_alone(&mut self) -> Result<u16, Refused> {
+    /// The number of the next tenancy, used up when that has a way.
+    fn next_way(&self) -> Result<u16, Refused> {
         let full = |_| Refused::Full("a client has its queues 65,536 times at most".into());
-        let part = u16::try_from(self.ways.len()).map_err(full)?;
-        self.ways.push(NO_PART);
-        Ok(part)
+        u16::try_from(self.ways.len()).map_err(full)
     }
 
     /// The queue of a subscription is paused, or goes on: who has it keeps it meanwhile, and what it has in hand.
@@ -174,7 +173,8 @@ impl HubLane {
 
     /// It is given what is in its queue. What it was given before is still settled under the number of before.
     async fn go_on(&mut self, number: u32, tenancy: &Tenancy) -> Result<(), Refused> {
-        let part = self.way_alone()?;
+        let part = self.next_way()?;
+        self.ways.push(NO_PART);
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return Ok(()) };
         subscription.made.insert(0, Made { part, spot: 0 });
         let key = SubscriptionKey { subscription: number, part };
@@ -220,7 +220,8 @@ impl HubLane {
                     self.scope.ended(key, Ended::Superseded);
                     continue;
                 }
-                Some(Over::Silent) => continue,
+                // It is offered the queue again when it was heard.
+                Some(Over::Silent) if !alone.is_offered_another() => continue,
                 _ => alone.tenancy = None,
             }
             if let Some(Ok(tenancy)) = alone.application.offer()

@@ -57,7 +57,7 @@ impl Hub {
         let routes = self.routes.load_full();
         for owned in work_queues(&routes) {
             if let (Some(DeadLetters::Carried), Some(address)) =
-                (self.dead_letters(&routes, &owned.route), &owned.route.dead_letter)
+                (self.way_of_dead_letters(&routes, &owned.route), &owned.route.dead_letter)
             {
                 let Owned { route, queue } = &owned;
                 self.memory.remember(&Remembered {
@@ -72,7 +72,7 @@ impl Hub {
     }
 
     /// How those of a route come to their address; none when it has none.
-    pub(super) fn dead_letters(&self, routes: &Routes, route: &Route) -> Option<DeadLetters> {
+    pub(super) fn way_of_dead_letters(&self, routes: &Routes, route: &Route) -> Option<DeadLetters> {
         let address = route.dead_letter.as_deref()?;
         let table = routes.vhost(&route.vhost)?;
         let (backend, plain) = match table.find(address.as_bytes()) {

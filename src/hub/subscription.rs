@@ -54,6 +54,14 @@ pub struct Alone {
     pub tenancy: Option<Arc<Tenancy>>,
 }
 
+impl Alone {
+    /// Whether the queue is offered to it once more, after its time with it.
+    pub fn is_offered_another(&self) -> bool {
+        let Some(Ok(offered)) = self.application.offer() else { return false };
+        !self.tenancy.as_ref().is_some_and(|tenancy| Arc::ptr_eq(tenancy, &offered))
+    }
+}
+
 /// Where a subscription is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Made {

@@ -1,4 +1,5 @@
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use linkspan_contract::deliveries::Next;
 use linkspan_contract::neutral::Draft;
@@ -280,7 +281,7 @@ async fn an_mqtt_worker_has_no_more_in_hand_than_the_routes_window() {
     let mut worker = Client1::connect(&hub, 2, None).await;
     worker.subscribe(Source::Filter("jobs"), Settle::AsPublished).await.unwrap();
     let (one, two) = (worker.next().await, worker.next().await);
-    let third = timeout(Duration::from_millis(50), worker.next()).await;
+    let third = tokio::time::timeout(Duration::from_millis(50), worker.next()).await;
     assert!(third.is_err(), "the window is 2");
     one.settle(Settlement::Accept);
     let three = worker.next().await;
@@ -352,7 +353,7 @@ async fn what_was_given_before_a_reload_is_not_taken_for_what_is_given_after_it(
     let (three, four) = (worker.next().await, worker.next().await);
     one.settle(Settlement::Accept);
     two.settle(Settlement::Release { delay: 0 });
-    let fifth = timeout(Duration::from_millis(50), worker.next()).await;
+    let fifth = tokio::time::timeout(Duration::from_millis(50), worker.next()).await;
     assert!(fifth.is_err(), "the window is 2, and what was settled took nothing from it");
     assert_eq!(publisher.ready("old").await, 1, "one was accepted, one released");
     drop((three, four));
@@ -553,7 +554,7 @@ impl Client1 {
             }
         };
         let patience = Duration::from_secs(5);
-        timeout(patience, waiting).await.unwrap_or_else(|_| panic!("{queue} is due {messages}"));
+        tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| panic!("{queue} is due {messages}"));
     }
 }
 

@@ -107,7 +107,7 @@ impl Hub {
         }
         let mut own = self.lane_on(&route.backend, &route.vhost).await?;
         let kind = route.queue_type.map(|kind| ("x-queue-type", Value::Text(kind.name().into())));
-        let dead = self.dead_letters(routes, route);
+        let dead = self.way_of_dead_letters(routes, route);
         let dead_queue = dead_letter_queue(queue);
         let mut arguments: Vec<(&str, Value<'_>)> = kind.clone().into_iter().collect();
         match &dead {

@@ -209,8 +209,7 @@ impl Desk {
         let channel = self.state.lock().channel.clone();
         let Some(channel) = channel else { return Err(Refused::Away(self.backend.to_string())) };
         // What the broker gives is in hand here, even when who asked is gone by then.
-        let got = tokio::spawn(Arc::clone(self).get(channel)).await;
-        let got = got.unwrap_or_else(|_| Err(Refused::Away(self.backend.to_string())))?;
+        let got = coordinator::get(self, channel).await?;
         let Some(behind) = got else { return Ok(None) };
         let fetched = self.with(|state, now| {
             let mut fetched = state.take(now, lane, &id, key, settled)?;

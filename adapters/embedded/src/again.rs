@@ -72,7 +72,7 @@ impl Again {
         repeats::count(self.count);
         let Some(archive) = archive.filter(|_| !self.durable.is_empty()) else { return 0 };
         if !archive.is_failed() {
-            return archive.written();
+            return archive.said();
         }
         let waits =
             |place: &&u32| batch.message(**place).is_some_and(|message| message.flags.has(Flags::RECEIPT));

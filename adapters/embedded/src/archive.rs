@@ -273,6 +273,12 @@ impl Archive {
         self.pending.is_safe(lsn)
     }
 
+    /// Where what was said last ends, written or not: it is safe when all that was said before is.
+    pub(crate) fn said(&self) -> Lsn {
+        let waits = (!self.backlog.is_empty()).then(|| self.backlog.last()).flatten();
+        waits.unwrap_or_else(|| self.written())
+    }
+
     /// Where what was written last ends.
     pub(crate) fn written(&self) -> Lsn {
         self.pending.last_written()

@@ -51,6 +51,11 @@ impl Backlog {
         place
     }
 
+    /// The place of the last that waits.
+    pub(crate) fn last(&self) -> Option<Lsn> {
+        self.lots.lock().back().map(|lot| lot.place)
+    }
+
     /// True while what has that place waits.
     pub(crate) fn has(&self, place: Lsn) -> bool {
         self.lots.lock().binary_search_by_key(&place, |lot| lot.place).is_ok()

@@ -137,7 +137,7 @@ impl<'t> Commit<'t> {
         repeats::count(commit.again.0);
         if let (Ok(written), Some(archive), (_, true)) = (&mut written, &vhost.house.archive, commit.again) {
             // What comes again is safe when it is where it came first.
-            *written = (*written).max(archive.written());
+            *written = (*written).max(archive.said());
         }
         drop(turn);
         if known.is_ok() {

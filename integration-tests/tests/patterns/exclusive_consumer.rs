@@ -93,7 +93,7 @@ async fn a_second_consumer_is_refused_in_the_words_of_its_protocol() {
     assert!(refusal(&error).1.contains("exclusive use"), "AMQP: {error}");
     let channel = holder._connection.create_channel().await.unwrap();
     let get = channel.basic_get("bids".into(), BasicGetOptions::default()).await;
-    assert_eq!(refusal(&get.err().expect("nobody takes a bid on the side")).0, 403);
+    assert_eq!(refusal(&get.expect_err("nobody takes a bid on the side")).0, 403);
     let mut second = Mqtt5::connect(server.mqtt(), "second").await;
     for filter in ["auction/bids", "$queue/bids"] {
         assert_eq!(second.subscribe(filter).await, SubscribeReasonCode::QuotaExceeded, "MQTT 5: {filter}");

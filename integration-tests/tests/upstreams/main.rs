@@ -22,6 +22,7 @@ mod instances;
 mod kept_sessions;
 mod leases;
 mod mosquitto;
+mod operating;
 mod pass_through;
 mod poison;
 mod quorum;

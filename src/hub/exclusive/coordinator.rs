@@ -22,6 +22,16 @@ const GETTING_READY: Duration = Duration::from_secs(10);
 /// How often a lease is renewed.
 const RENEW: Duration = Duration::from_secs(LEASE.as_secs() / 4);
 
+/// How long the leases of exclusive consumers may take to be given back.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Waits for those who still have a queue, for a while.
+pub async fn close(exclusives: &Exclusives) {
+    if timeout(CLOSING, exclusives.closed()).await.is_err() {
+        tracing::debug!("an exclusive consumer is still there");
+    }
+}
+
 /// Presides until nobody asks for the queue. `lease` is what the ledger calls it.
 pub fn preside(exclusives: Arc<Exclusives>, ledger: Arc<dyn Ledger>, place: Place, lease: String) {
     tokio::spawn(async move {
@@ -31,12 +41,13 @@ pub fn preside(exclusives: Arc<Exclusives>, ledger: Arc<dyn Ledger>, place: Plac
             tokio::pin!(waits);
             waits.as_mut().enable();
             let Some((number, patience)) = exclusives.next(&place) else {
-                if exclusives.forget(&place) {
-                    break;
-                }
-                // Those who are left have to be heard first: another instance need not wait for them.
+                // Those who are left, if any, have to be heard first: another instance need not wait for them. Who presides
+                // next is not to find the lease of this one.
                 if let Some(fence) = fence.take() {
                     ledger.give_back(&lease, fence).await;
+                }
+                if exclusives.forget(&place) {
+                    break;
                 }
                 waits.await;
                 continue;

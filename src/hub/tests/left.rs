@@ -16,7 +16,7 @@ pub(super) async fn soon(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(Duration::from_secs(5), waiting).await.unwrap_or_else(|_| panic!("not so: {what}"));
+    tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap_or_else(|_| panic!("not so: {what}"));
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ async fn soon(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("not so: {what}"));
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("not so: {what}"));
 }
 
 fn draining(filter: &str, backend: &str, queue: &str) -> Arc<Route> {

@@ -25,6 +25,16 @@ pub(crate) struct Plan {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
+/// Has one more message taken from the broker, whether or not somebody still waits for it; tells how many it has behind
+/// that.
+///
+/// # Errors
+/// What the broker says.
+pub(super) async fn get(desk: &Arc<Desk>, channel: Arc<Channel>) -> Result<Option<u32>, Refused> {
+    let got = tokio::spawn(Arc::clone(desk).get(channel)).await;
+    got.unwrap_or_else(|_| Err(Refused::Away(desk.backend.to_string())))
+}
+
 /// Messages that a desk has at most for those who work there.
 const MOST: u32 = 1000;
 

@@ -369,6 +369,37 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_letter_of_a_queue_that_was_published_to_by_name_tells_its_address() {
+        let text = |text: &'static str| Value::Text(text.into());
+        let death = Value::Table(vec![
+            ("count".into(), Value::I64(1)),
+            ("reason".into(), text("rejected")),
+            ("queue".into(), text("jobs")),
+            ("time".into(), Value::Timestamp(7)),
+            ("exchange".into(), text("")),
+            ("routing-keys".into(), Value::Array(vec![text("jobs")])),
+        ]);
+        let headers = vec![("x-death".into(), Value::Array(vec![death]))];
+        let owned = draft(&Properties { headers, ..Properties::default() }, Message::default());
+        let batch = owned.batch();
+        let by_name = Sender { by_name: true, ..SENDER };
+        let sent = outgoing(&batch, batch.message(0).unwrap(), &by_name).unwrap();
+        let (_, told) = back(sent, false);
+        for name in ["linkspan-dead-first-address", "linkspan-dead-last-address"] {
+            assert_eq!(told.header(name), Some(&text("a/b")), "{name}");
+        }
+        // Carried to its address, it has another one.
+        let carried = draft(&told, Message::default());
+        let batch = carried.batch();
+        let mut sent = outgoing(&batch, batch.message(0).unwrap(), &by_name).unwrap();
+        let mut headers = sent.headers().clone().unwrap();
+        headers
+            .insert(ShortString::try_new(header::ADDRESS).unwrap(), AMQPValue::LongString("failed".into()));
+        sent = sent.with_headers(headers);
+        assert_eq!(back(sent, false).1.header("linkspan-dead-last-address"), Some(&text("a/b")));
+    }
+
+    #[test]
     fn an_expiry_is_clamped_and_runs_on() {
         let head = Message { flags: Flags::EXPIRES, expiry: 0x0FFF_FFFF_F000, ..Message::default() };
         let sent = there(&Properties::default(), head).unwrap();

@@ -327,6 +327,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         if let Some((priority, range)) = run.end() {
             self.journal.gone(priority, range, Gone::Purged);
         }
+        if let Some(keys) = &mut self.keys {
+            keys.none_waits();
+        }
         purged + self.purge_outside()
     }
 

@@ -749,6 +749,22 @@ fn no_later_message_of_a_key_is_given_before_one_that_waits_for_its_retry() {
 }
 
 #[test]
+fn a_key_is_free_when_what_waited_for_its_retry_was_purged() {
+    let retry = Some(linkspan_contract::Retry { delay: 100, factor: 100, max: 100 });
+    let mut queue = queue(Limits { keyed: true, retry, ..Limits::default() });
+    consume(&mut queue, settling(1));
+    keyed(&mut queue, &[("a1", 1), ("b1", 2), ("a2", 1)]);
+    assert_eq!(dispatch(&mut queue, 0).len(), 3);
+    queue.settle(0, 1, 1, 1, &Settlement::Release { delay: 0 });
+    queue.settle(0, 1, 3, 1, &Settlement::Release { delay: 0 });
+    assert_eq!(queue.purge(), 2);
+    keyed(&mut queue, &[("a3", 1), ("b2", 2)]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a3"), (1, "b2")]);
+    accept(&mut queue, 1, 2, 4);
+    assert_eq!(queue.keys.as_ref().unwrap().count(), 0);
+}
+
+#[test]
 fn what_is_fetched_keeps_others_of_its_key() {
     let mut queue = queue(Limits { keyed: true, ..Limits::default() });
     keyed(&mut queue, &[("a1", 1), ("a2", 1), ("b1", 2)]);

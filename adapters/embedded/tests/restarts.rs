@@ -2,8 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+use std::fs;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,25 @@ impl Kept {
 
     fn directory(&self) -> PathBuf {
         self.0.path().join("data")
+    }
+
+    /// What a crash at this moment leaves.
+    fn crashed(&self) -> Self {
+        fn copy(from: &Path, to: &Path) {
+            fs::create_dir_all(to).expect("a directory");
+            for entry in fs::read_dir(from).expect("what is in it") {
+                let entry = entry.expect("an entry");
+                let to = to.join(entry.file_name());
+                if entry.path().is_dir() {
+                    copy(&entry.path(), &to);
+                } else {
+                    fs::copy(entry.path(), to).expect("a copy");
+                }
+            }
+        }
+        let left = Self::new();
+        copy(&self.directory(), &left.directory());
+        left
     }
 
     fn open(&self) -> Result<Arc<Embedded>, OpenError> {
@@ -318,12 +338,12 @@ async fn review_register_lost() {
     stage.close().await;
     let saved = kept.directory().join("topology.redb");
     let aside = kept.directory().join("aside");
-    std::fs::rename(&saved, &aside).unwrap();
+    fs::rename(&saved, &aside).unwrap();
     for _ in 0..2 {
         let refused = kept.open().expect_err("nothing says what the messages in the log are");
         assert!(refused.to_string().contains("topology.redb"), "{refused}");
     }
-    std::fs::rename(&aside, &saved).unwrap();
+    fs::rename(&aside, &saved).unwrap();
     let stage = Stage::new(&kept, "r3 again").await;
     let mut client = stage.client().await;
     assert_eq!(client.declare_queue(&queue_spec("q", &[])).await.unwrap().messages, 3);
@@ -371,8 +391,8 @@ async fn declare(client: &mut Peer<'_>, queue: &str, arguments: &[Argument<'_>],
 }
 
 #[tokio::test]
-async fn a_message_is_given_out_as_often_as_its_route_says_over_restarts() {
-    let kept = Kept::new();
+async fn a_message_is_given_out_as_often_as_its_route_says_over_crashes() {
+    let mut kept = Kept::new();
     let dead = [
         ("x-dead-letter-exchange", Value::Text("".into())),
         ("x-dead-letter-routing-key", Value::Text("dead".into())),
@@ -382,6 +402,7 @@ async fn a_message_is_given_out_as_often_as_its_route_says_over_restarts() {
         let stage = Stage::new(&kept, "life").await;
         let mut client = stage.client().await;
         client.queue("dead", &[]).await;
+        client.queue("other", &[]).await;
         declare(&mut client, "q", &dead, terms()).await;
         if attempt == 0 {
             let target = client.to_queue("q");
@@ -390,8 +411,13 @@ async fn a_message_is_given_out_as_often_as_its_route_says_over_restarts() {
         client.consume("q", 1, 1).await;
         let given = client.expect_numbers([7]).await;
         assert_eq!(given[0].attempt, attempt);
+        // What is confirmed later is safe later.
+        let other = client.to_queue("other");
+        assert!(client.confirm(&Letters::confirmed(other, [8])).await.is_empty());
+        let left = kept.crashed();
         drop(client);
         stage.close().await;
+        kept = left;
     }
     let stage = Stage::new(&kept, "last life").await;
     let mut client = stage.client().await;

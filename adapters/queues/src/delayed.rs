@@ -146,6 +146,20 @@ impl<B> Delayed<B> {
         self.whole = all.into();
     }
 
+    /// Takes out those of the whole ones that are `wanted`, in the order of their positions.
+    pub(crate) fn take_out(&mut self, wanted: impl Fn(&Queued<B>) -> bool) -> Vec<Queued<B>> {
+        let all = std::mem::take(&mut self.whole).into_vec().into_iter();
+        let (taken, left): (Vec<_>, Vec<_>) = all.partition(|Reverse(waiting)| wanted(&waiting.message));
+        self.whole = left.into();
+        let mut out: Vec<_> = taken.into_iter().map(|Reverse(waiting)| waiting.message).collect();
+        for message in &out {
+            self.bytes = self.bytes.saturating_sub(message.size);
+            self.held = self.held.saturating_sub(message.held());
+        }
+        out.sort_unstable_by_key(|message| message.position);
+        out
+    }
+
     /// All of them, by level and position, and whether the journal has them.
     pub(crate) fn drain(&mut self) -> Vec<(u8, Position, bool)> {
         (self.bytes, self.held) = (0, 0);

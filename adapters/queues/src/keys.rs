@@ -136,6 +136,12 @@ impl<B> Keys<B> {
         self.tidy(key);
     }
 
+    /// None waits for its time any more.
+    pub(crate) fn none_waits(&mut self) {
+        self.keys.values_mut().for_each(|of| of.waiting.clear());
+        self.keys.retain(|_, of| !of.is_idle());
+    }
+
     /// The next parked one of a key may be looked at again.
     pub(crate) fn next(&mut self, key: Key) -> Option<Queued<B>> {
         let (_, message) = self.keys.get_mut(&key)?.parked.pop_first()?;
@@ -192,8 +198,7 @@ impl<B> Keys<B> {
 
     /// Nothing is known of a key of which nobody has anything and nothing waits.
     fn tidy(&mut self, key: Key) {
-        let is_idle = |of: &Of<B>| of.in_hand == 0 && of.waiting.is_empty() && of.parked.is_empty();
-        if self.keys.get(&key).is_some_and(is_idle) {
+        if self.keys.get(&key).is_some_and(Of::is_idle) {
             self.keys.remove(&key);
         }
     }
@@ -202,5 +207,12 @@ impl<B> Keys<B> {
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.keys.len()
+    }
+}
+
+impl<B> Of<B> {
+    /// Nobody has anything of it and nothing waits.
+    fn is_idle(&self) -> bool {
+        self.in_hand == 0 && self.waiting.is_empty() && self.parked.is_empty()
     }
 }

@@ -327,6 +327,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         if let Some((priority, range)) = run.end() {
             self.journal.gone(priority, range, Gone::Purged);
         }
+        if let Some(keys) = &mut self.keys {
+            keys.none_waits();
+        }
         purged + self.purge_outside()
     }
 
@@ -430,7 +433,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     }
 
     /// Other limits from now on; how many levels there are, and whether one consumer at a time is given something, stays.
-    /// Messages keep what they were given when they came, but for their keys: see [`tell_keys`](Self::tell_keys).
+    /// Messages keep what they were given when they came, but for their keys: see [`tell_keys`](Self::tell_keys). Those that
+    /// have come back more often than they may are dead.
     pub fn set_limits(&mut self, limits: Limits) {
         let Limits { max_priority, single_active, .. } = self.limits;
         let of_queue = self.limits.ack_timeout;
@@ -439,6 +443,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
         self.limits = Limits { max_priority, single_active, ..limits };
         self.set_care();
+        self.bury_overdone();
     }
 
     /// The log.

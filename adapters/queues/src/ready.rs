@@ -175,6 +175,23 @@ impl<B> Ready<B> {
         Some(message)
     }
 
+    /// Takes out those that are `wanted`, in the order of their levels and positions.
+    pub(crate) fn take_out(&mut self, wanted: impl Fn(&Queued<B>) -> bool) -> Vec<Queued<B>> {
+        let mut out = Vec::new();
+        for (at, level) in self.levels.iter_mut().enumerate().rev() {
+            level.straighten();
+            if level.line.iter().any(&wanted) {
+                let all = std::mem::take(&mut level.line).into_iter();
+                let (taken, left): (VecDeque<_>, _) = all.partition(&wanted);
+                level.line = left;
+                self.occupied.set(at, !level.line.is_empty());
+                out.extend(taken);
+            }
+        }
+        out.iter().for_each(|message| self.took(message));
+        out
+    }
+
     /// All of them, in no order.
     pub(crate) fn each(&mut self, mut each: impl FnMut(&mut Queued<B>)) {
         for level in &mut self.levels {

@@ -117,6 +117,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         if self.delayed.arrive(message.priority, message.position).is_some() {
             if self.outside.spans(message.priority, message.position) {
                 self.outside.count(message.priority, message.size);
+            } else if self.is_overdone(&message) {
+                self.bury(message, DeadReason::DeliveryLimit);
             } else {
                 self.make_ready(message);
             }
@@ -174,8 +176,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             return self.outside.pass(message.priority, message.position);
         }
         self.outside.take(message.priority, message.position, message.size);
-        if self.limits.delivery_limit.is_some_and(|limit| message.attempts > limit) {
-            // It was given out for the last time when the process that did so ended.
+        if self.is_overdone(&message) {
             return self.bury(message, DeadReason::DeliveryLimit);
         }
         self.stand_by(now, message, not_before);

@@ -190,6 +190,26 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.keep_room(back);
     }
 
+    /// Buries what is here and has come back too often: the limit is another one than when it came back.
+    pub(super) fn bury_overdone(&mut self) {
+        let Some(limit) = self.limits.delivery_limit else { return };
+        let is_overdone = |message: &Queued<B>| message.attempts > limit;
+        // They are looked at again in their turn.
+        self.unpark_all();
+        for message in self.ready.take_out(is_overdone) {
+            self.bury(message, DeadReason::DeliveryLimit);
+        }
+        for message in self.delayed.take_out(is_overdone) {
+            self.has_waited(&message);
+            self.bury(message, DeadReason::DeliveryLimit);
+        }
+    }
+
+    /// Whether it was given out for the last time when the process that did so ended.
+    pub(super) fn is_overdone(&self, message: &Queued<B>) -> bool {
+        self.limits.delivery_limit.is_some_and(|limit| message.attempts > limit)
+    }
+
     fn note_return(&mut self, message: &Queued<B>, not_before: Millis) {
         if J::RECORDS && message.logged {
             self.journal.returned(message, not_before);

@@ -749,6 +749,22 @@ fn no_later_message_of_a_key_is_given_before_one_that_waits_for_its_retry() {
 }
 
 #[test]
+fn a_key_is_free_when_what_waited_for_its_retry_was_purged() {
+    let retry = Some(linkspan_contract::Retry { delay: 100, factor: 100, max: 100 });
+    let mut queue = queue(Limits { keyed: true, retry, ..Limits::default() });
+    consume(&mut queue, settling(1));
+    keyed(&mut queue, &[("a1", 1), ("b1", 2), ("a2", 1)]);
+    assert_eq!(dispatch(&mut queue, 0).len(), 3);
+    queue.settle(0, 1, 1, 1, &Settlement::Release { delay: 0 });
+    queue.settle(0, 1, 3, 1, &Settlement::Release { delay: 0 });
+    assert_eq!(queue.purge(), 2);
+    keyed(&mut queue, &[("a3", 1), ("b2", 2)]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a3"), (1, "b2")]);
+    accept(&mut queue, 1, 2, 4);
+    assert_eq!(queue.keys.as_ref().unwrap().count(), 0);
+}
+
+#[test]
 fn what_is_fetched_keeps_others_of_its_key() {
     let mut queue = queue(Limits { keyed: true, ..Limits::default() });
     keyed(&mut queue, &[("a1", 1), ("a2", 1), ("b1", 2)]);
@@ -833,6 +849,28 @@ fn what_was_given_out_for_the_last_time_before_a_restart_is_dead() {
     }
     assert_eq!(dead(&mut queue), [("a", "delivery_limit")]);
     assert_eq!(queue.len(), 1);
+}
+
+#[test]
+fn what_has_come_back_too_often_for_a_limit_is_dead_when_that_is_set() {
+    for keyed in [false, true] {
+        let mut queue = queue(Limits { max_priority: 1, keyed, ..Limits::default() });
+        queue.leave_outside(0, 0, 5, 50, 5);
+        let all = [("a", 2, 0), ("b", 1, 0), ("c", 3, 100), ("d", 1, 100), ("e", 0, 0)];
+        for (position, (body, attempts, not_before)) in (0..).zip(all) {
+            queue.bring(0, Queued { position, attempts, key: 7, ..queued(body) }, not_before);
+        }
+        queue.restore(0, Queued { position: 5, attempts: 2, priority: 1, ..queued("f") }, 0);
+        assert_eq!((queue.len(), queue.delayed(), dead(&mut queue)), (4, 2, vec![]));
+        let limits = Limits { delivery_limit: Some(1), ..queue.limits().clone() };
+        queue.set_limits(limits);
+        let too_often = "delivery_limit";
+        assert_eq!(dead(&mut queue), [("f", too_often), ("a", too_often), ("c", too_often)]);
+        assert_eq!((queue.len(), queue.bytes(), queue.delayed()), (2, 20, 1));
+        consume(&mut queue, settling(1));
+        queue.tick(100);
+        assert_eq!(dispatch(&mut queue, 100), [(1, "b"), (1, "d"), (1, "e")], "keyed: {keyed}");
+    }
 }
 
 fn queued(body: &'static str) -> Queued<&'static str> {

@@ -37,17 +37,19 @@ impl Again {
     ) -> Option<SmallVec<[u32; 2]>> {
         let mut known = SmallVec::new();
         let message = batch.message(place)?;
-        let mut is_new = true;
+        let mut is_new = false;
         for (at, repeats) in repeats {
-            is_new = false;
-            let Some(id) = repeats.id(batch, message) else { return Some(known) };
-            if repeats.enter(id, now) {
-                scratch.fresh.push(Fresh { of: repeats.number(), place, id });
-            } else {
-                known.push(at);
+            match repeats.id(batch, message) {
+                // Nothing makes it the same as another one there.
+                None => is_new = true,
+                Some(id) if repeats.enter(id, now) => {
+                    is_new = true;
+                    scratch.fresh.push(Fresh { of: repeats.number(), place, id });
+                }
+                Some(_) => known.push(at),
             }
         }
-        if is_new || scratch.fresh.last().is_some_and(|fresh| fresh.place == place) {
+        if is_new || known.is_empty() {
             return Some(known);
         }
         if repeats::has_died(batch, message) {
@@ -79,5 +81,82 @@ impl Again {
         let failed = || Outcome::Failed(Refused::Full(archive.why()));
         published.exceptions.extend(self.durable.iter().filter(waits).map(|place| (*place, failed())));
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use linkspan_contract::conformance::Fixture;
+    use linkspan_contract::conformance::letters::{Letter, Letters};
+    use linkspan_contract::conformance::stage::{Stage, queue_spec};
+    use linkspan_contract::{Attribute, Backend, Deduplicate, QueueSpec, SystemClock, Terms, Value};
+
+    use super::*;
+    use crate::embedded::Embedded;
+    use crate::options::EmbeddedOptions;
+
+    struct InMemory;
+
+    #[async_trait]
+    impl Fixture for InMemory {
+        async fn backend(&self) -> Arc<dyn Backend> {
+            Embedded::open("local", EmbeddedOptions::default(), Arc::new(SystemClock))
+        }
+
+        async fn pass(&self, millis: u64) {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+
+        fn patience(&self) -> Duration {
+            Duration::from_secs(20)
+        }
+
+        fn quiet(&self) -> Duration {
+            Duration::from_millis(50)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_without_what_one_queue_looks_at_is_known_to_another_when_it_comes_again() {
+        let stage = Stage::new(&InMemory, "again").await;
+        let mut client = stage.client().await;
+        let queues = ["one", "two"];
+        let terms = queues.map(|queue| {
+            let deduplicate = Deduplicate { by: Attribute::Property(queue.into()), window: 600_000 };
+            Arc::new(Terms { deduplicate: Some(deduplicate), ..Terms::default() })
+        });
+        for (queue, terms) in queues.iter().zip(&terms) {
+            let spec = QueueSpec { terms: Some(terms), ..queue_spec(queue, &[]) };
+            client.declare_queue(&spec).await.unwrap();
+            client.bind_queue("amq.fanout", queue, "").await;
+        }
+        let both = client.to_exchange("amq.fanout", "");
+        let mut expected = [0, 0];
+        for in_transaction in [false, true] {
+            // Whichever queue is looked at first, it is the one that does not know one of these.
+            for (at, header) in queues.into_iter().enumerate() {
+                let id = Value::I64(in_transaction.into());
+                let letter = || Letter::numbered(both, 1).confirmed().header(header, id.clone());
+                for _ in 0..3 {
+                    if in_transaction {
+                        client.begin().await.unwrap();
+                        client.publish(&Letters::from_iter([letter()]));
+                        client.commit().await.unwrap();
+                    } else {
+                        assert!(client.confirm(&Letters::from_iter([letter()])).await.is_empty());
+                    }
+                }
+                expected[at] += 1;
+                expected[1 - at] += 3;
+            }
+            for (queue, expected) in queues.iter().zip(expected) {
+                let there = client.declare_queue(&queue_spec(queue, &[])).await.unwrap().messages;
+                assert_eq!(there, expected, "in '{queue}', in a transaction: {in_transaction}");
+            }
+        }
+        stage.close().await;
     }
 }

@@ -219,21 +219,23 @@ impl<'t> Commit<'t> {
     /// Looks whether queues have seen a message. Yields which of them have, by their addresses; none when all have: then
     /// nobody gets it.
     fn look(&mut self, message: &Kept, routes: &Routes) -> Option<Vec<usize>> {
-        let (mut known, mut all) = (Vec::new(), 0);
+        let (mut known, mut is_new) = (Vec::new(), false);
         let Some(now) = self.deduplicates else { return Some(known) };
         let batch = message.batch.batch();
         for queue in &routes.queues {
             let Some(repeats) = queue.repeats() else { continue };
-            let Some(id) = repeats.id(&batch, &message.message()) else { return Some(known) };
-            all += 1;
-            if repeats.enter(id, now) {
-                let share = self.queue(queue);
-                share.fresh.push((share.messages.len(), repeats, id));
-            } else {
-                known.push(Arc::as_ptr(queue).addr());
+            match repeats.id(&batch, &message.message()) {
+                // Nothing makes it the same as another one there.
+                None => is_new = true,
+                Some(id) if repeats.enter(id, now) => {
+                    is_new = true;
+                    let share = self.queue(queue);
+                    share.fresh.push((share.messages.len(), repeats, id));
+                }
+                Some(_) => known.push(Arc::as_ptr(queue).addr()),
             }
         }
-        if all == 0 || known.len() < all {
+        if is_new || known.is_empty() {
             return Some(known);
         }
         if repeats::has_died(&batch, &message.message()) {

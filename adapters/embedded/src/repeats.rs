@@ -95,9 +95,18 @@ impl Repeats {
         self.state.lock().seen.enter(id, now)
     }
 
-    /// The queue has not taken it.
+    /// Nobody has asked the queue to take it.
     pub(crate) fn withdraw(&self, id: u128) {
         self.state.lock().seen.withdraw(id);
+    }
+
+    /// The queue has not taken it: lets go of what is over.
+    pub(crate) fn refuse(&self, id: u128, now: Millis, commit: Option<&mut Commit>) {
+        let mut state = self.state.lock();
+        state.seen.withdraw(id);
+        if let (Some(over), Some(commit)) = (state.seen.let_go(now), commit) {
+            commit.gone(self.number, over);
+        }
     }
 
     /// The queue has taken it: adds that to what is written of the message, where it is to outlive the process, and lets
@@ -163,5 +172,21 @@ pub(crate) fn has_died(batch: &Batch<'_>, message: &Message) -> bool {
 pub(crate) fn count(repeated: u32) {
     if repeated > 0 {
         metrics::counter!("linkspan_messages_deduplicated_total").increment(repeated.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_goes_also_while_everything_is_refused() {
+        let how = Deduplicate { by: Attribute::MessageId, window: 1000 };
+        let repeats = Repeats::open(&how, 1, None, 0);
+        assert!(repeats.enter(7, 0));
+        repeats.keep(7, true, 0, None);
+        assert!(repeats.enter(8, 2000));
+        repeats.refuse(8, 2000, None);
+        assert!(repeats.state.lock().seen.is_empty());
     }
 }

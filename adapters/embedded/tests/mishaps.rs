@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use linkspan_contract::conformance::Fixture;
-use linkspan_contract::conformance::letters::Letters;
+use linkspan_contract::conformance::letters::{Letter, Letters};
 use linkspan_contract::conformance::stage::{Peer, Stage, key, queue_spec};
 use linkspan_contract::topology::{Binding, BindingEnd};
 use linkspan_contract::{
-    Backend, Clock, ExchangeKind, ExchangeSpec, Millis, QueueSpec, Refused, Settle, Settlement, Source,
-    Subscribe, Value,
+    Attribute, Backend, Clock, ExchangeKind, ExchangeSpec, Millis, QueueSpec, Refused, Settle, Settlement,
+    Source, Subscribe, Terms, Value,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 use tokio::time::Instant;
@@ -194,4 +194,27 @@ async fn a_commit_that_a_full_queue_would_refuse_does_nothing_at_all() {
             assert!(matches!(&why, Refused::Full(text) if text.contains("'full'")), "{why:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_others_of_its_key_goes_on_when_who_had_them_consumes_no_more() {
+    let stage = Stage::new(&Fresh, "keyed").await;
+    let mut one = stage.client().await;
+    let terms = Terms { ordering_key: Some(Attribute::Property("key".into())), ..Terms::default() };
+    let spec = QueueSpec { terms: Some(&Arc::new(terms)), ..queue_spec("q", &[]) };
+    one.declare_queue(&spec).await.expect("a queue is declared");
+    let target = one.to_queue("q");
+    let letter = |number| Letter::numbered(target, number).confirmed().header("key", Value::I64(1));
+    one.consume("q", 1, 1).await;
+    assert!(one.confirm(&Letters::from_iter([letter(1)])).await.is_empty());
+    let given = one.expect_numbers([1]).await;
+    one.unsubscribe(key(1)).await.expect("a consumer is cancelled");
+    let mut other = stage.client().await;
+    other.consume("q", 1, 0).await;
+    assert!(one.confirm(&Letters::from_iter([letter(2)])).await.is_empty());
+    other.expect_nothing().await;
+    given.iter().for_each(|given| one.accept(given));
+    other.expect_numbers([2]).await;
+    drop((one, other));
+    stage.close().await;
 }

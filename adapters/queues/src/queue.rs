@@ -69,6 +69,8 @@ pub struct Queue<B: Clone, J: Journal<B> = NoJournal> {
     coming_back: Vec<Queued<B>>,
     /// Room for keys of which somebody has one less.
     freed: Vec<Key>,
+    /// What had waited for one of them may be given out.
+    is_freed: bool,
     journal: J,
 }
 
@@ -103,6 +105,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             effects: Vec::new(),
             coming_back: Vec::new(),
             freed: Vec::new(),
+            is_freed: false,
             limits,
             journal,
         };

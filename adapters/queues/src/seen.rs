@@ -104,6 +104,16 @@ impl Seen {
     /// One that was entered does not count: what it stands for was not taken.
     pub fn withdraw(&mut self, id: u128) {
         self.remove(&parts(id), |_| true);
+        // It came with the last ones: when all of them are withdrawn, nothing of them stays.
+        while let Some(last) = self.buckets.back_mut() {
+            let is_known =
+                |id: &[u32; 4]| self.known.find(hash(&self.hasher, id), |known| known.id == *id).is_some();
+            while last.ids.pop_if(|id| !is_known(id)).is_some() {}
+            if !(last.ids.is_empty() && last.records.is_empty()) {
+                break;
+            }
+            self.buckets.pop_back();
+        }
     }
 
     /// What was entered last is in a journal at this place, which is behind those of all others.
@@ -116,7 +126,8 @@ impl Seen {
         }
     }
 
-    /// Lets some of those go that are over, if there are any: to be called for each that is entered. Yields what a journal
+    /// Lets some of those go that are over, if there are any: to be called for each that is entered,
+    /// whether it is taken or withdrawn. Yields what a journal
     /// need not keep any more.
     pub fn let_go(&mut self, now: Millis) -> Option<Range<u64>> {
         if self.buckets.back().is_some_and(|last| last.last.saturating_add(self.window) <= now) {
@@ -230,6 +241,22 @@ mod tests {
         assert!(seen.is_empty());
         assert!(seen.enter(7, 6));
         assert!(!seen.enter(7, 7));
+    }
+
+    #[test]
+    fn what_was_not_taken_leaves_nothing() {
+        let mut seen = Seen::new(1000);
+        seen.enter(7, 5);
+        seen.recorded(70);
+        for first in (100..50_000).step_by(100) {
+            let read = first..first + 100;
+            assert!(read.clone().all(|id| seen.enter(id, 6)));
+            read.for_each(|id| seen.withdraw(id));
+        }
+        let left: Vec<usize> = seen.buckets.iter().map(|bucket| bucket.ids.len()).collect();
+        assert_eq!((seen.len(), left), (1, vec![1]));
+        assert!(!seen.enter(7, 7));
+        assert_eq!(seen.let_go(1006), Some(70..71));
     }
 
     #[test]

@@ -75,8 +75,9 @@ impl Queue {
                 state.written = state.place_to_come();
             }
             let written = state.written;
-            // A session's oldest delivery may have held what is far behind it.
-            if state.is_inbox && state.engine.has_work() {
+            // A session's oldest delivery may have held what is far behind it, any delivery others of its key.
+            let held_others = state.engine.take_freed() || state.is_inbox;
+            if held_others && state.engine.has_work() {
                 drop(state);
                 self.act(now, touched, |_| ());
             }

@@ -98,10 +98,10 @@ impl State {
 
     /// The same for what is known of it.
     pub(super) fn keep_seen(&mut self, repeats: &Repeats, id: u128, taken: bool, durable: bool, now: Millis) {
-        if !taken {
-            return repeats.withdraw(id);
-        }
         let journal = self.engine.journal_mut();
+        if !taken {
+            return repeats.refuse(id, now, journal.gathered());
+        }
         let durable = durable && journal.is_durable();
         repeats.keep(id, durable, now, journal.gathered());
     }

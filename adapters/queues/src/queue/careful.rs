@@ -164,13 +164,15 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         true
     }
 
-    /// What waits for others of a key is looked at again, one at a time: the next one when that has been given out.
-    pub(super) fn unpark(&mut self, key: Key) {
-        if key != 0
-            && let Some(message) = self.keys.as_mut().and_then(|keys| keys.next(key))
-        {
+    /// What waits for others of a key is looked at again, one at a time: the next one when that has been given out. True
+    /// when there is one.
+    pub(super) fn unpark(&mut self, key: Key) -> bool {
+        let next = self.keys.as_mut().filter(|_| key != 0).and_then(|keys| keys.next(key));
+        let is_there = next.is_some();
+        if let Some(message) = next {
             self.make_ready(message);
         }
+        is_there
     }
 
     pub(super) fn unpark_all(&mut self) {
@@ -182,7 +184,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// Who is at this place can take more.
     pub(super) fn unstick(&mut self, at: usize) {
         if let Some(keys) = &mut self.keys {
-            keys.unstick(at).into_iter().for_each(|key| self.unpark(key));
+            for key in keys.unstick(at) {
+                self.unpark(key);
+            }
         }
     }
 
@@ -204,8 +208,16 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     pub(super) fn free_keys(&mut self) {
         while let Some(key) = self.freed.pop() {
             self.took_back(key);
-            self.unpark(key);
+            // Where no more could be parked, the head itself waited.
+            let was_full = self.keys.as_ref().is_some_and(|keys| keys.is_full());
+            self.is_freed |= self.unpark(key) || was_full;
         }
+    }
+
+    /// True when, since this was last asked, something was accepted for which others of its key had waited: they go to
+    /// whoever can take them, by [`dispatch`](Self::dispatch).
+    pub const fn take_freed(&mut self) -> bool {
+        std::mem::replace(&mut self.is_freed, false)
     }
 
     /// Others of its key need not wait for it any more.

@@ -765,6 +765,24 @@ fn a_key_is_free_when_what_waited_for_its_retry_was_purged() {
 }
 
 #[test]
+fn who_settles_is_told_that_others_of_the_key_had_waited() {
+    let mut queue = queue(Limits { keyed: true, ..Limits::default() });
+    consume(&mut queue, settling(1));
+    keyed(&mut queue, &[("a1", 1), ("b1", 2)]);
+    assert_eq!(dispatch(&mut queue, 0).len(), 2);
+    queue.remove_consumer(0, 1);
+    consume(&mut queue, settling(2));
+    keyed(&mut queue, &[("a2", 1)]);
+    assert_eq!(dispatch(&mut queue, 0), []);
+    accept(&mut queue, 1, 2, 1);
+    assert!(!queue.take_freed(), "nothing waited for it");
+    accept(&mut queue, 1, 1, 1);
+    assert!(queue.take_freed());
+    assert!(!queue.take_freed(), "it was told");
+    assert_eq!(dispatch(&mut queue, 0), [(2, "a2")]);
+}
+
+#[test]
 fn what_is_fetched_keeps_others_of_its_key() {
     let mut queue = queue(Limits { keyed: true, ..Limits::default() });
     keyed(&mut queue, &[("a1", 1), ("a2", 1), ("b1", 2)]);

@@ -49,7 +49,6 @@ fn filled(path: &Path) -> Log {
             deadline: u64::MAX,
             attempts: 0,
             priority: 0,
-            key: 0,
             durable: true,
             logged: false,
             apart: false,

@@ -50,6 +50,8 @@ impl Target {
         let is_secure = worker.url.scheme() == Some(&uri::Scheme::HTTPS);
         let port = worker.url.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
         let path = worker.url.path_and_query().map_or("/", |path| path.as_str());
+        // A query may follow the host at once.
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let path = path.parse().map_err(|_| of_url("has a path that cannot be asked for"))?;
         let tls = match is_secure {
             false => None,

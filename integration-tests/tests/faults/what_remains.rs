@@ -68,7 +68,8 @@ impl Life {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         soon(&format!("{count} in {queue}"), async {
             loop {
-                let there = self.amqp.channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+                let there =
+                    self.amqp.channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
                 if there.expect("the queue is there").message_count() == count {
                     return;
                 }

@@ -63,6 +63,22 @@ impl Life {
         message.expect("get-ok or get-empty").map(|message| message.delivery)
     }
 
+    /// Returns when so many messages are in a queue.
+    async fn await_count(&self, queue: &str, count: u32) {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        soon(&format!("{count} in {queue}"), async {
+            loop {
+                let there =
+                    self.amqp.channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+                if there.expect("the queue is there").message_count() == count {
+                    return;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     /// The next message of a queue to which one comes; it is settled.
     async fn await_one(&self, queue: &str) -> Delivery {
         let options = BasicGetOptions { no_ack: true };
@@ -253,6 +269,8 @@ async fn a_rejected_message_finds_its_grave_in_the_next_life() {
     let life = life.again(&folder, Duration::ZERO).await;
     let found = life.get("work").await.expect("a message");
     found.acker.reject(BasicRejectOptions { requeue: false }).await.unwrap();
+    // No word says that a rejection is safe; what is published once its dead letter is there comes behind it in the log.
+    life.await_count("graves", 1).await;
     life.accepted("work", "later", plain()).await;
     let life = life.again(&folder, Duration::ZERO).await;
     let letter = life.await_one("graves").await;

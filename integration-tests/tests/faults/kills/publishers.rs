@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure};
 use futures_util::future::join_all;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Confirmation};
 use linkspan_integration_tests::mqtt5::Mqtt5;
 use rumqttc::v5::mqttbytes::QoS;
@@ -40,12 +41,22 @@ impl Publishing {
     }
 }
 
+/// So many messages wait in a queue at most: enough to fill the memory's part of it six times, and no more after a
+/// thousand lives than after ten.
+const WAITING: u32 = 3000;
+
 /// Publishes by AMQP until the connection ends.
 pub async fn by_amqp(life: Life, publishing: Publishing) -> Work {
     let Publishing { queue, at_once, bytes, priorities, transient, expiry, pause } = publishing;
     let (_connection, channel) = life.connect().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     loop {
+        let there = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
+        if there.message_count() > WAITING {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        }
         let mut names: Vec<(Name, u64)> = Vec::new();
         let mut confirms = Vec::new();
         for _ in 0..at_once {

@@ -761,7 +761,10 @@ mod reload {
                 "linkspan.toml:7: limits.slow-after",
             ]
         );
-        assert_eq!(why[0], "and that needs a restart; a reload swaps routes, workers, users, [memory] and [disk]");
+        assert_eq!(
+            why[0],
+            "and that needs a restart; a reload swaps routes, workers, users, [memory] and [disk]"
+        );
     }
 }
 

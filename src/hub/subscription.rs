@@ -97,7 +97,7 @@ impl Asked {
             Self::Group { group, filter } => taking(table, Some(group), filter),
             Self::Queue(name) => {
                 let owner = table.owner(name).map(|route| &**route);
-                Ok(Taking::Work(Work::new(name, owner, table.home())))
+                Ok(Taking::Work(Box::new(Work::new(name, owner, table.home()))))
             }
         }
     }
@@ -188,7 +188,7 @@ impl Subscription {
     /// That one consumer at a time has its queue, and how; and what it is.
     pub fn exclusive(&self) -> Option<(Exclusive, &Work)> {
         match &self.taking {
-            Taking::Work(work) => work.exclusive.map(|exclusive| (exclusive, work)),
+            Taking::Work(work) => work.exclusive.map(|exclusive| (exclusive, &**work)),
             Taking::Watch { .. } => None,
         }
     }
@@ -266,8 +266,11 @@ impl Subscription {
     pub fn spots(&self) -> Vec<Spot> {
         match &self.taking {
             Taking::Work(_) if self.is_paused => Vec::new(),
-            Taking::Work(Work { backend, queue, .. }) => {
-                vec![Spot { backend: Arc::clone(backend), asked: Asked::Queue(Arc::clone(queue)) }]
+            Taking::Work(work) => {
+                vec![Spot {
+                    backend: Arc::clone(&work.backend),
+                    asked: Asked::Queue(Arc::clone(&work.queue)),
+                }]
             }
             Taking::Watch { places } => places.iter().map(|place| self.spot(place)).collect(),
         }

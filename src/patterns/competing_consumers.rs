@@ -29,7 +29,7 @@ pub fn subscription(
         (Relation::Equal, Some(group), queues) => queues.iter().find(|queue| &***queue == group),
         _ => None,
     };
-    Ok(queue.map(|queue| Taking::Work(Work::new(queue, Some(route), &route.backend))))
+    Ok(queue.map(|queue| Taking::Work(Box::new(Work::new(queue, Some(route), &route.backend)))))
 }
 
 fn narrower(route: &Route, filter: &str) -> String {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn work(queue: &str) -> Result<Taking, Refused> {
-        Ok(Taking::Work(Work::new(&queue.into(), None, &"local".into())))
+        Ok(Taking::Work(Box::new(Work::new(&queue.into(), None, &"local".into()))))
     }
 
     fn watch() -> Result<Taking, Refused> {

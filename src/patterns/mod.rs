@@ -18,8 +18,8 @@ use crate::routes::{Exclusive, Filter, NegativePuback, Pattern, Relation, Route,
 /// What a subscription by filter comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taking {
-    /// Competes for the messages of one work queue.
-    Work(Work),
+    /// Competes for the messages of one work queue. Most subscriptions do not, and there are many.
+    Work(Box<Work>),
     /// Gets copies from each of these places.
     Watch {
         /// Where messages that the filter matches can be published.

@@ -214,14 +214,14 @@ pub async fn a_message_is_held_back_as_long_as_it_or_its_route_says(stage: &Stag
     if !stage.can(|it| it.delay) {
         return;
     }
-    let (mut client, work, _) = owned(stage, Terms { delay: Some(2000), ..Terms::default() }, &[]).await;
+    let (mut client, work, _) = owned(stage, Terms { delay: Some(6000), ..Terms::default() }, &[]).await;
     let target = client.to_queue(&work);
     let letter = |number| Letter::numbered(target, number).confirmed();
     let letters = [
         letter(0),
-        letter(1).header(DELAY, Value::I32(1000)),
+        letter(1).header(DELAY, Value::I32(3000)),
         letter(2).header(DELAY, Value::I32(0)),
-        letter(3).header(DELAY, Value::Text("1000".into())),
+        letter(3).header(DELAY, Value::Text("3000".into())),
     ];
     assert_eq!(client.confirm(&letters.into_iter().collect()).await, []);
     let spec = QueueSpec { passive: true, ..QueueSpec::new(&work) };
@@ -229,12 +229,12 @@ pub async fn a_message_is_held_back_as_long_as_it_or_its_route_says(stage: &Stag
     assert_eq!(counts.messages, 1, "what is held back is not ready");
     client.consume(&work, 1, 0).await;
     client.expect_numbers([2]).await;
-    stage.pass(700).await;
+    stage.pass(1500).await;
     client.expect_nothing().await;
-    stage.pass(400).await;
+    stage.pass(1800).await;
     client.expect_numbers([1, 3]).await;
     client.expect_nothing().await;
-    stage.pass(1000).await;
+    stage.pass(3000).await;
     client.expect_numbers([0]).await;
 }
 

@@ -86,6 +86,14 @@ impl Leash {
         self.run(&format!(
             "(n=0; until kill -{signal} -{pid} 2> /dev/null; do n=$((n + 1)); [ $n -lt 40 ] || exit 1; sleep 0.05; done)"
         ));
+        if frozen {
+            // A busy machine takes its time to stop every thread.
+            self.run(&format!(
+                "(n=0; while awake=; for stat in /proc/[0-9]*/task/[0-9]*/stat; do read -r line < $stat || continue; \
+                 set -- ${{line##*) }}; [ $3 != {pid} ] || case $1 in T | Z) ;; *) awake=$stat ;; esac; done \
+                 2> /dev/null; [ \"$awake\" ]; do n=$((n + 1)); [ $n -lt 40 ] || exit 1; sleep 0.05; done)"
+            ));
+        }
     }
 
     /// Waits until the broker has ended.

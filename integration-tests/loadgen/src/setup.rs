@@ -91,7 +91,7 @@ impl<'a> Setup<'a> {
                 let mut c = mqtt::connect(&w.mqtt, &self.subscriber_id(s), !w.persistent)?;
                 let group = w.group.as_ref().map_or(String::new(), |g| format!("$share/{g}/"));
                 let filters: Vec<String> = if w.wildcard {
-                    vec![format!("{group}lg/{:04x}/#", w.run)]
+                    vec![format!("{group}lg/{:04x}/#", w.names)]
                 } else {
                     rx.topics.iter().map(|&t| format!("{group}{}", w.topic(t))).collect()
                 };

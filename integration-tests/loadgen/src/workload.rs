@@ -75,8 +75,10 @@ pub struct Workload {
     pub poll_us: u64,
     pub spin: bool,
     pub raw_deliver: bool,
-    /// Tells this run's names and messages from those of others.
+    /// Tells this run's messages from those of others.
     pub run: u16,
+    /// What its topics, queues and exchanges have in their names: the run, unless a broker is configured for them.
+    pub names: u16,
 }
 
 impl Workload {
@@ -94,6 +96,7 @@ impl Workload {
         let ack_batch: u32 = a.num("ack-batch", 1);
         let rate: f64 = a.num("rate", 0.0);
         let pair = |p: &str| p.split_once('=').map(|(k, v)| (k.to_string(), v.to_string()));
+        let run = run_id();
         let w = Workload {
             kind: kind.into(),
             from,
@@ -137,7 +140,8 @@ impl Workload {
             poll_us: a.num("poll-us", if rate > 0.0 { 0 } else { 100 }),
             spin: a.flag("spin"),
             raw_deliver: a.flag("raw-deliver"),
-            run: run_id(),
+            run,
+            names: a.num("names", run),
         };
         w.check();
         w
@@ -167,11 +171,11 @@ impl Workload {
     }
 
     pub fn topic(&self, t: usize) -> String {
-        format!("lg/{:04x}/t{t}", self.run)
+        format!("lg/{:04x}/t{t}", self.names)
     }
 
     pub fn queue(&self, t: usize) -> String {
-        format!("lg.{:04x}.q{t}", self.run)
+        format!("lg.{:04x}.q{t}", self.names)
     }
 
     /// The exchange that AMQP publishers name.
@@ -180,7 +184,7 @@ impl Workload {
             _ if self.to == Proto::Mqtt => "amq.topic".into(),
             "direct" => "amq.direct".into(),
             "topic" => "amq.topic".into(),
-            "fanout" => format!("lg.{:04x}.x", self.run),
+            "fanout" => format!("lg.{:04x}.x", self.names),
             _ => String::new(),
         }
     }
@@ -190,7 +194,7 @@ impl Workload {
         if self.to == Proto::Amqp && self.exchange == "default" {
             self.queue(t)
         } else {
-            format!("lg.{:04x}.t{t}", self.run)
+            format!("lg.{:04x}.t{t}", self.names)
         }
     }
 

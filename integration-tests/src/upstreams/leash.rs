@@ -13,6 +13,9 @@ pub(super) const SCRIPT: &str = include_str!("leash.sh");
 /// How long the leash may take to do what it is told.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long what the broker said last may be on its way.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// How many lines of the broker's own words are kept for a failing test.
 const KEPT: usize = 60;
 
@@ -120,6 +123,8 @@ impl Leash {
 
     /// What the broker said last.
     pub(super) fn last_words(&self) -> String {
+        // They come by another way than the news of its end.
+        std::thread::sleep(LAST_WORDS);
         let said = self.said.lock().expect("whoever held it lives");
         said.iter().map(|line| format!("  {line}\n")).collect()
     }

@@ -124,7 +124,7 @@ impl Leash {
     /// What the broker said last.
     pub(super) fn last_words(&self) -> String {
         // They come by another way than the news of its end.
-        std::thread::sleep(LAST_WORDS);
+        let _ = self.words.recv_timeout(LAST_WORDS);
         let said = self.said.lock().expect("whoever held it lives");
         said.iter().map(|line| format!("  {line}\n")).collect()
     }

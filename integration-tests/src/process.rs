@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 /// How long a process may take to say or do what it should.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,34 +22,24 @@ pub struct Process {
 
 /// A folder of the test's own, gone with the test.
 #[derive(Debug)]
-pub struct Folder(PathBuf);
+pub struct Folder(TempDir);
 
 impl Folder {
     /// An empty folder.
     #[allow(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(format!("linkspan-test-{process}-{number}"));
-        std::fs::create_dir(&path).expect("a folder for the test");
-        Self(path)
+        Self(tempfile::Builder::new().prefix("linkspan-test-").tempdir().expect("a folder for the test"))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 
     /// Writes a file; returns its name, for commands that run in this folder.
     pub fn write(&self, name: &str, text: &str) -> String {
-        std::fs::write(self.0.join(name), text).expect("a file for the test");
+        std::fs::write(self.path().join(name), text).expect("a file for the test");
         name.to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -85,10 +85,9 @@ mod tests {
 
     /// What is said of a back end whose files hold these texts.
     fn said(ca: &str, identity: Option<(&str, &str)>) -> Wrong {
-        let folder = std::env::temp_dir().join(format!("linkspan-certificates-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let place = |name: &str, text: &str| {
-            let file = folder.join(name);
+            let file = folder.path().join(name);
             std::fs::write(&file, text).unwrap();
             format!("{name} = \"{}\"\n", file.display())
         };
@@ -102,9 +101,7 @@ mod tests {
         }
         let config = Config::parse(Some(("x.toml", &toml)), []).unwrap();
         let Some(Backend::Mqtt { upstream, .. }) = config.backends.get("b") else { panic!("it is there") };
-        let checked = check(upstream);
-        std::fs::remove_dir_all(&folder).unwrap();
-        checked.unwrap_err()
+        check(upstream).unwrap_err()
     }
 
     #[test]

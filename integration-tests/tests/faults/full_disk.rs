@@ -145,21 +145,25 @@ impl Told {
     async fn take(amqp: &Amqp, count: usize) -> Vec<usize> {
         let mut taken = Vec::new();
         while taken.len() < count {
-            let one = soon("an answer", Self::try_to_take(amqp)).await.expect("the connection lives");
-            let Some(number) = one else { break };
-            taken.push(number);
+            let came = soon("an answer", Self::try_to_take(amqp, &mut taken)).await;
+            if !came.expect("the connection lives") {
+                break;
+            }
         }
         taken
     }
 
-    async fn try_to_take(amqp: &Amqp) -> lapin::Result<Option<usize>> {
+    /// Takes and accepts a message, if there is one. It is among `taken` before it is accepted: whoever is cut off in the
+    /// middle does not know whether the server has heard it.
+    async fn try_to_take(amqp: &Amqp, taken: &mut Vec<usize>) -> lapin::Result<bool> {
         let got = amqp.channel.basic_get("full".into(), BasicGetOptions::default()).await?;
-        let Some(message) = got else { return Ok(None) };
+        let Some(message) = got else { return Ok(false) };
         let text = String::from_utf8_lossy(&message.delivery.data);
         let number = text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
         assert_eq!(message.delivery.data.len(), LARGE, "all of it");
+        taken.push(number);
         message.delivery.acker.ack(BasicAckOptions::default()).await?;
-        Ok(Some(number))
+        Ok(true)
     }
 }
 
@@ -333,9 +337,8 @@ async fn filled_and_killed_again_and_again() {
                 loop {
                     // Slower than who publishes.
                     sleep(Duration::from_millis(15)).await;
-                    match Told::try_to_take(&consumer).await {
-                        Ok(number) => taken.extend(number),
-                        Err(_) => return,
+                    if Told::try_to_take(&consumer, &mut taken).await.is_err() {
+                        return;
                     }
                 }
             };

@@ -10,6 +10,7 @@ mod connection;
 mod copies;
 mod dead_letter_box;
 mod dead_letters;
+mod era;
 mod estate;
 mod exclusive;
 mod inventory;
@@ -62,6 +63,7 @@ use crate::routes::Routes;
 pub use crate::routes::{Filter, Route};
 use carriers::Carriers;
 use connection::HubConnection;
+use era::Eras;
 use estate::Draining;
 use exclusive::Exclusives;
 use paused::Paused;
@@ -77,6 +79,8 @@ pub struct Hub {
     epoch: AtomicU64,
     retained: HashMap<Arc<str>, Arc<Retained>>,
     ears: Mutex<Vec<Weak<dyn LaneEvents>>>,
+    /// Which routes lanes have resolved their subscriptions by.
+    eras: Eras,
     carriers: Carriers,
     spools: Spools,
     /// Queues of routes whose back end was away.
@@ -123,6 +127,7 @@ impl Hub {
             epoch: AtomicU64::new(0),
             retained,
             ears: Mutex::default(),
+            eras: Eras::default(),
             carriers: Carriers::default(),
             spools: Spools::new(spools),
             unmade: Mutex::default(),

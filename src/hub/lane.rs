@@ -15,6 +15,7 @@ use linkspan_contract::{
 use slab::Slab;
 
 use super::connection::Scope;
+use super::era::Era;
 use super::part::Part;
 use super::plan::{Plan, Wanted};
 use super::spooling::Spooling;
@@ -53,7 +54,9 @@ pub struct HubLane {
     /// The spools of routes that it has published to.
     #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
     pub(super) spoolings: Option<Box<Vec<Spooling>>>,
-    turn: usize,
+    turn: u32,
+    /// Of the routes that its subscriptions are resolved by; none where it has no subscriptions.
+    pub(super) era: Option<Arc<Era>>,
 }
 
 impl HubLane {
@@ -85,6 +88,7 @@ impl HubLane {
             transacts: false,
             spoolings: None,
             turn: 0,
+            era: None,
         }
     }
 
@@ -209,7 +213,7 @@ impl Lane for HubLane {
         self.turn = self.turn.wrapping_add(1);
         let parts = self.parts.len().max(1);
         for at in 0..parts {
-            if let Some(part) = self.parts.get_mut((at + self.turn) % parts) {
+            if let Some(part) = self.parts.get_mut(at.wrapping_add(self.turn as usize) % parts) {
                 part.lane.resume();
             }
         }
@@ -239,6 +243,7 @@ impl Lane for HubLane {
         if *source == Source::Session {
             return self.home()?.subscribe(source, key, how, credit).await;
         }
+        self.era.get_or_insert_with(|| self.scope.hub.eras.present());
         let routes = self.scope.hub.routes();
         let Some(table) = routes.vhost(&self.scope.client.vhost) else {
             return Err(Refused::AccessRefused("the vhost is gone".into()));
@@ -290,14 +295,22 @@ impl Lane for HubLane {
     }
 
     async fn refresh(&mut self) {
+        let era = self.scope.hub.eras.present();
         self.resolve_again().await;
+        self.era = (!self.subscriptions.is_empty()).then_some(era);
         self.claim_again().await;
         self.flush();
     }
 
     async fn unsubscribe(&mut self, key: SubscriptionKey) -> Result<(), Refused> {
         match self.subscriptions.remove(&key.subscription) {
-            Some(subscription) => self.end(subscription).await,
+            Some(subscription) => {
+                let ended = self.end(subscription).await;
+                if self.subscriptions.is_empty() {
+                    self.era = None;
+                }
+                ended
+            }
             None => Ok(()),
         }
     }

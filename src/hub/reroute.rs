@@ -20,6 +20,9 @@ const FIRST: Duration = Duration::from_secs(10);
 /// How long a start or a reload waits for a back end that is being reached.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long it waits for clients' subscriptions to follow: those that do not meanwhile wait for a back end themselves.
+const FOLLOWED: Duration = Duration::from_secs(2);
+
 /// How often it is looked whether it is there.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -78,12 +81,18 @@ impl Hub {
         *self.draining.lock() = std::mem::take(&mut estate.moved);
         self.routes.store(Arc::new(routes));
         self.epoch.fetch_add(1, Ordering::Release);
+        let before = self.eras.begin();
         // The routes are in force: from here on nothing may go wrong for them.
         self.tell_lanes();
         self.go_on_draining();
         self.carry_dead_letters();
         self.follow_bindings();
         self.remember_queues();
+        // What waits in the spool of a route that is gone, and what is published once this has returned, finds those who
+        // subscribe where they are now.
+        if !before.ends(FOLLOWED).await {
+            tracing::info!("some clients' subscriptions do not follow the new routes yet");
+        }
         self.follow_spools().await;
         self.wind_up(&estate).await;
         self.write_down().await;

@@ -436,7 +436,7 @@ async fn a_transaction_does_not_reach_beyond_the_home_back_end_and_says_so() {
     assert!(matches!(refused, Err(Refused::Precondition(_))), "{refused:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_subscription_that_is_replaced_loses_nothing_on_any_back_end_also_after_a_reload() {
     let hub = hub([route("far/#", "two", &[])]).await;
     let credit = Arc::new(Credit::new(0));

@@ -215,6 +215,28 @@ async fn what_waits_for_a_route_that_is_gone_goes_where_its_address_lies_now() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_route_that_is_gone_comes_to_subscribers_who_follow_late() {
+    let (two, route) = (Distant::new(), spooled("far/#", "two", &[], 1 << 20));
+    two.is_away(false);
+    let hub = hub_with(Arc::clone(&two) as _, [Arc::clone(&route)]).await;
+    let mut watcher = Client1::connect(&hub, 2, None).await;
+    watcher.subscribe(Source::Filter("far/#"), Settle::OnDelivery).await.unwrap();
+    two.is_away(true);
+    soon("it is noticed", async || diverts(&hub, &route)).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    publisher.publish(&["far/1", "far/2"], WANTED);
+    let ear = Arc::clone(&watcher.ear);
+    let late = async {
+        soon("clients are told", async || ear.changed.load(Ordering::SeqCst)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        watcher.lane.refresh().await;
+    };
+    let (rerouted, ()) = tokio::join!(hub.reroute(routes([])), late);
+    rerouted.unwrap();
+    assert_eq!(watcher.topics(2).await, ["far/1", "far/2"]);
+}
+
+#[tokio::test]
 async fn what_has_expired_in_a_spool_is_not_carried_on() {
     let two = Distant::new();
     let hub = hub_with(Arc::clone(&two) as _, [spooled("far", "two", &[], 1 << 20)]).await;

@@ -5,7 +5,6 @@
 //! of these words, and leaves the file alone.
 
 mod ack_timeout;
-mod back_end;
 mod cell;
 mod competing;
 mod dead_letter;
@@ -31,7 +30,8 @@ use linkspan_integration_tests::Server;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use back_end::BackEnd;
+use crate::back_end::BackEnd;
+
 use cell::Cell;
 use page::Page;
 use stage::Stage;

@@ -5,7 +5,8 @@ use std::fmt;
 use linkspan_integration_tests::Dialect;
 use linkspan_integration_tests::upstreams::unique;
 
-use super::back_end::BackEnd;
+use crate::back_end::BackEnd;
+
 use super::pattern::Pattern;
 
 /// One of the matrix.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use linkspan_integration_tests::Dialect;
 
-use super::back_end::BackEnd;
+use crate::back_end::BackEnd;
+
 use super::cell::Cell;
 use super::pattern::Pattern;
 use super::support::Support;

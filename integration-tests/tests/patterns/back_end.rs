@@ -1,4 +1,4 @@
-//! What holds the messages of a cell.
+//! What holds the messages.
 
 use std::fmt;
 

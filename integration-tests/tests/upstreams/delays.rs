@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use futures_lite::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Consumer};
-use linkspan_integration_tests::amqp::{Amqp, text};
+use linkspan_integration_tests::amqp::{Amqp, refusal, text};
 use linkspan_integration_tests::http;
 use linkspan_integration_tests::upstreams::unique;
 use linkspan_integration_tests::{RabbitMq, Server, soon};
@@ -101,6 +103,66 @@ async fn a_dead_letter_that_is_replayed_is_held_back_and_retried_with_its_histor
         }
         give_back(&second, false).await;
         replay_one(&server, &jobs).await;
+    }
+    server.stop().await;
+}
+
+async fn delete(at_rabbitmq: &Amqp, queue: &str) {
+    at_rabbitmq.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delay_queue_that_somebody_has_deleted_is_made_again_and_nothing_published_later_is_lost() {
+    let jobs = unique("deleted");
+    let server = server(&jobs, "delay = \"200ms\"").await;
+    let delay = format!("linkspan.delay.{jobs}.200");
+    let client = Amqp::confirming(server.amqp()).await;
+    let mut worker = worker(&client, &jobs).await;
+    let at_rabbitmq = Amqp::connect(RabbitMq::shared().await.address()).await;
+    for round in 0..3 {
+        let sent: Vec<_> = (0..20).map(|n| format!("{round}-{n}")).collect();
+        for message in &sent {
+            assert!(client.publish_as("amq.topic", &jobs, message, persistent()).await.is_ack());
+        }
+        for message in &sent {
+            let delivery = next(&mut worker).await;
+            assert_eq!(text(&delivery.data), *message);
+            delivery.ack(BasicAckOptions::default()).await.unwrap();
+        }
+        delete(&at_rabbitmq, &delay).await;
+    }
+    let transact = async || {
+        let transacting = Amqp::connect(server.amqp()).await;
+        transacting.channel.tx_select().await.unwrap();
+        for message in ["a", "b", "c"] {
+            let (exchange, key) = ("amq.topic".into(), jobs.as_str().into());
+            let options = lapin::options::BasicPublishOptions::default();
+            let published =
+                transacting.channel.basic_publish(exchange, key, options, message.as_bytes(), persistent());
+            drop(published.await.unwrap());
+        }
+        transacting
+    };
+    let transacting = transact().await;
+    // A passive declaration of what is not there closes its channel.
+    let declared = async {
+        loop {
+            let probe = Amqp::connect(RabbitMq::shared().await.address()).await;
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let asked = probe.channel.queue_declare(delay.as_str().into(), options, FieldTable::default());
+            if asked.await.is_ok() {
+                return;
+            }
+        }
+    };
+    soon("the transaction has declared it", declared).await;
+    delete(&at_rabbitmq, &delay).await;
+    // RabbitMQ has found the queue when the message was published, and closes the channel that commits it.
+    let refused = soon("the commit", transacting.channel.tx_commit()).await.unwrap_err();
+    assert_eq!(refusal(&refused).0, 406, "{refused}");
+    soon("the commit", transact().await.channel.tx_commit()).await.unwrap();
+    for message in ["a", "b", "c"] {
+        assert_eq!(text(&next(&mut worker).await.data), message);
     }
     server.stop().await;
 }

@@ -11,19 +11,22 @@ pub enum Dialect {
     Mqtt5,
     /// AMQP 0-9-1, by `lapin`.
     Amqp,
+    /// HTTP, by `ureq`.
+    Http,
 }
 
 impl Dialect {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Mqtt3, Self::Mqtt5, Self::Amqp];
+    pub const ALL: [Self; 4] = [Self::Mqtt3, Self::Mqtt5, Self::Amqp, Self::Http];
 }
 
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Mqtt3 => "MQTT 3.1.1",
             Self::Mqtt5 => "MQTT 5",
             Self::Amqp => "AMQP",
+            Self::Http => "HTTP",
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -29,15 +30,19 @@ impl Answer {
     }
 
     fn of(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Self {
-        let mut response = response.expect("an answer");
+        Self::read(response).expect("an answer")
+    }
+
+    fn read(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Self, ureq::Error> {
+        let mut response = response?;
         let header = |(name, value): (&ureq::http::HeaderName, &ureq::http::HeaderValue)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
-        Self {
+        Ok(Self {
             status: response.status().as_u16(),
             headers: response.headers().iter().map(header).collect(),
-            body: response.body_mut().read_to_string().expect("a body"),
-        }
+            body: response.body_mut().read_to_string()?,
+        })
     }
 }
 
@@ -84,6 +89,66 @@ fn owned(headers: &[(&str, &str)]) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+/// A client that uses its connections again.
+#[derive(Clone)]
+pub struct Client {
+    door: SocketAddr,
+    login: Option<&'static str>,
+    asks: Arc<Asks>,
+}
+
+type Asks = dyn Fn(ureq::http::Request<Vec<u8>>) -> Result<Answer, ureq::Error> + Send + Sync;
+
+/// `guest` with the password `guest`, as `Authorization` has it.
+const GUEST: &str = "Basic Z3Vlc3Q6Z3Vlc3Q=";
+
+impl Client {
+    /// One without a name.
+    pub fn to(door: SocketAddr) -> Self {
+        let connections = ureq::config::Config::builder().http_status_as_error(false).build().new_agent();
+        let asks = Arc::new(move |request| Answer::read(connections.run(request)));
+        Self { door, login: None, asks }
+    }
+
+    /// The user `guest`.
+    pub fn guest(door: SocketAddr) -> Self {
+        Self { login: Some(GUEST), ..Self::to(door) }
+    }
+
+    /// POST.
+    pub async fn post(&self, path: &str, headers: Vec<(String, String)>, body: Vec<u8>) -> Answer {
+        soon("an answer", self.ask("POST", path, headers, body)).await.expect("an answer")
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, path: &str) -> Answer {
+        soon("an answer", self.ask("DELETE", path, Vec::new(), Vec::new())).await.expect("an answer")
+    }
+
+    /// Any method, as long as the answer takes.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    ) -> Result<Answer, ureq::Error> {
+        let mut request =
+            ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.door));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if let Some(login) = self.login {
+            request = request.header("Authorization", login);
+        }
+        let (request, asks) = (request.body(body).expect("a request"), Arc::clone(&self.asks));
+        spawn_blocking(move || asks(request)).await.expect("it is asked")
+    }
+}
+
 /// A stream of Server-Sent Events.
 pub struct Events {
     events: mpsc::Receiver<(String, serde_json::Value)>,
@@ -117,6 +182,11 @@ impl Events {
     /// The next event: its name and data.
     pub async fn next(&mut self) -> (String, serde_json::Value) {
         soon("an event", self.events.recv()).await.expect("the stream goes on")
+    }
+
+    /// The same; none when the stream has ended.
+    pub async fn next_if_any(&mut self) -> Option<(String, serde_json::Value)> {
+        self.events.recv().await
     }
 
     /// Returns when the server has ended the stream.

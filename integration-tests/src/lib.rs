@@ -4,7 +4,8 @@
 //! Tests read as prose because all that is tedious is here:
 //!
 //! - [`server`]: Linkspan inside the test's process, on ports of its own; [`process`]: the real binary, to be killed
-//! - [`dialect`], [`publisher`], [`consumer`]: the same act in MQTT 3.1.1, MQTT 5 or AMQP, by clients that are not ours
+//! - [`dialect`], [`publisher`], [`consumer`]: the same act in MQTT 3.1.1, MQTT 5, AMQP or HTTP, by clients
+//!   that are not ours; [`outgoing`]: what is published
 //! - [`mqtt5`], [`amqp`], [`http`]: these clients with all that their protocol has
 //! - [`clients`]: what people have installed, run as programs
 //! - [`wire`], [`mqtt_wire`], [`amqp_wire`]: bytes written by hand
@@ -34,6 +35,7 @@ pub mod dialect;
 pub mod http;
 pub mod mqtt5;
 pub mod mqtt_wire;
+pub mod outgoing;
 pub mod patience;
 pub mod process;
 pub mod publisher;
@@ -44,8 +46,9 @@ pub mod wire;
 
 pub use cable::{Cable, Way};
 pub use certificates::Certificates;
-pub use consumer::{Consumer, Received, Taking};
+pub use consumer::{Asking, Consumer, Received, Refusal, Taking};
 pub use dialect::Dialect;
+pub use outgoing::Outgoing;
 pub use patience::{soon, within};
 pub use process::Process;
 pub use publisher::Publisher;

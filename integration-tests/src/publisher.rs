@@ -4,18 +4,22 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use rumqttc::v5;
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::dialect::Dialect;
+use crate::http;
+use crate::outgoing::Outgoing;
 use crate::patience::soon;
 
 /// Messages that may be unacknowledged at a time.
 const WINDOW: u16 = 100;
 
-/// A publisher of one address.
+/// A publisher.
 pub struct Publisher {
     way: Way,
 }
@@ -24,6 +28,7 @@ enum Way {
     Mqtt3 { client: rumqttc::AsyncClient, acknowledged: mpsc::Receiver<()>, driver: JoinHandle<()> },
     Mqtt5 { client: v5::AsyncClient, acknowledged: mpsc::Receiver<()>, driver: JoinHandle<()> },
     Amqp { _connection: Connection, channel: Box<Channel> },
+    Http(http::Client),
 }
 
 impl Publisher {
@@ -79,22 +84,30 @@ impl Publisher {
                 channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
                 Way::Amqp { _connection: connection, channel: Box::new(channel) }
             }
+            Dialect::Http => Way::Http(http::Client::to(door)),
         };
         Self { way }
     }
 
-    /// Publishes `payloads` to the address (an MQTT topic) in order and returns when all are acknowledged.
-    pub async fn publish(&mut self, address: &str, payloads: impl IntoIterator<Item = Vec<u8>>) {
-        soon("every publish is acknowledged", self.publish_all(address, payloads.into_iter())).await;
+    /// Publishes to the address (an MQTT topic) in order and returns when all are acknowledged.
+    pub async fn publish<T: Into<Outgoing>>(&mut self, address: &str, messages: impl IntoIterator<Item = T>) {
+        let each = messages.into_iter().map(|message| (address.to_owned(), message.into()));
+        self.publish_each(each).await;
     }
 
-    async fn publish_all(&mut self, address: &str, payloads: impl Iterator<Item = Vec<u8>>) {
+    /// The same, each to an address of its own.
+    pub async fn publish_each(&mut self, messages: impl IntoIterator<Item = (String, Outgoing)>) {
+        soon("every publish is acknowledged", self.publish_all(messages.into_iter())).await;
+    }
+
+    async fn publish_all(&mut self, messages: impl Iterator<Item = (String, Outgoing)>) {
         match &mut self.way {
             Way::Mqtt3 { client, acknowledged, .. } => {
                 let mut sent = 0;
-                for payload in payloads {
+                for (address, message) in messages {
+                    assert!(message.is_plain(), "MQTT 3.1.1 has no place for it: {message:?}");
                     let qos = rumqttc::QoS::AtLeastOnce;
-                    client.publish(address, qos, false, payload).await.expect("published");
+                    client.publish(address, qos, false, message.payload).await.expect("published");
                     sent += 1;
                     if sent > WINDOW {
                         acknowledged.recv().await.expect("a PUBACK");
@@ -107,9 +120,12 @@ impl Publisher {
             }
             Way::Mqtt5 { client, acknowledged, .. } => {
                 let mut sent = 0;
-                for payload in payloads {
+                for (address, message) in messages {
                     let qos = v5::mqttbytes::QoS::AtLeastOnce;
-                    client.publish(address, qos, false, payload).await.expect("published");
+                    let properties = user_properties(&message);
+                    let published =
+                        client.publish_with_properties(address, qos, false, message.payload, properties);
+                    published.await.expect("published");
                     sent += 1;
                     if sent > WINDOW {
                         acknowledged.recv().await.expect("a PUBACK");
@@ -121,17 +137,14 @@ impl Publisher {
                 }
             }
             Way::Amqp { channel, .. } => {
-                let key = address.replace('/', ".");
                 let mut confirms = Vec::new();
-                for payload in payloads {
-                    let options = BasicPublishOptions::default();
-                    let persistent = BasicProperties::default().with_delivery_mode(2);
+                for (address, message) in messages {
                     let publish = channel.basic_publish(
                         "amq.topic".into(),
-                        key.as_str().into(),
-                        options,
-                        &payload,
-                        persistent,
+                        address.replace('/', ".").into(),
+                        BasicPublishOptions::default(),
+                        &message.payload,
+                        basic_properties(&message),
                     );
                     confirms.push(publish.await.expect("published"));
                 }
@@ -140,15 +153,57 @@ impl Publisher {
                     assert!(matches!(confirmed, Confirmation::Ack(None)), "{confirmed:?}");
                 }
             }
+            Way::Http(client) => {
+                for (address, message) in messages {
+                    let path = format!("/v1/messages/{address}");
+                    let answer = client.post(&path, headers(&message), message.payload).await;
+                    assert_eq!(answer.status, 204, "POST {path}: {answer:?}");
+                }
+            }
         }
     }
+}
+
+/// A message's properties in MQTT 5.
+fn user_properties(message: &Outgoing) -> PublishProperties {
+    let mut user_properties = message.properties.clone();
+    let id = message.message_id.iter().map(|id| ("amqp-message-id".to_owned(), id.clone()));
+    user_properties.extend(id);
+    user_properties.extend(message.priority.map(|level| ("amqp-priority".to_owned(), level.to_string())));
+    PublishProperties { user_properties, ..PublishProperties::default() }
+}
+
+/// The same in AMQP.
+fn basic_properties(message: &Outgoing) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_delivery_mode(2);
+    if let Some(id) = &message.message_id {
+        properties = properties.with_message_id(id.as_str().into());
+    }
+    if let Some(level) = message.priority {
+        properties = properties.with_priority(level);
+    }
+    let mut headers = FieldTable::default();
+    for (name, value) in &message.properties {
+        headers.insert(name.as_str().into(), AMQPValue::LongString(value.as_str().into()));
+    }
+    properties.with_headers(headers)
+}
+
+/// The same in HTTP.
+fn headers(message: &Outgoing) -> Vec<(String, String)> {
+    let properties = message.properties.iter();
+    let mut headers: Vec<_> =
+        properties.map(|(name, value)| (format!("Linkspan-Property-{name}"), value.clone())).collect();
+    headers.extend(message.message_id.iter().map(|id| ("Linkspan-Message-Id".to_owned(), id.clone())));
+    headers.extend(message.priority.map(|level| ("Linkspan-Priority".to_owned(), level.to_string())));
+    headers
 }
 
 impl Drop for Publisher {
     fn drop(&mut self) {
         match &self.way {
             Way::Mqtt3 { driver, .. } | Way::Mqtt5 { driver, .. } => driver.abort(),
-            Way::Amqp { .. } => {}
+            Way::Amqp { .. } | Way::Http(_) => {}
         }
     }
 }

@@ -92,6 +92,7 @@ impl Server {
         match dialect {
             Dialect::Mqtt3 | Dialect::Mqtt5 => self.mqtt(),
             Dialect::Amqp => self.amqp(),
+            Dialect::Http => self.http(),
         }
     }
 

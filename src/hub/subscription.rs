@@ -23,6 +23,7 @@ pub struct Subscription {
     arguments: Box<[(String, Value<'static>)]>,
     ack_timeout: Option<u64>,
     exactly_once: bool,
+    several: bool,
     wishes: Option<Wishes>,
     credit: Option<Arc<Credit>>,
     /// The window of a work queue, inside the client's own.
@@ -135,6 +136,7 @@ impl Subscription {
             arguments: how.arguments.iter().map(own).collect(),
             ack_timeout: how.ack_timeout,
             exactly_once: how.exactly_once,
+            several: how.several,
             wishes: how.wishes,
             credit,
             window: None,
@@ -321,6 +323,7 @@ impl Subscription {
             settle,
             no_local: self.no_local,
             exclusive: self.exclusive,
+            several: self.several,
             priority: self.priority,
             arguments,
             ack_timeout,

@@ -363,6 +363,24 @@ async fn what_was_given_before_a_reload_is_not_taken_for_what_is_given_after_it(
 }
 
 #[tokio::test]
+async fn what_nobody_had_asked_for_counts_as_not_given_when_its_lane_goes() {
+    let hub = hub([route("jobs", "one", &["jobs"])]).await;
+    let mut publisher = Client1::connect(&hub, 1, None).await;
+    let mut worker = Client1::connect(&hub, 2, None).await;
+    worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.unwrap();
+    publisher.publish(&["jobs"; 3], WANTED);
+    worker.next().await.settle(Settlement::Accept);
+    let taken = worker.next().await;
+    worker.deliveries.end(worker.lane.as_mut());
+    assert_eq!(publisher.ready("jobs").await, 1, "one is in hand");
+    drop(worker);
+    drop(taken);
+    let mut other = Client1::connect(&hub, 3, None).await;
+    other.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.unwrap();
+    assert_eq!((other.next().await.attempt, other.next().await.attempt), (1, 0));
+}
+
+#[tokio::test]
 async fn a_reload_does_not_touch_a_watcher_on_the_back_ends_that_stay() {
     let hub = hub([]).await;
     let mut watcher = Client1::connect(&hub, 1, None).await;

@@ -206,7 +206,7 @@ struct Shift<'a> {
     hand: &'a Hand,
     mood: Mood,
     /// What goes back as soon as the queue is not consumed any more: before, this worker would be given it again.
-    held: Vec<Delivery>,
+    held: Vec<(Delivery, Settlement)>,
     stopping: bool,
     next_word: Seq,
     /// How many settlements are not known to be safe, of those whose word is waited for.
@@ -260,8 +260,8 @@ impl<'a> Shift<'a> {
                 consumes = false;
             }
             if !consumes {
-                let again = Settlement::Release { delay: 0 };
-                std::mem::take(&mut self.held).into_iter().for_each(|one| self.settle(one, again.clone()));
+                let held = std::mem::take(&mut self.held);
+                held.into_iter().for_each(|(delivery, outcome)| self.settle(delivery, outcome));
             }
             if pushes.is_empty() {
                 way.settle();
@@ -288,7 +288,9 @@ impl<'a> Shift<'a> {
                 Happened::Stopped => self.stopping = true,
                 Happened::Answered(Some((delivery, answer))) => self.judge(delivery, &answer),
                 // It came behind the end of the consumer, and is nobody's to push now.
-                Happened::Came(Came::Next(Next::Delivery(delivery))) if !consumes => drop(delivery),
+                Happened::Came(Came::Next(Next::Delivery(delivery))) if !consumes => {
+                    delivery.settle(Settlement::Undo);
+                }
                 Happened::Came(Came::Next(Next::Delivery(delivery))) => pushes.push(self.hand.push(delivery)),
                 Happened::Came(Came::Next(Next::Ended(_, why))) => {
                     // What is pushed already may still be settled.
@@ -353,7 +355,8 @@ impl<'a> Shift<'a> {
             ("failed", _) => {
                 Settlement::Release { delay: self.hand.wait(delivery.attempt.saturating_add(1)) }
             }
-            _ => return self.held.push(delivery),
+            ("unreachable", _) => return self.held.push((delivery, Settlement::Undo)),
+            _ => return self.held.push((delivery, Settlement::Release { delay: 0 })),
         };
         self.settle(delivery, outcome);
     }

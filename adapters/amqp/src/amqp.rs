@@ -51,7 +51,9 @@ const LATER: Support = Support::Absent("not in this version on brokers behind Li
 pub static CAPABILITIES: Capabilities = Capabilities {
     publish_subscribe: Support::Native,
     competing_consumers: Support::Native,
-    exclusive_consumer: Support::Native,
+    exclusive_consumer: Support::Emulated(
+        "the queue is the broker's; who has it, who stands by and the fence are Linkspan's, by a lease in the ledger",
+    ),
     priority_queue: Support::Native,
     expiry: Support::Native,
     dead_letter: Support::Native,

@@ -103,6 +103,11 @@ impl DelayQueues {
         self.declared.insert(queue.name.clone(), now);
     }
 
+    /// One is not there any more.
+    pub(crate) fn forget_one(&mut self, name: &ShortString) {
+        self.declared.remove(name);
+    }
+
     /// The channel is another one.
     pub(crate) fn forget(&mut self) {
         self.declared.clear();

@@ -147,6 +147,30 @@ impl Deliveries {
         lane.resume();
         lane.flush();
     }
+
+    /// Takes nothing more. Carries out on `lane` what was settled, and gives back what nobody has asked for, as given to
+    /// nobody ([`Settlement::Undo`]): for who lets go of a lane, which else counts as given what lies here.
+    pub fn end(&mut self, lane: &mut dyn Lane) {
+        let mut state = self.inner.state.lock();
+        state.closed = true;
+        let mut settled = std::mem::take(&mut state.settled);
+        let shelf = std::mem::take(&mut state.waiting);
+        state.bytes = 0;
+        let wake = std::mem::take(&mut state.publishers);
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
+        settled.extend(shelf.iter().filter(|item| !item.settled).map(|item| Settled {
+            key: item.key,
+            first: item.tag,
+            count: 1,
+            outcome: Settlement::Undo,
+            word: None,
+        }));
+        if !settled.is_empty() {
+            lane.settle(&settled);
+            lane.flush();
+        }
+    }
 }
 
 impl Drop for Deliveries {

@@ -20,6 +20,10 @@ pub enum Settlement {
         /// Milliseconds before it is given out again.
         delay: u64,
     },
+    /// Not given to anybody: the delivery never left Linkspan, as when the request that it was for has ended meanwhile. It
+    /// goes back to where it was, in front and at once, and is as if it had not been given out: no attempt is counted, and no
+    /// [`retry`](crate::Terms::retry) waited for. Where the message lies at a broker that counts by itself, that one may.
+    Undo,
     /// The client has it, and will say when it is over: an exchange at QoS 2 between PUBREC and PUBCOMP. It stays unsettled
     /// and is not given again; of a [lasting](crate::sink::Standing::Lasting) delivery this is known after a restart, too.
     /// Of no other is it said.

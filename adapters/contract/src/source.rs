@@ -47,6 +47,9 @@ pub struct Subscribe<'a> {
     pub no_local: bool,
     /// Refused when the queue has another consumer, and no other is let in (AMQP's `exclusive`).
     pub exclusive: bool,
+    /// Several workers stand behind it, who know nothing of each other: of messages that have an
+    /// [ordering key](crate::Terms::ordering_key) it is given one of each key at a time.
+    pub several: bool,
     /// Consumers of a higher priority come first (RabbitMQ's `x-priority`).
     pub priority: i32,
     /// The client's consumer arguments.
@@ -89,6 +92,7 @@ impl Subscribe<'_> {
             settle,
             no_local: false,
             exclusive: false,
+            several: false,
             priority: 0,
             arguments: &[],
             ack_timeout: None,

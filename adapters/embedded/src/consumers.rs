@@ -187,6 +187,7 @@ impl Consumers {
         Consumer {
             priority: how.priority,
             exclusive: how.exclusive,
+            several: how.several,
             credit: credit.filter(|_| how.settle != Settle::OnDelivery),
             ack_timeout: how.ack_timeout,
             ..Consumer::new(id, self.lane, how.settle)

@@ -21,6 +21,8 @@ pub struct Consumer {
     pub priority: i32,
     /// It tolerates no other, and comes only when there is none.
     pub exclusive: bool,
+    /// Several workers stand behind it: of each [`Key`](crate::Key) it is given one message at a time.
+    pub several: bool,
     /// Who settles.
     pub settle: Settle,
     /// Its window; without one it takes all there is. What nobody settles takes none of it.
@@ -40,6 +42,7 @@ impl Consumer {
             lane,
             priority: 0,
             exclusive: false,
+            several: false,
             settle,
             credit: None,
             ack_timeout: None,

@@ -20,6 +20,8 @@ pub(crate) struct Holder<B> {
     pub(crate) ack_timeout: Option<Millis>,
     /// It fetches: its tags count on until its lane goes.
     pub(crate) fetches: bool,
+    /// Several workers stand behind it.
+    pub(crate) several: bool,
     /// What it wants as long as it consumes.
     pub(crate) wants: Option<Wants>,
 }
@@ -90,7 +92,8 @@ impl<B> Holders<B> {
             return at;
         }
         let unsettled = Unsettled::new();
-        let at = self.slab.insert(Holder { id, lane, unsettled, ack_timeout, fetches: false, wants: None });
+        let (fetches, several, wants) = (false, false, None);
+        let at = self.slab.insert(Holder { id, lane, unsettled, ack_timeout, fetches, several, wants });
         self.by_id.insert(id, at);
         self.by_lane.entry(lane).or_default().push(at);
         at

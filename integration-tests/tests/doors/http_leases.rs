@@ -268,6 +268,25 @@ async fn a_client_that_hangs_up_loses_nothing_and_keeps_nothing_from_others() {
 }
 
 #[tokio::test]
+async fn two_clients_never_have_messages_of_one_ordering_key() {
+    let server = Server::start(&format!("{WORK}ordering-key = \"property:order\"\n")).await;
+    let door = server.http();
+    for (body, order) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        let headers = [("linkspan-property-order", order)];
+        let answer = http::post(door, "/v1/messages/jobs", &headers, body.into()).await;
+        assert_eq!(answer.status, 204, "{answer:?}");
+    }
+    let (first, of_a) = leased(door, "?wait=10s").await;
+    let (second, _) = leased(door, "?wait=10s").await;
+    assert_eq!((first.as_str(), second.as_str()), ("a1", "b1"), "the second of `a` waits for the first");
+    assert_eq!(lease(door, "").await.status, 204);
+    let (third, ()) = tokio::join!(leased(door, "?wait=10s"), async {
+        assert_eq!(accept(door, &of_a).await, 204);
+    });
+    assert_eq!(third.0, "a2");
+}
+
+#[tokio::test]
 async fn an_answer_that_its_client_does_not_take_gives_its_message_back() {
     const LARGE: usize = 9 << 20;
     let server = Server::start(WORK).await;

@@ -7,6 +7,9 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod back_end;
 mod competing_consumers;
 mod exclusive_consumer;
+mod load_spike;
 mod matrix;
+mod priority_queue;

@@ -14,6 +14,7 @@ mod cable;
 mod clean_clients;
 mod crowd;
 mod dead_letters;
+mod delays;
 mod desks;
 mod faults;
 mod feeds;

@@ -174,6 +174,7 @@ async fn consume(
         settle: if consume.no_ack { Settle::OnDelivery } else { Settle::ByConsumer },
         no_local: consume.no_local,
         exclusive: consume.exclusive,
+        several: false,
         priority: priority(consume.arguments, queue, &origin.vhost)?,
         arguments: &arguments,
         ack_timeout: None,

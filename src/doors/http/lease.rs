@@ -156,6 +156,7 @@ fn answer(leased: Leased) -> Response {
     headers.extend(location.ok().map(|location| (header::LOCATION, location)));
     headers.extend([leased::lasts(lasts)]);
     let mut grip = grip;
+    grip.begin();
     // Held until the client has all of it: who hangs up before gives the message back.
     let body = Payload::new(message, move || grip.open());
     (headers, Body::from_stream(body)).into_response()

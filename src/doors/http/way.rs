@@ -67,7 +67,8 @@ impl Way {
     /// When there is no such queue, or it is not to be had.
     pub(crate) async fn consume(&mut self, queue: &str, within: Duration) -> Result<(), Refused> {
         let ack_timeout = Some(millis(within));
-        let how = Subscribe { ack_timeout, ..Subscribe::new(Settle::ByConsumer) };
+        // One client of a lease knows nothing of the next, and no push of another.
+        let how = Subscribe { ack_timeout, several: true, ..Subscribe::new(Settle::ByConsumer) };
         self.key.subscription = self.key.subscription.wrapping_add(1);
         let window = Some(Arc::clone(&self.window));
         self.lane.subscribe(&Source::Queue(queue), self.key, &how, window).await?;
@@ -102,6 +103,12 @@ impl Way {
             () = self.ear.rings() => Came::Told,
             next = self.deliveries.next(&mut *self.lane) => Came::Next(next),
         }
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.deliveries.end(&mut *self.lane);
     }
 }
 

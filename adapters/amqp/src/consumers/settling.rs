@@ -69,7 +69,7 @@ impl Worker {
                     taker.delayed = taker.delayed.saturating_add(1);
                 }
             }
-            Settlement::Release { .. } | Settlement::Receive | Settlement::Extend(_) => {
+            Settlement::Release { .. } | Settlement::Undo | Settlement::Receive | Settlement::Extend(_) => {
                 self.reject(upstream, true);
             }
         }

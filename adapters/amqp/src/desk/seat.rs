@@ -18,6 +18,8 @@ pub(crate) struct Seat {
     pub(crate) credit: Option<Arc<Credit>>,
     pub(crate) priority: i32,
     pub(crate) exclusive: bool,
+    /// Several workers sit there.
+    pub(crate) several: bool,
     pub(crate) ack_timeout: Option<Millis>,
     /// It may be given something.
     pub(crate) started: bool,
@@ -33,6 +35,7 @@ impl Seat {
         Consumer {
             priority: self.priority,
             exclusive: self.exclusive,
+            several: self.several,
             credit: self.credit.clone(),
             ack_timeout: self.ack_timeout,
             ..Consumer::new(id, self.lane, self.settle)

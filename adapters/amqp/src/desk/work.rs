@@ -454,6 +454,7 @@ mod tests {
             credit: Some(Arc::new(Credit::new(window))),
             priority: 0,
             exclusive: false,
+            several: false,
             ack_timeout: None,
             started: false,
             congested: false,

@@ -91,6 +91,7 @@ impl Desks {
             credit,
             priority: named.unwrap_or(how.priority),
             exclusive: how.exclusive,
+            several: how.several,
             ack_timeout: how.ack_timeout,
             started: false,
             congested: false,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lapin::message::BasicReturnMessage;
+use lapin::types::ShortString;
 use linkspan_contract::{Body, Flags, Kept, LaneEvent, Outcome, OwnedBatch, Seq};
 use parking_lot::Mutex;
 
@@ -50,6 +51,20 @@ pub(super) enum State {
 impl Entry {
     pub(super) fn is_flying(&self) -> bool {
         matches!(self.state, State::Flying)
+    }
+
+    /// True when the broker may have it.
+    pub(super) fn was_sent(&self) -> bool {
+        matches!(self.state, State::Flying | State::Landed(_))
+    }
+
+    /// The queue in which it was to wait for its time, when the broker had none of that name and sent it back.
+    pub(super) fn has_lost_its_delay_queue(&self) -> Option<ShortString> {
+        self.returned.as_ref()?;
+        let batch = self.batch.batch();
+        let queue = self.goal.leg(self.leg).1;
+        DelayQueue::of(&queue, self.goal.terms(self.leg), &batch, batch.message(self.at)?)
+            .map(|delay| delay.name)
     }
 
     pub(super) fn kept(&self) -> Option<Kept> {

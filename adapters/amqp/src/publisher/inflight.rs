@@ -143,6 +143,8 @@ impl Inflight {
                 None => key,
                 Some(delay) => {
                     self.delays.declare(&delay, channel, sender.now);
+                    // Somebody may have deleted it meanwhile.
+                    entry.mandatory = true;
                     delay.name
                 }
             };
@@ -263,8 +265,8 @@ impl Inflight {
 
     fn assign_returns(&mut self, sender: &Sender<'_>) {
         for returned in std::mem::take(&mut self.returns) {
-            let owner = self.entries.iter_mut().take(self.sent).enumerate().find(|(_, entry)| {
-                let open = entry.mandatory && entry.returned.is_none() && !matches!(entry.state, State::Done);
+            let owner = self.entries.iter_mut().enumerate().find(|(_, entry)| {
+                let open = entry.mandatory && entry.returned.is_none() && entry.was_sent();
                 open && entry.sent_this(&returned, sender)
             });
             match owner {
@@ -287,9 +289,15 @@ impl Inflight {
         landed.sort_unstable();
         for number in landed.drain(..) {
             let place = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
-            if let Some(entry) = self.entries.get_mut(place) {
-                entry.tell(&self.gauge, &mut self.touched);
+            let Some(entry) = self.entries.get_mut(place) else { continue };
+            if let Some(queue) = entry.has_lost_its_delay_queue() {
+                // It is declared again and the message published again, in its order.
+                self.delays.forget_one(&queue);
+                (entry.state, entry.returned) = (State::Waiting, None);
+                self.sent = self.sent.min(place);
+                continue;
             }
+            entry.tell(&self.gauge, &mut self.touched);
         }
         self.landed = landed;
         while self.entries.front().is_some_and(|entry| matches!(entry.state, State::Done)) {
@@ -306,7 +314,7 @@ impl Inflight {
     /// The channel is gone: what was not confirmed is published again, in its order; what nobody waits for and nothing
     /// keeps is not.
     pub(super) fn rewind(&mut self) {
-        for (number, entry) in (self.first..).zip(self.entries.iter_mut().take(self.sent)) {
+        for (number, entry) in (self.first..).zip(self.entries.iter_mut()) {
             if entry.is_flying() {
                 let flags = entry.batch.messages().get(entry.at as usize).map_or(Flags::NONE, |it| it.flags);
                 if flags.any(Flags::RECEIPT | Flags::DURABLE | Flags::MANDATORY) {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use linkspan_contract::Value;
-use linkspan_contract::death::{DEATHS, PREFIX, entries};
+use linkspan_contract::death::{DEATHS, Headers, PREFIX, entries};
 
 /// What stands before a fact of the first or the last of them.
 const ONE: [&str; 2] = ["x-first-death-", "x-last-death-"];
@@ -30,6 +30,65 @@ pub(crate) fn is_of_death(name: &str, value: &Value<'_>, headers: &[(Cow<'_, str
 
 /// What stands before the names of queues in which messages only waited for their time.
 const WAITED: &str = "linkspan.delay.";
+
+/// What stands before the names of what is told of deaths while a message waits for its time. The broker drops what comes
+/// back to a queue in which it has died, when nobody has rejected it since; these it does not look at.
+const ASIDE: &str = "linkspan-";
+
+/// What of a list of deaths stands in headers of its own, too.
+const FACTS: [&str; 3] = ["queue", "reason", "exchange"];
+
+/// Whether a header tells of deaths in words that the broker looks at.
+fn is_history(name: &str) -> bool {
+    let fact = |name: &str| ONE.iter().find_map(|prefix| Some(FACTS.contains(&name.strip_prefix(prefix)?)));
+    name == DEATHS || fact(name) == Some(true)
+}
+
+/// The name under which a header travels while its message waits, when the broker must not see what it tells.
+pub(super) fn aside(name: &str) -> Option<String> {
+    is_history(name).then(|| format!("{ASIDE}{name}"))
+}
+
+/// The name of a header that was put aside.
+pub(super) fn put_aside(name: &str) -> Option<&str> {
+    name.strip_prefix(ASIDE).filter(|name| is_history(name))
+}
+
+/// Has a message tell again what was put aside while it waited, behind the deaths that it has died since.
+pub(super) fn remember<'a>(headers: &mut Headers<'a>, aside: Headers<'a>) {
+    for (name, value) in aside {
+        match (headers.iter_mut().find(|(other, _)| *other == name), value) {
+            (None, value) => headers.push((name, value)),
+            (Some((_, Value::Array(since))), Value::Array(before)) => join(since, before),
+            (Some((_, since)), value) if name.starts_with(ONE[0]) => *since = value,
+            (Some(_), _) => {}
+        }
+    }
+}
+
+/// Lengthens a list of deaths by those before them; those in the same queue for the same reason count as one entry.
+fn join<'a>(since: &mut Vec<Value<'a>>, before: Vec<Value<'a>>) {
+    for death in before {
+        let is_it = |other: &&mut Value<'a>| {
+            ["queue", "reason"].into_iter().all(|name| fact(other, name) == fact(&death, name))
+        };
+        let Some(Value::Table(fields)) = since.iter_mut().find(is_it) else {
+            since.push(death);
+            continue;
+        };
+        let Value::Table(before) = &death else { continue };
+        for (name, value) in fields {
+            match (&**name, before.iter().find(|(other, _)| other == name)) {
+                ("count", Some((_, count))) => {
+                    let (more, count) = (value.as_i64().unwrap_or(1), count.as_i64().unwrap_or(1));
+                    *value = Value::I64(count.saturating_add(more));
+                }
+                ("time", Some((_, first))) => *value = first.clone(),
+                _ => {}
+            }
+        }
+    }
+}
 
 /// To wait is no death, though the broker takes it for one.
 pub(super) fn forget_delays(headers: &mut Vec<(Cow<'_, str>, Value<'_>)>) {
@@ -91,6 +150,47 @@ mod tests {
         let dead = told(vec![death("jobs", "rejected"), waited]);
         assert_eq!(dead[0].1, Value::Array(vec![death("jobs", "rejected")]));
         assert_eq!((&dead[1].1, &dead[2].1), (&text("jobs"), &text("rejected")));
+    }
+
+    #[test]
+    fn what_was_put_aside_is_told_behind_what_was_died_since() {
+        let death = |queue: &'static str, count, time| {
+            let fields = [
+                ("queue", text(queue)),
+                ("reason", text("rejected")),
+                ("count", Value::I64(count)),
+                ("time", Value::Timestamp(time)),
+            ];
+            Value::Table(fields.map(|(name, value)| (name.into(), value)).into())
+        };
+        let list = |deaths: &[Value<'static>]| Value::Array(deaths.to_vec());
+        let aside = || {
+            vec![
+                ("x-death".into(), list(&[death("jobs", 2, 10), death("other", 1, 5)])),
+                ("x-first-death-queue".into(), text("other")),
+                ("x-last-death-queue".into(), text("jobs")),
+            ]
+        };
+        let mut headers = vec![("mine".into(), text("1"))];
+        remember(&mut headers, aside());
+        assert_eq!(headers[1..], aside());
+        let mut headers = vec![
+            ("x-death".into(), list(&[death("third", 1, 30), death("jobs", 1, 20)])),
+            ("x-first-death-queue".into(), text("jobs")),
+            ("x-last-death-queue".into(), text("third")),
+        ];
+        remember(&mut headers, aside());
+        let all = [death("third", 1, 30), death("jobs", 3, 10), death("other", 1, 5)];
+        assert_eq!(headers[0].1, list(&all));
+        assert_eq!((&headers[1].1, &headers[2].1), (&text("other"), &text("third")));
+        for name in ["x-death", "x-first-death-reason", "x-last-death-exchange"] {
+            assert_eq!(put_aside(&aside_of(name)), Some(name));
+        }
+        assert_eq!((super::aside("x-delay"), put_aside("linkspan-at")), (None, None));
+    }
+
+    fn aside_of(name: &str) -> String {
+        aside(name).unwrap()
     }
 
     #[test]

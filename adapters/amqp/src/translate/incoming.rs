@@ -11,7 +11,7 @@ use linkspan_contract::death::DEATHS;
 use linkspan_contract::neutral::{NEUTRAL, encode};
 use linkspan_contract::{Batch, Body, Deaths, Flags, Kept, Message, Millis, Properties, Span, Value};
 
-use super::death::forget_delays;
+use super::death::{forget_delays, put_aside, remember};
 use super::header;
 use super::table::inward;
 
@@ -199,9 +199,14 @@ fn read_headers<'a>(
         Some(AMQPValue::FieldArray(list)) => pairs(list.as_slice()),
         _ => Vec::new(),
     };
+    let mut aside = Vec::new();
     for (name, value) in headers.inner() {
         let name = name.as_str();
         let value = inward(value);
+        if let Some(name) = put_aside(name) {
+            aside.push((Cow::Borrowed(name), value));
+            continue;
+        }
         match name {
             header::LIST | header::FROM | header::ADDRESS => {}
             header::AT => {
@@ -241,10 +246,10 @@ fn read_headers<'a>(
         }
     }));
     forget_delays(&mut to.headers);
+    let has_died = headers.contains_key(DEATHS) || !aside.is_empty();
+    remember(&mut to.headers, aside);
     // The broker tells of deaths in its own words alone.
-    if headers.contains_key(DEATHS)
-        && let Some(mut told) = Deaths::told(&to.headers)
-    {
+    if has_died && let Some(mut told) = Deaths::told(&to.headers) {
         if let Some(key) = address_in(headers) {
             let topic = respelled(key, Syntax::Key, Syntax::Topic);
             told.learn(&to.headers, &String::from_utf8_lossy(&topic));

@@ -4,7 +4,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use linkspan_contract::{Batch, Flags, Message, Millis, Properties, Refused, Terms, Value};
 
-use super::death::is_of_death;
+use super::death::{aside, is_of_death};
 use super::header;
 use super::table::{name_of, outward};
 
@@ -61,7 +61,7 @@ pub(crate) fn outgoing(
         let from = batch.properties(message).map_err(|why| Refused::Precondition(why.to_string()))?;
         to = texts(to, &from, sender, native, &mut headers)?;
         if flags.has(Flags::HEADERS) {
-            fields(&from, native, &mut headers)?;
+            fields(&from, native, sender.is_delayed, &mut headers)?;
         }
     }
     if flags.has(Flags::PRIORITY) {
@@ -194,13 +194,14 @@ fn short(text: &str) -> Result<ShortString, Refused> {
     })
 }
 
-fn fields(from: &Properties<'_>, native: bool, to: &mut FieldTable) -> Result<(), Refused> {
+fn fields(from: &Properties<'_>, native: bool, is_delayed: bool, to: &mut FieldTable) -> Result<(), Refused> {
     let passes = |name: &str, value: &Value<'_>| {
         native || !header::is_guarded(name) || is_of_death(name, value, &from.headers)
     };
     for (name, value) in &from.headers {
         if passes(name, value) {
-            to.insert(name_of(name)?, outward(value)?);
+            let aside = aside(name).filter(|_| is_delayed);
+            to.insert(name_of(aside.as_deref().unwrap_or(name))?, outward(value)?);
         } else {
             to.insert(name_of(&format!("{}{name}", header::ESCAPE))?, outward(value)?);
         }

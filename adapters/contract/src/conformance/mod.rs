@@ -99,6 +99,7 @@ macro_rules! conformance {
             settling {
                 runs_settle_in_any_order_and_unknown_ones_are_ignored
                 a_released_message_comes_again_at_once_or_later
+                what_was_given_to_nobody_comes_again_in_its_place
                 a_rejected_message_goes_where_dead_letters_go
                 a_dead_letter_tells_its_history
                 an_expired_message_goes_where_dead_letters_go
@@ -141,6 +142,8 @@ macro_rules! conformance {
                 a_message_is_held_back_as_long_as_it_or_its_route_says
                 what_is_published_again_is_taken_and_dropped
                 messages_of_one_key_go_to_one_consumer_at_a_time
+                several_workers_behind_one_subscription_do_not_share_a_key
+                what_was_given_to_nobody_counts_for_nothing
                 lower_levels_have_their_share
             }
             transactions {

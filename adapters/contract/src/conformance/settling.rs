@@ -71,6 +71,30 @@ pub async fn a_released_message_comes_again_at_once_or_later(stage: &Stage<'_>) 
     client.expect_numbers([0, 3]).await;
 }
 
+/// What never left Linkspan is as if it had not been given out, but for what a broker may count.
+pub async fn what_was_given_to_nobody_comes_again_in_its_place(stage: &Stage<'_>) {
+    let queue = stage.name("q");
+    let mut client = stage.client().await;
+    client.queue(&queue, &[]).await;
+    let target = client.to_queue(&queue);
+    client.confirm(&Letters::confirmed(target, 0..4)).await;
+    let credit = client.consume(&queue, 1, 3).await;
+    let given = client.expect_numbers([0, 1, 2]).await;
+    client.settle_word(1, given[1].tag, 2, Settlement::Undo, Some(1_000));
+    client.receipts(1_000..1_001).await;
+    credit.grant(2);
+    client.resume();
+    let again = client.expect_numbers([1, 2]).await;
+    if !stage.is_remote() {
+        assert_eq!((again[0].attempt, again[1].attempt), (0, 0));
+    }
+    client.settle(1, given[0].tag, 1, Settlement::Accept);
+    client.settle(1, again[0].tag, 2, Settlement::Accept);
+    credit.grant(3);
+    client.resume();
+    client.expect_numbers([3]).await;
+}
+
 /// RabbitMQ's `x-dead-letter-exchange`.
 pub async fn a_rejected_message_goes_where_dead_letters_go(stage: &Stage<'_>) {
     if !stage.can(|it| it.dead_letter) {

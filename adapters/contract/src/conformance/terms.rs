@@ -8,6 +8,7 @@ use crate::conformance::letters::{Letter, Letters};
 use crate::conformance::stage::{Peer, Stage, queue_spec};
 use crate::receipt::Outcome;
 use crate::settlement::Settlement;
+use crate::source::{Settle, Source, Subscribe};
 use crate::terms::{DELAY, Deduplicate, Overflow, Priorities, Retry, Terms};
 use crate::topology::{Argument, QueueSpec};
 use crate::value::Value;
@@ -314,6 +315,55 @@ pub async fn messages_of_one_key_go_to_one_consumer_at_a_time(stage: &Stage<'_>)
         credit.grant(1);
         two.resume();
     }
+}
+
+/// Who stands for several workers is given one message of a key at a time, and nobody else another one.
+pub async fn several_workers_behind_one_subscription_do_not_share_a_key(stage: &Stage<'_>) {
+    if !stage.can(|it| it.ordering_key) {
+        return;
+    }
+    let ordering_key = Some(Attribute::Property("customer".into()));
+    let (mut client, work, _) = owned(stage, Terms { ordering_key, ..Terms::default() }, &[]).await;
+    let target = client.to_queue(&work);
+    let letter = |number, customer: &'static str| {
+        Letter::numbered(target, number).confirmed().header("customer", Value::Text(customer.into()))
+    };
+    let letters = [letter(0, "a"), letter(1, "a"), letter(2, "b"), letter(3, "a")];
+    client.confirm(&letters.into_iter().collect()).await;
+    let how = Subscribe { several: true, ..Subscribe::new(Settle::ByConsumer) };
+    let mut desk = stage.client().await;
+    let credit = desk.subscribe_how(Source::Queue(&work), 1, &how, 4).await;
+    let mut given = desk.expect_numbers([0, 2]).await;
+    for number in [1, 3] {
+        desk.expect_nothing().await;
+        desk.accept(&given[0]);
+        credit.grant(1);
+        desk.resume();
+        given = desk.expect_numbers([number]).await;
+    }
+}
+
+/// What is given to nobody is neither counted nor waits.
+pub async fn what_was_given_to_nobody_counts_for_nothing(stage: &Stage<'_>) {
+    if stage.is_remote() || !stage.can(|it| it.max_deliveries) || !stage.can(|it| it.retry) {
+        return;
+    }
+    let retry = Some(Retry { delay: 60_000, factor: 100, max: 60_000 });
+    let terms = Terms { max_deliveries: NonZeroU32::new(1), retry, ..Terms::default() };
+    let (mut client, work, dead) = owned(stage, terms, &[]).await;
+    let target = client.to_queue(&work);
+    client.confirm(&Letters::confirmed(target, [0])).await;
+    client.consume(&dead, 2, 0).await;
+    client.consume(&work, 1, 0).await;
+    for _ in 0..3 {
+        let given = client.expect_numbers([0]).await;
+        assert_eq!((given[0].key.subscription, given[0].attempt), (1, 0));
+        client.settle(1, given[0].tag, 1, Settlement::Undo);
+    }
+    let given = client.expect_numbers([0]).await;
+    client.settle(1, given[0].tag, 1, NOW);
+    let given = client.expect_numbers([0]).await;
+    assert_eq!(given[0].key.subscription, 2, "it was given once");
 }
 
 /// `order = "weighted"`: no level starves.

@@ -25,7 +25,7 @@ impl Consumers {
         // What a session gives back is of a subscription that is over, for nobody else has its queue: it would come again at
         // once, and for ever.
         let of_inbox = match &run.outcome {
-            Settlement::Release { .. } => &Settlement::Accept,
+            Settlement::Release { .. } | Settlement::Undo => &Settlement::Accept,
             outcome => outcome,
         };
         let settle = |queue: &Arc<Queue>, consumer, first, count| {

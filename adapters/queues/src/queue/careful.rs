@@ -20,17 +20,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             && let Some(level) = self.head_level()
             && let Some(head) = self.ready.first_of(level)
         {
-            let (durable, key, priority, position) = (head.durable, head.key, head.priority, head.position);
+            let (durable, key) = (head.durable, head.key);
             if head.is_expired(now) {
                 self.expire_head(level);
                 continue;
             }
             let Some(first) = self.rotation.first() else { break };
-            let whose = match &self.keys {
-                Some(keys) => keys.whose(key, priority, position),
-                None => Whose::Anybody,
-            };
-            let at = match whose {
+            let at = match self.whose(head) {
                 Whose::Anybody => first,
                 Whose::Of(at) if self.is_listed(at) => at,
                 Whose::Of(at) if self.park_head(level, Some(at)) => continue,
@@ -87,6 +83,15 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
     }
 
+    /// Who may be given the first of a level.
+    fn whose(&self, head: &Queued<B>) -> Whose {
+        let Some(keys) = &self.keys else { return Whose::Anybody };
+        match keys.whose(head.key, head.priority, head.position) {
+            Whose::Of(at) if self.holders.get(at).is_some_and(|holder| holder.several) => Whose::Nobody,
+            whose => whose,
+        }
+    }
+
     fn is_listed(&self, at: usize) -> bool {
         let wants = self.holders.get(at).and_then(|holder| holder.wants.as_ref());
         wants.is_some_and(|wants| wants.listed)
@@ -102,11 +107,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 self.expire_head(level);
                 continue;
             }
-            let whose = match &self.keys {
-                Some(keys) => keys.whose(head.key, head.priority, head.position),
-                None => Whose::Anybody,
-            };
-            let holder = match whose {
+            let holder = match self.whose(head) {
                 Whose::Anybody => return self.take_head(level),
                 Whose::Of(holder) if at == Some(holder) => return self.take_head(level),
                 Whose::Of(holder) => Some(holder),

@@ -18,8 +18,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// # Errors
     /// When another is there and one of the two is exclusive.
     pub fn add_consumer(&mut self, consumer: Consumer) -> Result<(), ExclusiveUse> {
-        let Consumer { id, lane, priority, exclusive, settle, credit, ack_timeout, tags_by_position } =
-            consumer;
+        let Consumer { id, lane, priority, exclusive, several, settle, credit, .. } = consumer;
+        let Consumer { ack_timeout, tags_by_position, .. } = consumer;
         let there = self.holders.find(id).and_then(|at| self.holders.get(at));
         let others = self.consumers - usize::from(there.is_some_and(|holder| holder.wants.is_some()));
         if exclusive && others > 0 || self.exclusive.is_some_and(|holder| holder != id) {
@@ -32,6 +32,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let arrival = self.arrivals;
         if let Some(holder) = self.holders.get_mut(at) {
             holder.set_ack_timeout(ack_timeout);
+            holder.several = several;
             let (paused, listed, stalled) = (true, false, false);
             holder.wants =
                 Some(Wants { priority, settle, credit, arrival, paused, listed, tags_by_position, stalled });

@@ -101,11 +101,25 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 }
                 self.keep_room(rejected);
             }
+            Settlement::Undo => self.undo(),
             Settlement::Release { delay: 0 } => self.come_back(now, Wait::Retry),
             Settlement::Release { delay } => self.come_back(now, Wait::For(*delay)),
             Settlement::Accept | Settlement::Receive | Settlement::Extend(_) => {}
         }
         Tally { known, unknown: count.saturating_sub(known) }
+    }
+
+    /// Puts each message in `coming_back` to its place, as if it had not been given out.
+    fn undo(&mut self) {
+        let mut back = std::mem::take(&mut self.coming_back);
+        back.sort_unstable_by_key(|message| message.position);
+        // The last first: then each goes to the front of its line.
+        while let Some(message) = back.pop() {
+            self.took_back(message.key);
+            self.note_return(&message, 0);
+            self.make_ready(message);
+        }
+        self.keep_room(back);
     }
 
     /// Takes back an assignment that nobody was told of, because the sink was closed: it is as if it had not been given

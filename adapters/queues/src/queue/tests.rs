@@ -713,6 +713,62 @@ fn messages_of_one_key_go_to_one_consumer_at_a_time_and_hold_up_no_others() {
 }
 
 #[test]
+fn who_is_several_has_one_message_of_a_key_at_a_time() {
+    let mut queue = queue(Limits { keyed: true, ..Limits::default() });
+    let (one, credit) = windowed(1, 4);
+    consume(&mut queue, Consumer { several: true, ..one });
+    keyed(&mut queue, &[("a1", 1), ("a2", 1), ("b1", 2), ("n1", 0), ("n2", 0), ("a3", 1)]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a1"), (1, "b1"), (1, "n1"), (1, "n2")]);
+    consume(&mut queue, settling(2));
+    assert_eq!(dispatch(&mut queue, 0), [], "others have none of it either");
+    accept(&mut queue, 1, 2, 3);
+    credit.grant(3);
+    queue.resume(1);
+    assert_eq!(dispatch(&mut queue, 0), [], "it could take more, but one of `a` is in its hands");
+    queue.remove_consumer(0, 1);
+    assert_eq!(dispatch(&mut queue, 0), [], "though it consumes no more, they still are");
+    accept(&mut queue, 1, 1, 1);
+    assert!(queue.take_freed());
+    assert_eq!(dispatch(&mut queue, 0), [(2, "a2"), (2, "a3")]);
+    accept(&mut queue, 2, 1, 2);
+    assert_eq!(queue.keys.as_ref().unwrap().count(), 0);
+}
+
+#[test]
+fn one_of_a_key_that_was_given_to_nobody_comes_before_the_others() {
+    for several in [false, true] {
+        let mut queue = queue(Limits { keyed: true, ..Limits::default() });
+        consume(&mut queue, Consumer { several, ..settling(1) });
+        keyed(&mut queue, &[("a1", 1), ("a2", 1), ("a3", 1)]);
+        let given = dispatch(&mut queue, 0).len();
+        assert_eq!(given, if several { 1 } else { 3 });
+        queue.remove_consumer(0, 1);
+        consume(&mut queue, settling(2));
+        queue.settle(0, 1, 1, 3, &Settlement::Undo);
+        assert_eq!(dispatch(&mut queue, 0), [(2, "a1"), (2, "a2"), (2, "a3")], "several: {several}");
+    }
+}
+
+#[test]
+fn what_was_given_to_nobody_is_in_its_place_at_once_and_counts_no_attempt() {
+    let retry = Some(linkspan_contract::Retry { delay: 100, factor: 100, max: 100 });
+    let mut queue = queue(Limits { delivery_limit: Some(0), retry, ..Limits::default() });
+    let (one, credit) = windowed(1, 3);
+    consume(&mut queue, one);
+    push(&mut queue, &["a", "b", "c", "d"]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a"), (1, "b"), (1, "c")]);
+    let tally = queue.settle(0, 1, 2, 3, &Settlement::Undo);
+    assert_eq!(tally, Tally { known: 2, unknown: 1 });
+    assert_eq!((queue.len(), queue.unsettled(), queue.delayed()), (3, 1, 0));
+    credit.grant(2);
+    queue.resume(1);
+    let again = assignments(&mut queue, 0);
+    let again: Vec<_> = again.iter().map(|it| (it.message.body, it.message.attempts, it.tag)).collect();
+    assert_eq!(again, [("b", 0, 4), ("c", 0, 5)]);
+    assert_eq!(dead(&mut queue), [], "it was not given out for the first and last time");
+}
+
+#[test]
 fn a_key_moves_when_its_consumer_goes_and_its_order_stays() {
     let mut queue = queue(Limits { keyed: true, ..Limits::default() });
     let (one, _) = windowed(1, 2);

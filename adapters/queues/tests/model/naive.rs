@@ -286,6 +286,12 @@ impl Naive {
             Settlement::Reject(_) => held.iter().for_each(|body| self.bury(self.at(*body), "rejected")),
             Settlement::Release { delay: 0 } => self.come_back(&held, now, None),
             Settlement::Release { delay } => self.come_back(&held, now, Some(*delay)),
+            Settlement::Undo => {
+                for body in &held {
+                    let at = self.at(*body);
+                    self.messages[at].place = Place::Ready;
+                }
+            }
             Settlement::Receive => {}
             Settlement::Extend(by) => {
                 for body in &held {

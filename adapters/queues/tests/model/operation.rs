@@ -83,6 +83,7 @@ fn settlement() -> impl Strategy<Value = Settlement> {
         6 => Just(Settlement::Accept),
         1 => Just(Settlement::Reject(None)),
         2 => Just(Settlement::Release { delay: 0 }),
+        1 => Just(Settlement::Undo),
         1 => (1..40u64).prop_map(|delay| Settlement::Release { delay }),
         1 => (0..50u64).prop_map(Settlement::Extend),
     ]

@@ -80,11 +80,18 @@ pub(in crate::doors::http) struct Leased {
 pub(super) struct Grip {
     lease: u64,
     desk: Option<Asking>,
+    /// Something of it may have reached the client.
+    begun: bool,
 }
 
 impl Grip {
     pub(super) fn on(lease: u64, desk: Asking) -> Self {
-        Self { lease, desk: Some(desk) }
+        Self { lease, desk: Some(desk), begun: false }
+    }
+
+    /// It is on its way to the client.
+    pub(super) const fn begin(&mut self) {
+        self.begun = true;
     }
 
     /// The client has it.
@@ -96,12 +103,9 @@ impl Grip {
 impl Drop for Grip {
     fn drop(&mut self) {
         if let Some(desk) = self.desk.take() {
+            let outcome = if self.begun { Settlement::Release { delay: 0 } } else { Settlement::Undo };
             // A desk that is gone has given it back already.
-            let _ = desk.send(Ask::Settle {
-                lease: self.lease,
-                outcome: Settlement::Release { delay: 0 },
-                reply: None,
-            });
+            let _ = desk.send(Ask::Settle { lease: self.lease, outcome, reply: None });
         }
     }
 }

@@ -450,6 +450,7 @@ impl Keeper {
                 }
             }
         }
+        delivery.settle(Settlement::Undo);
     }
 }
 

@@ -5,6 +5,7 @@
 //! batches on untouched. Deliveries go from the back ends straight into the client's sink.
 
 mod alone;
+mod carried;
 mod carriers;
 mod connection;
 mod copies;
@@ -12,6 +13,7 @@ mod dead_letter_box;
 mod dead_letters;
 mod estate;
 mod exclusive;
+mod fencing;
 mod inventory;
 mod lane;
 mod memory;
@@ -57,6 +59,7 @@ pub use self::queue_error::QueueError;
 pub use self::replay::Replayed;
 pub use self::routes_error::RoutesError;
 pub use self::spool::{Depth, SpoolStore, SpoolStores};
+pub use self::tenancy::FENCE;
 use crate::retained::Retained;
 use crate::routes::Routes;
 pub use crate::routes::{Filter, Route};
@@ -220,6 +223,37 @@ impl Hub {
         format!("exclusive/{whose}/{backend}/{vhost}/{queue}")
     }
 
+    /// Lets a client in; one that `carries` what was taken before is asked for no fence.
+    async fn let_in(
+        &self,
+        client: &Client,
+        sink: Arc<dyn DeliverySink>,
+        carries: bool,
+    ) -> Result<Box<dyn Connection>, BackendError> {
+        let home = match self.routes.load().vhost(&client.vhost) {
+            Some(table) => Arc::clone(table.home()),
+            None => return Err(BackendError::UnknownVhost(client.vhost.to_string())),
+        };
+        let me = self.me.upgrade().ok_or_else(|| BackendError::Away {
+            name: home.to_string(),
+            why: "the server is going down".into(),
+        })?;
+        if let Health::Away(why) = self.backend(&home)?.health().await {
+            return Err(BackendError::Away { name: home.to_string(), why });
+        }
+        let at_home = self.session_at(&home, client);
+        let here = match &at_home {
+            // What it has elsewhere ends with the connection.
+            Some(_) => None,
+            None => client.session.as_ref().map(kept_here),
+        };
+        // Most end with their connection: of these nothing is held on to.
+        let session = here.clone().filter(|terms| terms.keep > 0);
+        let connection = HubConnection::new(me, Client { session, ..client.clone() }, sink, carries);
+        connection.enter(&home, &Client { session: at_home.or(here), ..client.clone() }).await?;
+        Ok(Box::new(connection))
+    }
+
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -281,28 +315,7 @@ impl Backend for Hub {
         client: &Client,
         sink: Arc<dyn DeliverySink>,
     ) -> Result<Box<dyn Connection>, BackendError> {
-        let home = match self.routes.load().vhost(&client.vhost) {
-            Some(table) => Arc::clone(table.home()),
-            None => return Err(BackendError::UnknownVhost(client.vhost.to_string())),
-        };
-        let me = self.me.upgrade().ok_or_else(|| BackendError::Away {
-            name: home.to_string(),
-            why: "the server is going down".into(),
-        })?;
-        if let Health::Away(why) = self.backend(&home)?.health().await {
-            return Err(BackendError::Away { name: home.to_string(), why });
-        }
-        let at_home = self.session_at(&home, client);
-        let here = match &at_home {
-            // What it has elsewhere ends with the connection.
-            Some(_) => None,
-            None => client.session.as_ref().map(kept_here),
-        };
-        // Most end with their connection: of these nothing is held on to.
-        let session = here.clone().filter(|terms| terms.keep > 0);
-        let connection = HubConnection::new(me, Client { session, ..client.clone() }, sink);
-        connection.enter(&home, &Client { session: at_home.or(here), ..client.clone() }).await?;
-        Ok(Box::new(connection))
+        self.let_in(client, sink, false).await
     }
 
     async fn recall_sessions(

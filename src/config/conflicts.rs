@@ -20,8 +20,62 @@ pub(super) fn report(routes: &[(RouteKey, Arc<Route>)], report: &mut Report<'_>)
         }
         if let Some(address) = comes_back(route, routes) {
             report.bad_value(&key.key("dead-letter"), text_of_what_comes_back(route, address));
+        } else if let Some((fenced, queue)) = is_fenced(route, routes) {
+            let (fenced, line) = (fenced.table(), report.line(&fenced.key("fence")));
+            let text = format!(
+                "only the holder of queue `{queue}` may publish there, by {fenced}{line}: dead letters could not; name \
+                 another address"
+            );
+            report.bad_value(&key.key("dead-letter"), text);
+        }
+        if let Some(queue) = route.fence.as_deref() {
+            fence(key, route, queue, routes, report);
         }
     }
+}
+
+/// The queue of a fence has a route, which lets one consumer at a time have it.
+fn fence(
+    key: &RouteKey,
+    route: &Route,
+    queue: &str,
+    routes: &[(RouteKey, Arc<Route>)],
+    report: &mut Report<'_>,
+) {
+    let key = key.key("fence");
+    let of_vhost = || routes.iter().filter(|(_, other)| other.vhost == route.vhost);
+    match of_vhost().find(|(_, other)| other.queues.iter().any(|it| **it == *queue)) {
+        Some((_, owner)) if owner.exclusive.is_some() => {}
+        Some((owner_key, owner)) => {
+            let (owner_key, line) = (owner_key.table(), report.line(&owner_key.key("pattern")));
+            let text = format!(
+                "`{queue}` belongs to {owner_key}{line}, of pattern `{}`: nobody holds it; expected a queue of pattern \
+                 `exclusive-consumer`",
+                owner.pattern
+            );
+            report.bad_value(&key, text);
+        }
+        None => {
+            let alone = of_vhost().filter(|(_, other)| other.exclusive.is_some());
+            let queues: Vec<Arc<str>> = alone.flat_map(|(_, other)| other.queues.iter().cloned()).collect();
+            report.unknown(
+                &key,
+                "queue of an exclusive consumer",
+                queue,
+                queues.iter().map(|queue| &**queue),
+            );
+        }
+    }
+}
+
+/// The route that has the address of a route's dead letters, and the queue whose holder alone may publish there.
+fn is_fenced<'r>(route: &Route, routes: &'r [(RouteKey, Arc<Route>)]) -> Option<(&'r RouteKey, &'r str)> {
+    let address = route.dead_letter.as_deref()?;
+    let (key, keeper) = routes
+        .iter()
+        .filter(|(_, other)| other.vhost == route.vhost && is_within(other, address))
+        .reduce(|best, other| if other.1.filter.outranks(&best.1.filter) { other } else { best })?;
+    Some((key, keeper.fence.as_deref()?))
 }
 
 /// Whether an address is one of a route's match.

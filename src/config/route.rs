@@ -72,6 +72,8 @@ pub(super) struct RouteTable {
     /// How long the one who consumes may hold something without a word.
     #[serde(deserialize_with = "duration::optional::deserialize")]
     holder_timeout: Option<Duration>,
+    /// The queue whose holder alone may publish.
+    fence: Option<String>,
     /// `dead-letter`, `redeliver` or `ignore`.
     negative_puback: Option<String>,
     /// `classic` or `quorum`, on back ends of kind `amqp`.
@@ -188,6 +190,7 @@ impl RouteTable {
             window: self.window.unwrap_or_else(|| pattern.map_or(Route::WINDOW, Route::usual_window)),
             terms,
             exclusive,
+            fence: self.fence.as_deref().map(Arc::from),
             negative_puback,
             queue_type,
             dead_letter,

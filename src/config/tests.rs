@@ -1,6 +1,7 @@
 //! What a user of the configuration sees.
 
 mod dead_letters;
+mod fences;
 
 use super::*;
 use crate::routes::{Pattern, QueueType};

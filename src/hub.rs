@@ -67,6 +67,7 @@ use carriers::Carriers;
 use connection::HubConnection;
 use estate::Draining;
 use exclusive::Exclusives;
+use exclusive::coordinator::Names;
 use paused::Paused;
 use plan::Wanted;
 use spools::Spools;
@@ -214,13 +215,14 @@ impl Hub {
     }
 
     /// What the ledger calls a queue that one consumer at a time has. Where each instance has a queue of its own, each has
-    /// a lease of its own.
-    fn lease_of(&self, place: &exclusive::Place) -> String {
+    /// a lease of its own; as only one of them is fed what comes to a broker, its holders follow those of the others.
+    fn names_of(&self, place: &exclusive::Place) -> Names {
         let quoted = |name: &str| name.replace('%', "%25").replace('/', "%2F");
         let is_shared = self.backend(&place.backend).is_ok_and(|it| it.capabilities().shares_queues);
         let whose = if is_shared { "" } else { self.memory.owner() };
         let (backend, vhost, queue) = (quoted(&place.backend), quoted(&place.vhost), quoted(&place.queue));
-        format!("exclusive/{whose}/{backend}/{vhost}/{queue}")
+        let lease = format!("exclusive/{whose}/{backend}/{vhost}/{queue}");
+        Names { lease, last: (!is_shared).then(|| format!("exclusive/{backend}/{vhost}/{queue}")) }
     }
 
     /// Lets a client in; one that `carries` what was taken before is asked for no fence.

@@ -180,7 +180,8 @@ mod tests {
         );
         let at = At { url: Some("http://h:1".into()), config: None, user: Some("ann".into()), json: false };
         let which = operate::Which { queue: "jobs".into(), reason: Some("expired".into()), at };
-        let replay = operate::Letters { which, limit: Some(5) };
+        let letters = operate::Letters { which, limit: Some(5) };
+        let replay = operate::Replay { letters, to: Some("jobs/again".into()) };
         assert_eq!(
             parse(&[
                 "dead-letters",
@@ -188,6 +189,8 @@ mod tests {
                 "jobs",
                 "--limit",
                 "5",
+                "--to",
+                "jobs/again",
                 "--reason",
                 "expired",
                 "--url",

@@ -5,6 +5,7 @@
 //! batches on untouched. Deliveries go from the back ends straight into the client's sink.
 
 mod alone;
+mod carried;
 mod carriers;
 mod connection;
 mod copies;
@@ -13,6 +14,7 @@ mod dead_letters;
 mod era;
 mod estate;
 mod exclusive;
+mod fencing;
 mod inventory;
 mod lane;
 mod memory;
@@ -58,6 +60,7 @@ pub use self::queue_error::QueueError;
 pub use self::replay::Replayed;
 pub use self::routes_error::RoutesError;
 pub use self::spool::{Depth, SpoolStore, SpoolStores};
+pub use self::tenancy::FENCE;
 use crate::retained::Retained;
 use crate::routes::Routes;
 pub use crate::routes::{Filter, Route};
@@ -66,6 +69,7 @@ use connection::HubConnection;
 use era::Eras;
 use estate::Draining;
 use exclusive::Exclusives;
+use exclusive::coordinator::Names;
 use paused::Paused;
 use plan::Wanted;
 use spools::Spools;
@@ -216,13 +220,45 @@ impl Hub {
     }
 
     /// What the ledger calls a queue that one consumer at a time has. Where each instance has a queue of its own, each has
-    /// a lease of its own.
-    fn lease_of(&self, place: &exclusive::Place) -> String {
+    /// a lease of its own; as only one of them is fed what comes to a broker, its holders follow those of the others.
+    fn names_of(&self, place: &exclusive::Place) -> Names {
         let quoted = |name: &str| name.replace('%', "%25").replace('/', "%2F");
         let is_shared = self.backend(&place.backend).is_ok_and(|it| it.capabilities().shares_queues);
         let whose = if is_shared { "" } else { self.memory.owner() };
         let (backend, vhost, queue) = (quoted(&place.backend), quoted(&place.vhost), quoted(&place.queue));
-        format!("exclusive/{whose}/{backend}/{vhost}/{queue}")
+        let lease = format!("exclusive/{whose}/{backend}/{vhost}/{queue}");
+        Names { lease, last: (!is_shared).then(|| format!("exclusive/{backend}/{vhost}/{queue}")) }
+    }
+
+    /// Lets a client in; one that `carries` what was taken before is asked for no fence.
+    async fn let_in(
+        &self,
+        client: &Client,
+        sink: Arc<dyn DeliverySink>,
+        carries: bool,
+    ) -> Result<Box<dyn Connection>, BackendError> {
+        let home = match self.routes.load().vhost(&client.vhost) {
+            Some(table) => Arc::clone(table.home()),
+            None => return Err(BackendError::UnknownVhost(client.vhost.to_string())),
+        };
+        let me = self.me.upgrade().ok_or_else(|| BackendError::Away {
+            name: home.to_string(),
+            why: "the server is going down".into(),
+        })?;
+        if let Health::Away(why) = self.backend(&home)?.health().await {
+            return Err(BackendError::Away { name: home.to_string(), why });
+        }
+        let at_home = self.session_at(&home, client);
+        let here = match &at_home {
+            // What it has elsewhere ends with the connection.
+            Some(_) => None,
+            None => client.session.as_ref().map(kept_here),
+        };
+        // Most end with their connection: of these nothing is held on to.
+        let session = here.clone().filter(|terms| terms.keep > 0);
+        let connection = HubConnection::new(me, Client { session, ..client.clone() }, sink, carries);
+        connection.enter(&home, &Client { session: at_home.or(here), ..client.clone() }).await?;
+        Ok(Box::new(connection))
     }
 
     fn epoch(&self) -> u64 {
@@ -286,28 +322,7 @@ impl Backend for Hub {
         client: &Client,
         sink: Arc<dyn DeliverySink>,
     ) -> Result<Box<dyn Connection>, BackendError> {
-        let home = match self.routes.load().vhost(&client.vhost) {
-            Some(table) => Arc::clone(table.home()),
-            None => return Err(BackendError::UnknownVhost(client.vhost.to_string())),
-        };
-        let me = self.me.upgrade().ok_or_else(|| BackendError::Away {
-            name: home.to_string(),
-            why: "the server is going down".into(),
-        })?;
-        if let Health::Away(why) = self.backend(&home)?.health().await {
-            return Err(BackendError::Away { name: home.to_string(), why });
-        }
-        let at_home = self.session_at(&home, client);
-        let here = match &at_home {
-            // What it has elsewhere ends with the connection.
-            Some(_) => None,
-            None => client.session.as_ref().map(kept_here),
-        };
-        // Most end with their connection: of these nothing is held on to.
-        let session = here.clone().filter(|terms| terms.keep > 0);
-        let connection = HubConnection::new(me, Client { session, ..client.clone() }, sink);
-        connection.enter(&home, &Client { session: at_home.or(here), ..client.clone() }).await?;
-        Ok(Box::new(connection))
+        self.let_in(client, sink, false).await
     }
 
     async fn recall_sessions(

@@ -17,15 +17,21 @@ fn of(backend: &Backend) -> &'static Capabilities {
     }
 }
 
+/// No broker's own way of letting one consumer alone has a fence, and standing by, and refusal.
+const BY_LEASE: Support = Support::Emulated("one consumer at a time by a lease in Linkspan's ledger");
+
 /// The features that a route needs, with the key that asks for each.
 fn needed(route: &Route, can: &Capabilities) -> Vec<(&'static str, &'static str, Support)> {
     let pattern = match route.pattern {
         Pattern::PublishSubscribe => can.publish_subscribe,
         Pattern::CompetingConsumers => can.competing_consumers,
-        Pattern::ExclusiveConsumer => can.exclusive_consumer,
+        Pattern::ExclusiveConsumer => BY_LEASE,
         Pattern::PriorityQueue => can.priority_queue,
     };
     let mut needed = vec![("pattern", route.pattern.name(), pattern)];
+    if route.pattern == Pattern::ExclusiveConsumer {
+        needed.push(("pattern", "its queue", can.competing_consumers));
+    }
     if route.dead_letter.is_some() {
         needed.push(("dead-letter", "dead letters", can.dead_letter));
     }
@@ -137,5 +143,20 @@ mod tests {
         assert!(text.contains("  rabbit: amqp, amqp://h\n"), "no password is shown: {text}");
         assert!(text.contains("    AMQP exchanges       refused ("), "{text}");
         assert!(text.contains("    AMQP transactions    native\n"), "{text}");
+    }
+
+    #[test]
+    fn a_queue_of_one_consumer_at_a_time_is_the_back_ends_and_that_there_is_one_is_linkspans() {
+        let toml = "[backends.m]\nkind = \"mqtt\"\nurl = \"mqtt://b\"\n[backends.e]\nkind = \"embedded\"\n[vhosts.\"/\"]\n\
+                    backend = \"e\"\n[[route]]\nmatch = \"bids\"\npattern = \"exclusive-consumer\"\nqueue = \"bids\"\n\
+                    [[route]]\nmatch = \"far\"\npattern = \"exclusive-consumer\"\nqueue = \"far\"\nbackend = \"m\"\n";
+        let config = Config::parse(Some(("x.toml", toml)), []).unwrap();
+        assert_eq!(refused(&config), []);
+        let text = described(&config);
+        let lease =
+            "    exclusive-consumer   emulated (one consumer at a time by a lease in Linkspan's ledger)\n";
+        assert!(text.contains(&format!("  bids on e\n{lease}    its queue            native\n")), "{text}");
+        let fed = "emulated (in a queue of Linkspan's own, which the broker feeds)";
+        assert!(text.contains(&format!("  far on m\n{lease}    its queue            {fed}\n")), "{text}");
     }
 }

@@ -66,8 +66,8 @@ pub enum DeadLettersCommand {
     List(Letters),
     /// Show one with its properties and payload.
     Show(Letter),
-    /// Move those that are there now back into the queue, with their history.
-    Replay(Letters),
+    /// Move those that are there now back into the queue, or to an address, with their history.
+    Replay(Replay),
     /// Remove those that are there now.
     Purge(Which),
 }
@@ -94,6 +94,17 @@ pub struct Letters {
     /// At most so many.
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<u64>,
+}
+
+/// Those that are moved, and where.
+#[derive(Debug, Args, PartialEq, Eq)]
+pub struct Replay {
+    /// The first of them.
+    #[command(flatten)]
+    pub letters: Letters,
+    /// Publish them to this address, such as jobs/again, instead of putting them back into the queue.
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<String>,
 }
 
 /// One of them.
@@ -232,8 +243,8 @@ pub async fn dead_letters(
         DeadLettersCommand::Show(Letter { which, number }) => {
             (which, Request::get(&["queues", &which.queue, "dead-letters", &number.to_string()]))
         }
-        DeadLettersCommand::Replay(Letters { which, limit }) => {
-            let request = Request::post(&["queues", &which.queue, "replay"]);
+        DeadLettersCommand::Replay(Replay { letters: Letters { which, limit }, to }) => {
+            let request = Request::post(&["queues", &which.queue, "replay"]).with("to", to.clone());
             (which, request.with("limit", limit.map(|limit| limit.to_string())))
         }
         DeadLettersCommand::Purge(which) => {

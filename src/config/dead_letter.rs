@@ -9,60 +9,49 @@ use serde::{Deserialize, Deserializer};
 use super::key::KeyPath;
 use super::report::Report;
 use super::route::check_queue_name;
-use crate::routes::{Filter, Pattern, Relation, Route};
+use crate::routes::{Filter, Pattern, Route};
 
 /// `"images/failed"`, or `{ address = "images/failed", queue = "images-failed" }`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
-    address: String,
+    address: Option<String>,
     queue: Option<String>,
 }
 
 /// The key as written.
 pub(super) struct DeadLetter {
     /// The address.
-    pub address: String,
+    address: Option<String>,
     /// The queue that is made for it.
-    pub queue: Option<String>,
+    queue: Option<String>,
+    /// It is a table.
+    is_table: bool,
 }
 
 impl DeadLetter {
-    /// The address, for a route of that pattern and match.
+    /// The address, for a route of that pattern.
     pub(super) fn check(
         &self,
         key: &KeyPath,
         pattern: Option<Pattern>,
-        filter: Option<&Filter>,
         report: &mut Report<'_>,
-    ) -> Box<str> {
+    ) -> Option<Box<str>> {
         let key = key.key("dead-letter");
-        let address = self.address.as_str();
         if pattern == Some(Pattern::PublishSubscribe) {
             report.bad_value(&key, "a publish-subscribe route has no queue, and so no dead letters");
         }
-        let comes_back = |own: &Filter| {
-            filter.is_some_and(|filter| {
-                matches!(filter.relation(own.as_str()), Relation::Narrower | Relation::Equal)
-            })
+        let of_address = if self.is_table { key.key("address") } else { key };
+        let Some(address) = self.address.as_deref() else {
+            report
+                .missing(&of_address, "the one that dead letters are published to, such as \"jobs/failed\"");
+            return None;
         };
-        let wrong = match Filter::parse(address) {
-            Err(error) => Some(error.to_string()),
-            Ok(_) if address.contains(['+', '#']) => {
-                Some(format!("`{address}` is a filter; dead letters go to one address"))
-            }
-            Ok(_) if address.starts_with('$') => {
-                Some(format!("`{address}` begins with `$`: such addresses are the server's own"))
-            }
-            Ok(own) if comes_back(&own) => {
-                Some(format!("`{address}` belongs to this route: its dead letters would come back to it"))
-            }
-            Ok(_) => None,
-        };
-        if let Some(text) = wrong {
-            report.bad_value(&key, text);
+        if let Err(text) = check_address(address) {
+            report.bad_value(&of_address, text);
+            return None;
         }
-        address.into()
+        Some(address.into())
     }
 
     /// The route of the queue that keeps the dead letters, where one is named: on the same back end, at their address.
@@ -77,12 +66,28 @@ impl DeadLetter {
             report.bad_value(&key.key("queue"), text);
             return None;
         }
-        let filter = Filter::parse(&self.address).ok()?;
+        let filter = Filter::parse(route.dead_letter.as_deref()?).ok()?;
         let of_dead_letters = Route::new(filter, Pattern::CompetingConsumers, &route.backend);
         let (vhost, queues) = (Arc::clone(&route.vhost), vec![queue.into()]);
         let queue_type = route.queue_type;
         Some((key, Route { vhost, queues, queue_type, ..of_dead_letters }))
     }
+}
+
+/// One address that clients can publish to.
+fn check_address(address: &str) -> Result<(), String> {
+    if address.is_empty() {
+        return Err(
+            "is empty; write the address that dead letters are published to, such as \"jobs/failed\"".into(),
+        );
+    }
+    if address.contains(['+', '#']) {
+        return Err(format!("`{address}` is a filter; dead letters go to one address"));
+    }
+    if address.starts_with('$') {
+        return Err(format!("`{address}` begins with `$`: such addresses are the server's own"));
+    }
+    Filter::parse(address).map(|_| ()).map_err(|error| error.to_string())
 }
 
 impl<'de> Deserialize<'de> for DeadLetter {
@@ -96,12 +101,12 @@ impl<'de> Deserialize<'de> for DeadLetter {
             }
 
             fn visit_str<E: de::Error>(self, address: &str) -> Result<DeadLetter, E> {
-                Ok(DeadLetter { address: address.to_owned(), queue: None })
+                Ok(DeadLetter { address: Some(address.to_owned()), queue: None, is_table: false })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DeadLetter, A::Error> {
                 let Table { address, queue } = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(DeadLetter { address, queue })
+                Ok(DeadLetter { address, queue, is_table: true })
             }
         }
         from.deserialize_any(Either)

@@ -7,6 +7,7 @@
 
 mod amount;
 mod backends;
+mod conflicts;
 mod dead_letter;
 mod disk;
 mod doors;
@@ -25,6 +26,7 @@ mod places;
 mod reload;
 mod report;
 mod route;
+mod route_key;
 mod size;
 mod source;
 mod terms;
@@ -148,7 +150,7 @@ impl Config {
         let sources = Arc::new(sources);
         let mut report = Report::new(&sources, errors);
         let tables = ConfigTable::read(sources.value().clone(), &mut report);
-        let config = tables.check(Places(Arc::clone(&sources)), &mut report);
+        let config = tables.check(&sources, &mut report);
         report.finish()?;
         Ok(config)
     }
@@ -186,7 +188,7 @@ impl ConfigTable {
     }
 
     /// Checks what no type can say.
-    fn check(self, places: Places, report: &mut Report<'_>) -> Config {
+    fn check(self, sources: &Arc<Sources>, report: &mut Report<'_>) -> Config {
         let instance = instance::check(self.instance.as_deref(), report);
         let ledger = ledger::check(self.ledger.as_deref(), report);
         let backends = backends::check(&self.backends, report);
@@ -204,7 +206,8 @@ impl ConfigTable {
         self.memory.check(report);
         self.disk.check(report);
         let of_routes = route::Backends { names: backend_names, built: &backends };
-        let routes = route::check(&self.route, &vhosts, &of_routes, report);
+        let (route_keys, routes) = route::check(&self.route, &vhosts, &of_routes, report).into_iter().unzip();
+        let places = Places { sources: Arc::clone(sources), routes: route_keys };
         Config {
             instance,
             ledger,

@@ -3,13 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::route_key::RouteKey;
 use super::source::Sources;
 use super::{Config, ConfigError, KeyPath, Place, Problem};
 use crate::routes::Relation;
 
 /// The file and the environment that a configuration was read from. They are no part of what it says: all are equal.
 #[derive(Clone)]
-pub(super) struct Places(pub(super) Arc<Sources>);
+pub(super) struct Places {
+    pub(super) sources: Arc<Sources>,
+    /// Where each route stands, in the order of [`Config::routes`]: a route that is implied by another has no number of
+    /// its own in the file.
+    pub(super) routes: Vec<RouteKey>,
+}
 
 /// What of a configuration cannot be put in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +41,13 @@ impl Config {
     }
 
     pub(super) fn wrong_key(&self, key: KeyPath, text: impl Into<Box<str>>) -> ConfigError {
-        ConfigError { place: self.places.0.place(&key), key, problem: Problem::BadValue(text.into()) }
+        ConfigError { place: self.places.sources.place(&key), key, problem: Problem::BadValue(text.into()) }
     }
 
     /// Where the address of a door was set, for errors that show when it is listened on.
     pub fn place_of_listen(&self, door: &str) -> Place {
         let key = KeyPath::of(["doors", door, "listen"]);
-        let sources = &self.places.0;
+        let sources = &self.places.sources;
         if sources.is_set(&key) { sources.place(&key) } else { Place::Default }
     }
 
@@ -60,24 +66,24 @@ impl Config {
     }
 
     /// The route for the same addresses, if there is one.
-    fn route(&self, vhost: &str, filter: &str) -> Option<KeyPath> {
+    fn route(&self, vhost: &str, filter: &str) -> Option<&RouteKey> {
         let is_it =
             |route: &super::Route| *route.vhost == *vhost && route.filter.relation(filter) == Relation::Equal;
-        self.routes.iter().position(|route| is_it(route)).map(|at| KeyPath::of(["route"]).index(at))
+        self.places.routes.get(self.routes.iter().position(|route| is_it(route))?)
     }
 
     /// The queue where it is named, or else its route, or else the file.
     fn queue(&self, vhost: &str, queue: &str, filter: &str) -> KeyPath {
-        let named = self.routes.iter().enumerate().find_map(|(at, route)| {
+        let named = self.routes.iter().zip(&self.places.routes).find_map(|(route, key)| {
             let place = route.queues.iter().position(|name| **name == *queue)?;
-            (*route.vhost == *vhost).then_some((at, place))
+            (*route.vhost == *vhost).then_some((key, place))
         });
-        let Some((at, place)) = named else {
-            return self.route(vhost, filter).unwrap_or_default();
+        let Some((key, place)) = named else {
+            return self.route(vhost, filter).map_or_else(KeyPath::default, |route| route.table().clone());
         };
-        let key = KeyPath::of(["route"]).index(at).key("queue");
+        let key = key.key("queue");
         let of_list = key.index(place);
-        if self.places.0.is_set(&of_list) { of_list } else { key }
+        if self.places.sources.is_set(&of_list) { of_list } else { key }
     }
 }
 
@@ -99,7 +105,8 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "[backends.rabbit]\nkind = \"amqp\"\nurl = \"amqp://h\"\n\n[[route]]\nmatch = \"a/+\"\n\
-                        pattern = \"competing-consumers\"\nqueue = \"a\"\n\n[[route]]\nmatch = \"b\"\n\
+                        pattern = \"competing-consumers\"\nqueue = \"a\"\n\
+                        dead-letter = { address = \"dead\", queue = \"dead\" }\n[[route]]\nmatch = \"b\"\n\
                         pattern = \"competing-consumers\"\nrequired = true\nqueue = [\"b\",\n  \"c\"]\n";
 
     #[test]
@@ -115,7 +122,12 @@ mod tests {
             (Culprit::Ledger, "x.toml: ledger: no"),
             (Culprit::Vhost("/"), "x.toml: vhosts.\"/\": no"),
             (Culprit::Route("/", "b", "required"), "x.toml:13: route[1].required: no"),
-            (Culprit::Route("/", "a/+", "dead-letter"), "x.toml:5: route[0].dead-letter: no"),
+            (Culprit::Route("/", "a/+", "dead-letter"), "x.toml:9: route[0].dead-letter: no"),
+            (Culprit::Route("/", "a/+", "spool"), "x.toml:5: route[0].spool: no"),
+            (Culprit::Route("/", "dead", "match"), "x.toml:9: route[0].dead-letter.address: no"),
+            (Culprit::Route("/", "dead", "pattern"), "x.toml:9: route[0].dead-letter: no"),
+            (Culprit::Queue("/", "dead", "dead"), "x.toml:9: route[0].dead-letter.queue: no"),
+            (Culprit::Queue("/", "gone", "dead"), "x.toml:9: route[0].dead-letter: no"),
             (Culprit::Queue("/", "a", "a/+"), "x.toml:8: route[0].queue: no"),
             (Culprit::Queue("/", "c", "b"), "x.toml:15: route[1].queue[1]: no"),
             (Culprit::Queue("/", "gone", "b"), "x.toml:10: route[1]: no"),

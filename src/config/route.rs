@@ -11,14 +11,16 @@ use serde::{Deserialize, Deserializer};
 
 use super::Problem;
 use super::backends::Backend;
+use super::conflicts;
 use super::dead_letter::DeadLetter;
 use super::duration;
 use super::key::KeyPath;
 use super::report::Report;
+use super::route_key::RouteKey;
 use super::size;
 use super::terms::{DeduplicateTable, RetryTable, Written};
 use super::vhosts::{self, Vhost};
-use crate::routes::{Exclusive, Filter, NegativePuback, Others, Pattern, QueueType, Relation, Route};
+use crate::routes::{Exclusive, Filter, NegativePuback, Others, Pattern, QueueType, Route};
 
 /// `[[route]]` as written.
 #[derive(Default, Deserialize)]
@@ -70,6 +72,8 @@ pub(super) struct RouteTable {
     /// How long the one who consumes may hold something without a word.
     #[serde(deserialize_with = "duration::optional::deserialize")]
     holder_timeout: Option<Duration>,
+    /// The queue whose holder alone may publish.
+    fence: Option<String>,
     /// `dead-letter`, `redeliver` or `ignore`.
     negative_puback: Option<String>,
     /// `classic` or `quorum`, on back ends of kind `amqp`.
@@ -114,50 +118,25 @@ const RESERVED: [&str; 2] = ["amq.", "linkspan."];
 /// A queue's name is a short string (AMQP 0-9-1 §1.7.2.1).
 const MAX_QUEUE_NAME: usize = 255;
 
-/// The routes, each correct and no two at odds.
+/// The routes, each correct and no two at odds, with where they stand: behind each the one of its dead letters, if it
+/// names a queue for them.
 pub(super) fn check(
     tables: &[RouteTable],
     vhosts: &BTreeMap<Arc<str>, Vhost>,
     backends: &Backends<'_>,
     report: &mut Report<'_>,
-) -> Vec<Arc<Route>> {
-    let mut routes: Vec<(KeyPath, Arc<Route>)> = Vec::with_capacity(tables.len());
+) -> Vec<(RouteKey, Arc<Route>)> {
+    let mut routes: Vec<(RouteKey, Arc<Route>)> = Vec::with_capacity(tables.len());
     for (at, table) in tables.iter().enumerate() {
         let key = KeyPath::of(["route"]).index(at);
-        if let Some(route) = table.check(&key, vhosts, backends, report) {
-            report_conflicts(&key, &route, &routes, report);
-            let kept = table.dead_letter.as_ref();
-            let of_dead_letters = kept.and_then(|it| it.route(&key, &route, report));
-            routes.push((key, Arc::new(route)));
-            if let Some((key, route)) = of_dead_letters {
-                report_conflicts(&key, &route, &routes, report);
-                routes.push((key, Arc::new(route)));
-            }
-        }
+        let Some(route) = table.check(&key, vhosts, backends, report) else { continue };
+        let kept = table.dead_letter.as_ref();
+        let of_dead_letters = kept.and_then(|it| it.route(&key, &route, report));
+        routes.push((RouteKey::Own(key), Arc::new(route)));
+        routes.extend(of_dead_letters.map(|(key, route)| (RouteKey::DeadLetter(key), Arc::new(route))));
     }
-    routes.into_iter().map(|(_, route)| route).collect()
-}
-
-fn report_conflicts(
-    key: &KeyPath,
-    route: &Route,
-    earlier: &[(KeyPath, Arc<Route>)],
-    report: &mut Report<'_>,
-) {
-    for (other_key, other) in earlier.iter().filter(|(_, other)| other.vhost == route.vhost) {
-        if route.filter.relation(other.filter.as_str()) == Relation::Equal {
-            let other_place = report.line(&other_key.key("match"));
-            let (filter, other) = (route.filter.as_str().into(), other.filter.as_str().into());
-            let problem = Problem::EqualMatch { filter, other, other_key: other_key.clone(), other_place };
-            report.wrong(&key.key("match"), problem);
-        }
-        if let Some(queue) = route.queues.iter().find(|queue| other.queues.contains(queue)) {
-            let other_place = report.line(&other_key.key("queue"));
-            let problem =
-                Problem::SharedQueue { queue: (**queue).into(), other_key: other_key.clone(), other_place };
-            report.wrong(&key.key("queue"), problem);
-        }
-    }
+    conflicts::report(&routes, report);
+    routes
 }
 
 impl RouteTable {
@@ -194,7 +173,7 @@ impl RouteTable {
         let queue_type = self.check_queue_type(key, pattern, kind, report);
         let spool = self.check_spool(key, kind, report);
         let dead_letter = self.dead_letter.as_ref();
-        let dead_letter = dead_letter.map(|it| it.check(key, pattern, filter.as_ref(), report));
+        let dead_letter = dead_letter.and_then(|it| it.check(key, pattern, report));
         let terms = Arc::new(self.written().check(key, pattern, report));
         let exclusive = self.check_exclusive(key, pattern, report);
         let negative_puback = self.check_negative_puback(key, pattern, report);
@@ -211,6 +190,7 @@ impl RouteTable {
             window: self.window.unwrap_or_else(|| pattern.map_or(Route::WINDOW, Route::usual_window)),
             terms,
             exclusive,
+            fence: self.fence.as_deref().map(Arc::from),
             negative_puback,
             queue_type,
             dead_letter,

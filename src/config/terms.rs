@@ -3,7 +3,7 @@
 use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-use linkspan_contract::{Attribute, Deduplicate, Millis, Overflow, Priorities, Retry, Terms};
+use linkspan_contract::{Attribute, Deduplicate, LONGEST_DELAY, Millis, Overflow, Priorities, Retry, Terms};
 use serde::Deserialize;
 
 use super::duration;
@@ -61,8 +61,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// What grows faster than this is beyond every bound at once.
 const STEEPEST: f64 = 100.0;
 
-/// Times beyond this are taken for a slip: it is what RabbitMQ takes at most.
-const LONGEST: Duration = Duration::from_millis(u32::MAX as u64);
+/// Times beyond this are taken for a slip; the brokers that have a bound have it above this one.
+const LONGEST: Duration = Duration::from_millis(LONGEST_DELAY);
 
 /// Levels that a queue may have.
 const LEVELS: std::ops::RangeInclusive<u16> = 2..=255;
@@ -96,7 +96,7 @@ impl Written<'_> {
             retry: self.retry.and_then(|retry| retry.check(&key.key("retry"), report)),
             deduplicate: self.deduplicate.and_then(|it| it.check(&key.key("deduplicate"), report)),
             ordering_key: self.check_ordering_key(key, report),
-            delay: self.delay.map(millis),
+            delay: bounded(key, "delay", self.delay, report),
             expiry: time(key, "expiry", self.expiry, report),
             max_length: self.max_length.and_then(|most| {
                 let counted = NonZeroU64::new(most);
@@ -287,13 +287,19 @@ fn attribute(text: &str) -> Option<Attribute> {
 
 /// Milliseconds, at least one, and no more than anybody can mean.
 fn time(key: &KeyPath, name: &str, time: Option<Duration>, report: &mut Report<'_>) -> Option<Millis> {
-    let time = time?;
-    if time.is_zero() {
+    if time?.is_zero() {
         report.bad_value(&key.key(name), "takes no time at all; expected a duration such as \"30s\"");
         return None;
     }
+    bounded(key, name, time, report)
+}
+
+/// Milliseconds, no more than anybody can mean.
+fn bounded(key: &KeyPath, name: &str, time: Option<Duration>, report: &mut Report<'_>) -> Option<Millis> {
+    let time = time?;
     if time > LONGEST {
-        report.bad_value(&key.key(name), format!("is longer than {}", duration::show(LONGEST)));
+        let (time, longest) = (duration::show(time), duration::show(LONGEST));
+        report.bad_value(&key.key(name), format!("{time} is too long; expected \"{longest}\" at most"));
         return None;
     }
     Some(millis(time))

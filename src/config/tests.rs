@@ -1,5 +1,8 @@
 //! What a user of the configuration sees.
 
+mod dead_letters;
+mod fences;
+
 use super::*;
 use crate::routes::{Pattern, QueueType};
 use std::time::Duration;
@@ -415,19 +418,6 @@ mod terms {
     }
 
     #[test]
-    fn a_queue_of_dead_letters_is_a_route_of_its_own() {
-        let config =
-            parse(&format!("{JOBS}dead-letter = {{ address = \"jobs/failed\", queue = \"failed\" }}\n"))
-                .unwrap();
-        let route = &config.routes[1];
-        assert_eq!(
-            (route.filter.as_str(), &*route.queues[0], &*route.backend),
-            ("jobs/failed", "failed", "local")
-        );
-        assert_eq!(config.routes[0].dead_letter.as_deref(), Some("jobs/failed"));
-    }
-
-    #[test]
     fn what_a_key_cannot_mean_is_refused_with_what_would_be_right() {
         told(
             &format!(
@@ -457,6 +447,14 @@ mod terms {
                 "linkspan.toml:4: route[0].expiry: a publish-subscribe route has no queue that this could be said of",
             ],
         );
+        told(
+            &format!("{JOBS}delay = \"50d\"\nexpiry = \"1177h\"\n"),
+            &[
+                "linkspan.toml:5: route[0].delay: 50d is too long; expected \"49d\" at most",
+                "linkspan.toml:6: route[0].expiry: 1177h is too long; expected \"49d\" at most",
+            ],
+        );
+        assert!(parse(&format!("{JOBS}delay = \"49d\"\nexpiry = \"1176h\"\n")).is_ok());
     }
 }
 
@@ -589,7 +587,8 @@ mod upstreams {
             &format!("{RABBIT}queue-type = \"quorom\"\ndead-letter = \"a\"\n"),
             &[
                 "linkspan.toml:8: route[0].queue-type: there is no queue type `quorom`; did you mean `quorum`?",
-                "linkspan.toml:9: route[0].dead-letter: `a` belongs to this route: its dead letters would come back to it",
+                "linkspan.toml:9: route[0].dead-letter: `a` is this route's own address: its dead letters would come back to \
+                 it; name another one",
             ],
         );
         told(

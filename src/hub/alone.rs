@@ -75,7 +75,7 @@ impl HubLane {
         let (application, is_new) = hub.exclusives.apply(&place, &terms, &self.events)?;
         if is_new {
             let (exclusives, ledger) = (Arc::clone(&hub.exclusives), hub.memory.shared_ledger());
-            coordinator::preside(exclusives, ledger, place.clone(), hub.lease_of(&place));
+            coordinator::preside(exclusives, ledger, place.clone(), hub.names_of(&place));
         }
         let alone = subscription.alone.insert(Box::new(Alone { application, tenancy: None }));
         if stands_by {

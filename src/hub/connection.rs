@@ -39,11 +39,13 @@ pub struct Scope {
     own: SyncMutex<Option<Box<BTreeSet<Arc<str>>>>>,
     /// The home back end's session of it outlives the process.
     lasts: AtomicBool,
+    /// What it publishes was taken before.
+    pub carries: bool,
 }
 
 impl HubConnection {
     /// A scope that uses no back end yet.
-    pub fn new(hub: Arc<Hub>, client: Client, sink: Arc<dyn DeliverySink>) -> Self {
+    pub fn new(hub: Arc<Hub>, client: Client, sink: Arc<dyn DeliverySink>, carries: bool) -> Self {
         let scope = Scope {
             hub,
             client,
@@ -52,6 +54,7 @@ impl HubConnection {
             bound: SyncMutex::default(),
             own: SyncMutex::default(),
             lasts: AtomicBool::new(false),
+            carries,
         };
         Self { scope: Arc::new(scope) }
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use linkspan_contract::Support;
 use linkspan_contract::address::{Syntax, respelled};
-use linkspan_contract::{Backend, Support};
 use serde::{Deserialize, Serialize};
 
 use super::Hub;
+use super::carried::Carried;
 use super::carriers::Errand;
 use super::estate::Left;
 use super::memory::Record;
@@ -128,7 +129,7 @@ impl Hub {
             },
             bound_by: None,
             unbound: Arc::default(),
-            to: To::Address { hub: hub as Arc<dyn Backend>, topic: address.into() },
+            to: To::Address { hub: Arc::new(Carried(hub)), topic: address.into() },
             until,
         };
         self.carriers.start(errand(vhost, name, queue), mover);

@@ -38,6 +38,8 @@ pub struct HubLane {
     pub(super) epoch: u64,
     /// All targets are the home back end's own: batches are passed on untouched.
     pub(super) straight: bool,
+    /// It has published to an address that only the holder of a queue may publish to.
+    pub(super) is_fenced: bool,
     pub(super) next: Seq,
     /// Receipts known already, for messages behind others whose are not.
     #[allow(clippy::box_collection, reason = "idle clients hold one word instead of three")]
@@ -79,6 +81,7 @@ impl HubLane {
             plans: Slab::new(),
             epoch,
             straight: true,
+            is_fenced: false,
             next: 0,
             late: None,
             subscriptions: HashMap::default(),
@@ -134,7 +137,7 @@ impl Lane for HubLane {
         let plan = self.plan(wanted);
         let same =
             matches!(plan.course, Ok((0, TargetId(target))) if target as usize == self.plans.vacant_key());
-        let is_straight = same && plan.spool.is_none();
+        let is_straight = same && plan.spool.is_none() && plan.fences.is_empty();
         let at = self.plans.insert(plan);
         if !is_straight {
             self.part_ways();

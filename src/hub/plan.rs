@@ -5,6 +5,7 @@ use std::sync::Arc;
 use linkspan_contract::address::{Syntax, respelled};
 use linkspan_contract::{Destination, Refused, TargetId};
 
+use super::exclusive::Place;
 use crate::routes::{Pattern, Route, RouteTable};
 
 /// What was planned for a destination, and by which routes.
@@ -19,6 +20,8 @@ pub struct Plan {
     pub course: Result<(u16, TargetId), Refused>,
     /// The spool that it goes to while that diverts: a place among those of the lane.
     pub spool: Option<usize>,
+    /// Queues whose holders alone may publish there.
+    pub fences: Box<[Place]>,
 }
 
 impl Plan {
@@ -84,13 +87,14 @@ impl Wanted {
     /// When nothing may be published there.
     pub fn course(&self, table: &RouteTable) -> Result<Course, Refused> {
         let backend = Arc::clone(table.home());
-        let home = Course { backend, queues: Vec::new(), retains: false, route: None };
+        let home = Course { backend, queues: Vec::new(), retains: false, route: None, fences: Vec::new() };
         match &self.kind {
             Kind::Exchange { .. } => Ok(home),
             Kind::Queue { name } => match table.owner(name) {
                 Some(route) => {
+                    let fences = route.fence.iter().cloned().collect();
                     let (backend, route) = (Arc::clone(&route.backend), Some(Arc::clone(route)));
-                    Ok(Course { backend, route, ..home })
+                    Ok(Course { backend, route, fences, ..home })
                 }
                 None => Ok(home),
             },
@@ -112,6 +116,7 @@ impl Wanted {
                     if route.pattern != Pattern::PublishSubscribe {
                         course.retains = false;
                     }
+                    course.fences.extend(route.fence.iter().cloned());
                     if route.backend == course.backend {
                         course.queues.extend(route.queues.iter().cloned());
                     }
@@ -138,4 +143,6 @@ pub struct Course {
     pub retains: bool,
     /// The route, where it is one's.
     pub route: Option<Arc<Route>>,
+    /// Queues whose holders alone may publish there.
+    pub fences: Vec<Arc<str>>,
 }

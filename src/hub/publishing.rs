@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use linkspan_contract::{Batch, Flags, Message, Outcome, Published, Receipt, Refused, TargetId};
 
+use super::exclusive::Place;
 use super::lane::HubLane;
 use super::plan::{Course, Plan, Wanted};
 use super::spooling::{Lead, Led};
@@ -46,13 +48,22 @@ impl HubLane {
         let course = match course {
             Ok(course) => course,
             Err(refused) => {
-                return Plan { wanted, epoch, retains: false, course: Err(refused), spool: None };
+                let course = Err(refused);
+                return Plan { wanted, epoch, retains: false, course, spool: None, fences: Box::default() };
             }
         };
         let retains = course.retains && !self.scope.hub.retains(&course.backend);
         let spool = self.spool_of(&wanted, &course);
+        let table = routes.vhost(&self.scope.client.vhost);
+        let place = |queue: &Arc<str>| {
+            let owner = table.and_then(|table| table.owner(queue))?;
+            let (backend, vhost) = (Arc::clone(&owner.backend), Arc::clone(&owner.vhost));
+            Some(Place { backend, vhost, queue: Arc::clone(queue) })
+        };
+        let fences: Box<[Place]> = course.fences.iter().filter_map(place).collect();
+        self.is_fenced |= !fences.is_empty();
         let course = self.lead(&wanted, &course);
-        Plan { wanted, epoch, retains, course, spool }
+        Plan { wanted, epoch, retains, course, spool, fences }
     }
 
     /// The way there, and its number on it.
@@ -104,7 +115,8 @@ impl HubLane {
                 continue;
             }
             let (spool, course) = self.current(message.target);
-            let retains = self.plans.get(message.target.0 as usize).is_some_and(|plan| plan.retains);
+            let retains = self.plans.get(message.target.0 as usize).is_some_and(|plan| plan.retains)
+                && self.admit(batch, message).is_ok();
             if (course.is_ok() || spool.is_some())
                 && retains
                 && let Some(retained) = &self.retained
@@ -195,7 +207,7 @@ impl HubLane {
         let mut way = None;
         for message in batch.messages.get(begin as usize..).unwrap_or_default() {
             let led = self.current(message.target);
-            match self.lead_of(batch, message, led) {
+            match self.admit(batch, message).and_then(|()| self.lead_of(batch, message, led)) {
                 Ok((lead, target)) if way.is_none_or(|way| way == lead) => {
                     way = Some(lead);
                     scratch.push(Message { target, ..*message });
@@ -210,7 +222,9 @@ impl HubLane {
     fn refuse(&mut self, batch: &Batch<'_>, at: u32, refused: Refused, all: &mut Published) {
         let flags = batch.message(at).map_or(Flags::NONE, |message| message.flags);
         all.taken += 1;
-        if !flags.any(Flags::RECEIPT | Flags::MANDATORY) {
+        // Who is the holder no more has to hear of it, whether it asked for receipts or not.
+        let is_heard = flags.any(Flags::RECEIPT | Flags::MANDATORY) || matches!(refused, Refused::Fenced(_));
+        if !is_heard {
             metrics::counter!("linkspan_messages_dropped_total", "reason" => "refused").increment(1);
             return;
         }

@@ -1,4 +1,5 @@
 //! Moving dead letters back into the queue in which they died, and into no other: who else got the message has worked it.
+//! Or to an address that whoever asks names.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -8,8 +9,8 @@ use linkspan_contract::backend::Fetched;
 use linkspan_contract::death::{self, Deaths};
 use linkspan_contract::neutral::Draft;
 use linkspan_contract::{
-    Backend, BackendError, Body, Client, Connection, Destination, Flags, Kept, Lane, Lost, Message, Nobody,
-    Outcome, OwnedBatch, Refused, Seq, SubscriptionKey, TargetId, client_number,
+    BackendError, Body, Client, Connection, Destination, Flags, Kept, Lane, Lost, Message, Nobody, Outcome,
+    OwnedBatch, Refused, Seq, SubscriptionKey, Syntax, TargetId, What, client_number,
 };
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ const WINDOW: usize = 256;
 /// What was moved back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Replayed {
-    /// How many are in the queue again.
+    /// How many are in the queue again, or at the address.
     pub replayed: u64,
     /// How many were dropped because their time is over.
     pub expired: u64,
@@ -32,12 +33,38 @@ pub struct Replayed {
     pub stopped: Option<String>,
 }
 
+/// Where they go.
+#[derive(Clone)]
+enum Goal {
+    /// The queue in which they died.
+    Queue(Arc<str>),
+    /// An address, as a topic.
+    Address(Arc<str>),
+}
+
+impl Goal {
+    fn name(&self) -> &Arc<str> {
+        let (Self::Queue(name) | Self::Address(name)) = self;
+        name
+    }
+
+    /// Nobody took a message.
+    fn nobody(&self) -> Refused {
+        match self {
+            Self::Queue(queue) => Refused::NotFound { what: What::Queue, name: queue.to_string() },
+            Self::Address(address) => {
+                Refused::Precondition(format!("nobody takes what is published to '{address}'"))
+            }
+        }
+    }
+}
+
 /// The way back.
 struct Back {
     lane: Box<dyn Lane>,
     _connection: Box<dyn Connection>,
     target: TargetId,
-    queue: Arc<str>,
+    goal: Goal,
     ears: Arc<Ears>,
     /// What is under way: where it is taken from when it has arrived.
     pending: HashMap<Seq, (SubscriptionKey, u64)>,
@@ -59,7 +86,7 @@ impl Back {
             Some(body) => body.clone(),
             None => Body::Shared(message.payload().unwrap_or_default().to_vec().into()),
         };
-        let batch = again(&message, age, payload, self.target, deaths, &self.queue);
+        let batch = again(&message, age, payload, self.target, deaths, &self.goal);
         let Some(batch) = batch else {
             return Err(Refused::Precondition("what is told of the message cannot be read".into()).into());
         };
@@ -67,7 +94,7 @@ impl Back {
         self.lane.flush();
         if published.taken == 0 {
             let why = "it takes nothing any more".into();
-            return Err(Lost { backend: self.queue.to_string(), why }.into());
+            return Err(Lost { backend: self.goal.name().to_string(), why }.into());
         }
         if published.done > 0 {
             let exception = published.exceptions.into_iter().next();
@@ -91,7 +118,7 @@ impl Back {
         }
         if self.ears.is_closed() {
             let why = "the way there was closed".into();
-            return Err(Lost { backend: self.queue.to_string(), why }.into());
+            return Err(Lost { backend: self.goal.name().to_string(), why }.into());
         }
         result
     }
@@ -109,10 +136,7 @@ impl Back {
                 metrics::counter!("linkspan_dead_letters_replayed_total").increment(1);
                 Ok(())
             }
-            Outcome::Unroutable => {
-                Err(Refused::NotFound { what: linkspan_contract::What::Queue, name: self.queue.to_string() }
-                    .into())
-            }
+            Outcome::Unroutable => Err(self.goal.nobody().into()),
             Outcome::Refused(refused) | Outcome::Failed(refused) => Err(refused.clone().into()),
         }
     }
@@ -136,14 +160,14 @@ impl Back {
 }
 
 /// The message as it goes back: what is told of its deaths stays, and that it is replayed is counted. It has the address
-/// that it had when it died.
+/// that it had when it died, or that it goes to.
 fn again(
     message: &Kept,
     age: u64,
     payload: Body,
     target: TargetId,
     deaths: &Deaths,
-    queue: &str,
+    goal: &Goal,
 ) -> Option<Arc<OwnedBatch>> {
     let mut properties = message.properties().ok()?;
     death::replay(&mut properties.headers);
@@ -156,17 +180,19 @@ fn again(
         expiry: of.expiry.saturating_sub(age),
         ..Message::default()
     };
-    let (exchange, topic) = match &deaths.last.address {
-        Some(address) => (None, address.as_str()),
-        None => (Some(&b""[..]), queue),
+    let (exchange, topic) = match (goal, &deaths.last.address) {
+        (Goal::Address(address), _) => (None, &**address),
+        (Goal::Queue(_), Some(address)) => (None, address.as_str()),
+        (Goal::Queue(queue), None) => (Some(&b""[..]), &**queue),
     };
     let draft = Draft { exchange, topic: topic.as_bytes(), properties: &properties, payload, head };
     Some(draft.build())
 }
 
 impl Hub {
-    /// Moves the dead letters that are meant and are there now back into the queue in which they died, at most `limit` of
-    /// them, in their order. Each is gone from the dead letters when the queue has it: it may come twice and is never lost.
+    /// Moves the dead letters that are meant and are there now back into the queue in which they died, or to the address
+    /// `to`, at most `limit` of them, in their order. Each is gone from the dead letters when it has arrived: it may come
+    /// twice and is never lost.
     ///
     /// # Errors
     /// When no queue keeps them, or nothing can be moved at all.
@@ -174,10 +200,13 @@ impl Hub {
         &self,
         vhost: &Arc<str>,
         meant: Meant<'_>,
+        to: Option<&str>,
         limit: Option<u64>,
     ) -> Result<Replayed, QueueError> {
         let mut letters = self.open_dead_letters(vhost, meant.queue).await?;
-        let mut back = self.way_back(vhost, meant.queue).await?;
+        let goal =
+            to.map_or_else(|| Goal::Queue(meant.queue.into()), |address| Goal::Address(address.into()));
+        let mut back = self.way_back(vhost, goal).await?;
         let limit = limit.unwrap_or(u64::MAX);
         let mut sent = 0;
         let moved = async {
@@ -211,7 +240,7 @@ impl Hub {
         Ok(back.done)
     }
 
-    async fn way_back(&self, vhost: &Arc<str>, queue: &str) -> Result<Back, QueueError> {
+    async fn way_back(&self, vhost: &Arc<str>, goal: Goal) -> Result<Back, QueueError> {
         let hub = self.me.upgrade().ok_or_else(|| BackendError::Away {
             name: "hub".into(),
             why: "the server is going down".into(),
@@ -223,11 +252,18 @@ impl Hub {
             vhost: Arc::clone(vhost),
             session: None,
         };
-        let mut connection = hub.connect(&client, Arc::new(Nobody)).await?;
+        // Whoever had the queue then may have lost it since.
+        let mut connection = hub.let_in(&client, Arc::new(Nobody), true).await?;
         let ears = Arc::new(Ears::default());
         let mut lane = connection.lane(Arc::clone(&ears) as _, Arc::clone(&ears) as _).await?;
-        let target = lane.target(&Destination::Queue { name: queue, more: &[] });
+        let target = match &goal {
+            Goal::Queue(name) => lane.target(&Destination::Queue { name, more: &[] }),
+            Goal::Address(address) => {
+                let (path, syntax) = (address.as_bytes(), Syntax::Topic);
+                lane.target(&Destination::Address { path, syntax, more: &[], queues: &[] })
+            }
+        };
         let (pending, done) = (HashMap::new(), Replayed::default());
-        Ok(Back { lane, _connection: connection, target, queue: queue.into(), ears, pending, done })
+        Ok(Back { lane, _connection: connection, target, goal, ears, pending, done })
     }
 }

@@ -5,11 +5,12 @@ pub(super) mod coordinator;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use linkspan_contract::{Backend, Health, QueueSpec};
+use linkspan_contract::{Health, QueueSpec};
 use parking_lot::{Mutex, RwLock};
 use tokio::task::AbortHandle;
 
 use super::Hub;
+use super::carried::Carried;
 use super::carriers::Errand;
 use super::own_lane::OwnLane;
 use super::routes_error::RoutesError;
@@ -180,7 +181,7 @@ impl Hub {
             from: Station { backend: store.backend(), vhost: Arc::clone(&vhost), queue: Arc::clone(&queue) },
             bound_by: None,
             unbound: Arc::default(),
-            to: To::Addresses { backend: hub as Arc<dyn Backend>, queues: Vec::new(), sluice: None },
+            to: To::Addresses { backend: Arc::new(Carried(hub)), queues: Vec::new(), sluice: None },
             until: Until::Rest,
         };
         self.carriers.start(Errand::Spool { vhost, backend: Arc::clone(of), queue }, mover);

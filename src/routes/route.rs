@@ -26,6 +26,8 @@ pub struct Route {
     pub terms: Arc<Terms>,
     /// That one consumer has its queue alone, and how.
     pub exclusive: Option<Exclusive>,
+    /// The queue whose holder alone may publish to its addresses; without, everybody may.
+    pub fence: Option<Arc<str>>,
     /// What becomes of a message that an MQTT consumer answers with an error.
     pub negative_puback: NegativePuback,
     /// How an AMQP broker keeps the queues; its own default when not given.
@@ -108,6 +110,7 @@ impl Route {
             window: Self::usual_window(pattern),
             terms: Arc::default(),
             exclusive: (pattern == Pattern::ExclusiveConsumer).then(Exclusive::default),
+            fence: None,
             negative_puback: NegativePuback::default(),
             queue_type: None,
             dead_letter: None,
@@ -137,6 +140,7 @@ impl Route {
                 Others::StandBy => "others stand by".into(),
             });
         }
+        said.extend(self.fence.as_ref().map(|queue| format!("published to by the holder of {queue} alone")));
         said.extend(terms.ack_timeout.map(|time| format!("settled within {}", millis(time))));
         said.extend(terms.max_deliveries.map(|most| format!("{most} deliveries at most")));
         said.extend(terms.retry.map(|retry| format!("again after {}", millis(retry.delay))));

@@ -94,6 +94,6 @@ pub use session::{SessionState, SessionTerms, Testament};
 pub use settlement::{DeliveryTag, Settled, Settlement};
 pub use sink::{Delivered, DeliverySink, Ended, Pick, Standing, SubscriptionKey};
 pub use source::{Replay, Settle, Source, Subscribe, Wishes};
-pub use terms::{Deduplicate, Overflow, Priorities, Retry, Terms};
+pub use terms::{Deduplicate, LONGEST_DELAY, Overflow, Priorities, Retry, Terms};
 pub use topology::{Binding, ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec};
 pub use value::Value;

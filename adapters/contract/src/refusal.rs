@@ -52,6 +52,9 @@ pub enum Refused {
     /// The queue has an exclusive consumer, or consumers and an exclusive one was asked for. (AMQP 403)
     #[error("queue '{0}' is in exclusive use")]
     ExclusiveUse(String),
+    /// A publish by who does not have a queue any more whose holder alone may publish there. (AMQP 403, MQTT 0x87, HTTP 409)
+    #[error("{0}")]
+    Fenced(String),
     /// It still has consumers or bindings, and was to be deleted only without. (AMQP 406)
     #[error("{what} '{name}' is in use")]
     InUse {

@@ -12,6 +12,10 @@ use crate::value::Value;
 /// [`Terms::delay`]. RabbitMQ's delayed-message exchange has the same.
 pub const DELAY: &str = "x-delay";
 
+/// Milliseconds that a message can be held back: 49 days. What says more is held back that long. RabbitMQ, of whose times
+/// to live delays are made there, has its bound just above.
+pub const LONGEST_DELAY: Millis = 49 * 86_400_000;
+
 /// What a route says of a queue that it owns ([`QueueSpec::terms`](crate::QueueSpec::terms)). The default asks for nothing.
 /// Terms may change while messages are in the queue; those keep what they were given when they came.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -101,7 +105,7 @@ impl Terms {
             Value::Text(text) => text.trim().parse().ok(),
             other => other.as_i64().and_then(|millis| u64::try_from(millis).ok()),
         });
-        own.unwrap_or(otherwise)
+        own.unwrap_or(otherwise).min(LONGEST_DELAY)
     }
 }
 
@@ -191,6 +195,7 @@ mod tests {
         assert_eq!(of(&[(DELAY, Value::I32(20))]), 20);
         assert_eq!(of(&[(DELAY, Value::Text("30".into()))]), 30);
         assert_eq!(of(&[(DELAY, Value::I32(-1))]), 500);
+        assert_eq!(of(&[(DELAY, Value::I64(i64::MAX))]), LONGEST_DELAY);
         let own = [(DELAY, Value::I32(20))];
         let plain = Terms::default();
         assert_eq!(message(&own, Message::default(), |batch, message| plain.delay(batch, message)), 0);

@@ -116,7 +116,14 @@ async fn an_operator_looks_at_dead_letters_and_moves_them_back() {
     assert_eq!(amqp.get("resize").await.as_deref(), Some("cat"));
     let none = running.ok(&["dead-letters", "purge", "resize", "--reason", "expired"]).await;
     assert_eq!(none, "0 dead letters of resize removed.\n");
-    assert_eq!(running.ok(&["dead-letters", "purge", "resize"]).await, "1 dead letter of resize removed.\n");
+    let elsewhere = ["dead-letters", "replay", "resize", "--to", "images/again"];
+    let (_, err, code) = running.said(&elsewhere).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("nobody takes what is published to 'images/again'"), "{err}");
+    let again = amqp.bound("amq.topic", "images.again").await;
+    assert_eq!(running.ok(&elsewhere).await, "1 dead letter replayed.\n");
+    assert_eq!(amqp.get(&again).await.as_deref(), Some("dog"));
+    assert_eq!(running.ok(&["dead-letters", "purge", "resize"]).await, "0 dead letters of resize removed.\n");
     let (_, err, code) = running.said(&["dead-letters", "list", "images-failed"]).await;
     assert_eq!(code, Some(1));
     assert!(err.contains("keeps dead letters of 'resize': ask for those"), "{err}");

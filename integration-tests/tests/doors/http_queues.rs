@@ -298,6 +298,13 @@ async fn dead_letters_are_listed_shown_and_moved_back_to_where_they_died() {
     );
     assert_eq!(shown["message"]["properties"]["linkspan-dead-reason"], "rejected");
     assert_eq!(http::get(server.http(), "/v1/queues/stock/dead-letters/9", &[]).await.status, 404);
+    for wrong in
+        ["dead-letters?limit=many", "dead-letters?limt=1", "dead-letters?limit=0", "dead-letters/first"]
+    {
+        let answer = http::get(server.http(), &format!("/v1/queues/stock/{wrong}"), &[]).await;
+        let form = answer.header("content-type");
+        assert_eq!((answer.status, form), (400, Some("application/problem+json")), "{wrong}: {answer:?}");
+    }
     let found = until(&server, "/v1/queues/orders-failed", |found| found["unsettled"] == 0).await;
     assert_eq!(found["ready"], 4, "nothing was taken away");
 

@@ -1,5 +1,7 @@
 //! One consumer at a time: who has the queue, who is refused, who takes over.
 
+mod fenced;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

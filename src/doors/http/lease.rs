@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use linkspan_contract::Settlement;
@@ -31,6 +31,7 @@ use self::ask::Leased;
 pub use self::register::LeaseLimits;
 pub(super) use self::register::Register;
 use super::payload::Payload;
+use super::query::Query;
 use super::translate::{self, Problem, leased};
 use super::way::millis;
 use super::{Shared, User};

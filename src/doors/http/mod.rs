@@ -17,6 +17,7 @@ mod lease;
 mod payload;
 mod publish;
 mod publisher;
+mod query;
 mod queues;
 mod subscribe;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use linkspan_contract::address::is_topic;
 use linkspan_contract::{BackendError, Ended, Flags, Message, Properties, Refused, Value};
 use serde_json::json;
 
+use crate::hub::FENCE;
 use crate::identity::Denied;
 
 /// A request that was not carried out, and why.
@@ -120,7 +121,8 @@ impl From<Refused> for Problem {
             | Refused::InUse { .. }
             | Refused::NotEmpty(_)
             | Refused::Locked(_)
-            | Refused::ExclusiveUse(_) => (S::CONFLICT, "conflict"),
+            | Refused::ExclusiveUse(_)
+            | Refused::Fenced(_) => (S::CONFLICT, "conflict"),
             Refused::AccessRefused(_) => (S::FORBIDDEN, "forbidden"),
             Refused::Precondition(_) | Refused::AddressInvalid(_) | Refused::FilterInvalid(_) => {
                 (S::BAD_REQUEST, "bad request")
@@ -240,6 +242,8 @@ pub(super) fn message(headers: &HeaderMap) -> Result<(Properties<'_>, Message), 
         match name {
             "content-type" => properties.content_type = Some(text(name, value)?),
             "content-encoding" => properties.content_encoding = Some(text(name, value)?),
+            // As the holder of a queue was given it.
+            FENCE => properties.headers.push((Cow::Borrowed(FENCE), Value::Text(text(name, value)?))),
             "linkspan-message-id" => properties.message_id = Some(text(name, value)?),
             "linkspan-reply-to" => properties.reply_to = Some(text(name, value)?),
             "linkspan-correlation-id" => properties.correlation = Some(Cow::Borrowed(value.as_bytes())),

@@ -141,7 +141,7 @@ pub(super) fn answer(outcome: &Outcome) -> Answer {
 /// Of the reasons that a PUBACK may have (MQTT 5 §3.4.2.1).
 fn publish_reason(refused: &Refused) -> ReasonCode {
     match refused {
-        Refused::AccessRefused(_) | Refused::Locked(_) | Refused::ExclusiveUse(_) => {
+        Refused::AccessRefused(_) | Refused::Locked(_) | Refused::ExclusiveUse(_) | Refused::Fenced(_) => {
             ReasonCode::NotAuthorized
         }
         Refused::Full(_) | Refused::TooLarge(_) => ReasonCode::QuotaExceeded,
@@ -164,7 +164,7 @@ fn publish_reason(refused: &Refused) -> ReasonCode {
 pub(super) fn subscribe_reason(refused: &Refused) -> ReasonCode {
     match refused {
         Refused::FilterInvalid(_) | Refused::NotFound { .. } => ReasonCode::TopicFilterInvalid,
-        Refused::AccessRefused(_) | Refused::Locked(_) => ReasonCode::NotAuthorized,
+        Refused::AccessRefused(_) | Refused::Locked(_) | Refused::Fenced(_) => ReasonCode::NotAuthorized,
         Refused::ExclusiveUse(_) | Refused::Full(_) | Refused::TooLarge(_) => ReasonCode::QuotaExceeded,
         Refused::Upstream { code: 403, .. } => ReasonCode::NotAuthorized,
         Refused::Upstream { .. }

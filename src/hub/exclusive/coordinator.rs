@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use linkspan_contract::{Fence, Ledger, NotGranted, Refused};
+use linkspan_contract::ledger::{Expected, Terms};
+use linkspan_contract::{Fence, Ledger, LedgerError, NotGranted, Refused};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Exclusives, Place};
@@ -32,9 +33,19 @@ pub async fn close(exclusives: &Exclusives) {
     }
 }
 
-/// Presides until nobody asks for the queue. `lease` is what the ledger calls it.
-pub fn preside(exclusives: Arc<Exclusives>, ledger: Arc<dyn Ledger>, place: Place, lease: String) {
+/// What the ledger calls a queue.
+pub struct Names {
+    /// Its lease.
+    pub lease: String,
+    /// The number of its last holder, where several instances, each with a lease of its own, have the queue one after the
+    /// other.
+    pub last: Option<String>,
+}
+
+/// Presides until nobody asks for the queue.
+pub fn preside(exclusives: Arc<Exclusives>, ledger: Arc<dyn Ledger>, place: Place, names: Names) {
     tokio::spawn(async move {
+        let Names { lease, last } = names;
         let mut fence = None;
         while let Some(changed) = exclusives.changed(&place) {
             let waits = changed.notified();
@@ -53,10 +64,10 @@ pub fn preside(exclusives: Arc<Exclusives>, ledger: Arc<dyn Ledger>, place: Plac
                 continue;
             };
             let asked = Instant::now();
-            let tenancy = match granted(&*ledger, &lease).await {
-                Ok((number, lasts)) => {
-                    fence = Some(number);
-                    Tenancy::new(number, asked + lasts, patience)
+            let tenancy = match granted(&*ledger, &lease, last.as_deref()).await {
+                Ok(Granted { leased, number, lasts }) => {
+                    fence = Some(leased);
+                    Tenancy::new(number, leased, asked + lasts, patience)
                 }
                 Err(why) => {
                     fence = None;
@@ -88,16 +99,47 @@ pub fn preside(exclusives: Arc<Exclusives>, ledger: Arc<dyn Ledger>, place: Plac
     });
 }
 
-/// The next number under a lease, and how long that lasts from the moment of asking.
-async fn granted(ledger: &dyn Ledger, lease: &str) -> Result<(Fence, Duration), NotGranted> {
+/// A lease for another holder.
+struct Granted {
+    /// Under which number the lease is.
+    leased: Fence,
+    /// Under which number the holder has the queue.
+    number: Fence,
+    /// For how long from the moment of asking.
+    lasts: Duration,
+}
+
+/// The next number under a lease; above that of whoever had the queue `last`, where that is written down.
+async fn granted(ledger: &dyn Ledger, lease: &str, last: Option<&str>) -> Result<Granted, NotGranted> {
     let asked = async {
         let taken = ledger.take(lease).await?;
         // This instance may have had it for another holder.
-        ledger.advance(lease, taken.fence).await
+        let advanced = ledger.advance(lease, taken.fence).await?;
+        let number = match last {
+            Some(last) => next(ledger, last, advanced.fence).await?,
+            None => advanced.fence,
+        };
+        Ok(Granted { leased: advanced.fence, number, lasts: advanced.lasts })
     };
-    let advanced = timeout(PATIENCE, asked).await;
-    let advanced = advanced.unwrap_or_else(|_| Err(NotGranted::Away("it does not answer".into())))?;
-    Ok((advanced.fence, advanced.lasts))
+    let granted = timeout(PATIENCE, asked).await;
+    granted.unwrap_or_else(|_| Err(NotGranted::Away("it does not answer".into())))
+}
+
+/// A number that nobody was given before, `least` or more; it is written down under `key`.
+async fn next(ledger: &dyn Ledger, key: &str, least: Fence) -> Result<Fence, NotGranted> {
+    let away = |why: LedgerError| NotGranted::Away(why.to_string());
+    loop {
+        let entry = ledger.get(key).await.map_err(away)?;
+        let last = entry.as_ref().and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok());
+        let number = last.map_or(least, |last: Fence| least.max(last.saturating_add(1)));
+        let expected = entry.map_or(Expected::Nothing, |entry| Expected::Version(entry.version));
+        let terms = Terms { expected, ..Terms::default() };
+        match ledger.put(key, number.to_string().as_bytes(), terms).await {
+            Ok(_) => return Ok(number),
+            Err(LedgerError::Stale { .. }) => {}
+            Err(why) => return Err(away(why)),
+        }
+    }
 }
 
 fn refusal(place: &Place, why: &NotGranted) -> Refused {
@@ -129,7 +171,7 @@ async fn watch(ledger: &dyn Ledger, lease: &str, tenancy: &Arc<Tenancy>) {
             continue;
         }
         match timeout_at(tenancy.until(), ledger.take(lease)).await {
-            Ok(Ok(again)) if again.fence == tenancy.fence => {
+            Ok(Ok(again)) if again.fence == tenancy.leased => {
                 tenancy.extend(asked + again.lasts);
                 renew = asked + RENEW;
             }
@@ -151,4 +193,43 @@ fn tell(place: &Place, tenancy: &Tenancy, over: Over) {
     };
     tracing::warn!(%queue, fence, reason, "an exclusive consumer has lost its queue");
     metrics::counter!("linkspan_exclusive_ousted_total", "reason" => over.name()).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use linkspan_contract::{Leases, SystemClock};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::ledger::EmbeddedLedger;
+
+    #[tokio::test]
+    async fn holders_at_several_instances_have_one_row_of_numbers() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("ledger.redb");
+        let one = EmbeddedLedger::open(&file, "one", Arc::new(SystemClock)).unwrap();
+        let other = one.beside("other");
+        let mut numbers = Vec::new();
+        for _ in 0..3 {
+            for (ledger, lease) in [(&one, "exclusive/one/q"), (&other, "exclusive/other/q")] {
+                let granted = granted(ledger, lease, Some("exclusive/q")).await.unwrap();
+                assert_eq!(ledger.take(lease).await.unwrap().fence, granted.leased, "the lease goes on");
+                numbers.push(granted.number);
+            }
+        }
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    }
+
+    #[tokio::test]
+    async fn a_number_is_never_below_that_of_its_lease() {
+        let folder = TempDir::new().unwrap();
+        let ledger =
+            EmbeddedLedger::open(&folder.path().join("ledger.redb"), "one", Arc::new(SystemClock)).unwrap();
+        for _ in 0..3 {
+            granted(&ledger, "q", None).await.unwrap();
+        }
+        let before = granted(&ledger, "q", None).await.unwrap().number;
+        let after = granted(&ledger, "q", Some("last")).await.unwrap().number;
+        assert!(after > before, "what was given under the lease alone counts: {before}, {after}");
+    }
 }

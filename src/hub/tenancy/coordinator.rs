@@ -23,6 +23,8 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 pub struct Tenancy {
     /// Under which number.
     pub fence: Fence,
+    /// Under which one the ledger has the lease.
+    pub leased: Fence,
     /// How long its holder may have something in hand without a word.
     patience: Option<Duration>,
     /// What it is served by: a scope and a lane of its own, so that all that it has in hand goes back with them.
@@ -53,16 +55,16 @@ struct Pace {
 
 impl Tenancy {
     /// One that lasts until then, unless that is extended.
-    pub fn new(fence: Fence, until: Instant, patience: Option<Duration>) -> Arc<Self> {
+    pub fn new(fence: Fence, leased: Fence, until: Instant, patience: Option<Duration>) -> Arc<Self> {
         let now = Instant::now();
         let pace = Pace { in_hand: 0, since: now, until, served: false, out: false, over: None };
         let (way, pace) = (Mutex::default(), Mutex::new(pace));
-        Arc::new(Self { fence, patience, way, pace, ended: Notify::new() })
+        Arc::new(Self { fence, leased, patience, way, pace, ended: Notify::new() })
     }
 
     #[cfg(test)]
     pub fn of_test(fence: Fence) -> Arc<Self> {
-        Self::new(fence, Instant::now() + Duration::from_secs(60), None)
+        Self::new(fence, fence, Instant::now() + Duration::from_secs(60), None)
     }
 
     /// It is served this way from now on.

@@ -36,7 +36,7 @@ pub(in super::super) fn refused(refused: &Refused, vhost: &str) -> Failure {
         Refused::NotEmpty(queue) => {
             (PreconditionFailed, format!("queue '{queue}' in vhost '{vhost}' not empty"))
         }
-        Refused::AccessRefused(why) => (AccessRefused, why.clone()),
+        Refused::AccessRefused(why) | Refused::Fenced(why) => (AccessRefused, why.clone()),
         // 540 would close the whole connection: RabbitMQ gives it only for what is no matter of back ends.
         Refused::Precondition(why)
         | Refused::NotImplemented(why)

@@ -197,11 +197,13 @@ async fn over_mqtt(desk: &mut Desk, client: &AsyncClient, happened: &mut mpsc::R
 
 async fn by_amqp(mut desk: Desk, url: String, key: String) {
     while !desk.is_done() {
-        let connecting = Connection::connect(&url, ConnectionProperties::default());
-        if let Ok(Ok(connection)) = timeout(CONNECT, connecting).await
-            && let Ok(channel) = connection.create_channel().await
-            && channel.confirm_select(ConfirmSelectOptions::default()).await.is_ok()
-        {
+        let connecting = async {
+            let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            lapin::Result::Ok((connection, channel))
+        };
+        if let Ok(Ok((_connection, channel))) = timeout(CONNECT, connecting).await {
             over_amqp(&mut desk, &channel, &key).await;
             desk.over();
         }

@@ -9,7 +9,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, Consumer};
 use linkspan_integration_tests::mqtt5::Mqtt5;
 use linkspan_integration_tests::soon;
 use rumqttc::v5::mqttbytes::QoS;
@@ -139,23 +139,18 @@ async fn by_mqtt(hands: Hands, at: SocketAddr, name: String, topic: String) {
 
 async fn by_amqp(hands: Hands, url: String, queue: String, bound_by: Option<String>) {
     loop {
-        let connecting = Connection::connect(&url, ConnectionProperties::default());
-        if let Ok(Ok(connection)) = timeout(CONNECT, connecting).await
-            && over_amqp(&hands, &connection, &queue, bound_by.as_deref()).await.is_ok()
-        {
+        let consuming = consume(&url, &queue, bound_by.as_deref());
+        if let Ok(Ok((_connection, consumer))) = timeout(CONNECT, consuming).await {
+            over_amqp(&hands, consumer).await;
             hands.lost();
         }
         sleep(RETRY).await;
     }
 }
 
-/// Returns when the consumer is lost; an error when it never was.
-async fn over_amqp(
-    hands: &Hands,
-    connection: &Connection,
-    queue: &str,
-    bound_by: Option<&str>,
-) -> lapin::Result<()> {
+/// Consumes the queue over a connection of its own.
+async fn consume(url: &str, queue: &str, bound_by: Option<&str>) -> lapin::Result<(Connection, Consumer)> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     if let Some(key) = bound_by {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -165,7 +160,12 @@ async fn over_amqp(
     }
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut consumer = channel.basic_consume(queue.into(), "".into(), options, none).await?;
+    let consumer = channel.basic_consume(queue.into(), "".into(), options, none).await?;
+    Ok((connection, consumer))
+}
+
+/// Returns when the consumer is lost.
+async fn over_amqp(hands: &Hands, mut consumer: Consumer) {
     hands.ready();
     while let Some(Ok(delivery)) = consumer.next().await {
         hands.take(&delivery.data);
@@ -173,5 +173,4 @@ async fn over_amqp(
             break;
         }
     }
-    Ok(())
 }

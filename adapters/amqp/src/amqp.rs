@@ -63,13 +63,15 @@ pub static CAPABILITIES: Capabilities = Capabilities {
     ),
     retry: Support::Emulated("a message waits at Linkspan, and stays the broker's meanwhile"),
     deduplicate: LATER,
-    ordering_key: LATER,
+    ordering_key: Support::Emulated(
+        "one Linkspan at a time has the queue, as its single active consumer, and hands its messages out by their keys",
+    ),
     delay: Support::Emulated(
         "queues of the broker's hold messages back, one for each time; from there they go on without a confirm",
     ),
     max_length: Support::Native,
-    weighted_order: LATER,
-    queue_per_level: LATER,
+    weighted_order: Support::Absent("one queue of RabbitMQ's always gives its highest level first"),
+    queue_per_level: Support::Absent("a route has one queue of its name at the broker"),
     shares_queues: true,
     exchanges: Support::Native,
     transactions: Support::Native,

@@ -15,8 +15,18 @@ struct WorkQueue {
     /// As its route was the last time that it declared the queue.
     terms: Arc<Terms>,
     kind: Kind,
+    /// A route has declared it.
+    is_of_route: bool,
     /// Where its messages are worked, as soon as somebody has worked one here under terms that the broker does not know.
     desk: Option<Arc<Desk>>,
+}
+
+impl WorkQueue {
+    /// One that no route has declared.
+    fn of_nobody() -> Self {
+        let kind = Kind { is_quorum: false, single_active: false };
+        Self { terms: Arc::default(), kind, is_of_route: false, desk: None }
+    }
 }
 
 /// How a queue is declared at the broker, as far as it matters to who works its messages.
@@ -44,6 +54,7 @@ impl WorkQueues {
         match queues.get_mut(name) {
             Some(queue) => {
                 queue.kind = kind;
+                queue.is_of_route = true;
                 if queue.terms == *terms {
                     return;
                 }
@@ -52,9 +63,10 @@ impl WorkQueues {
                     desk.set_terms(terms);
                 }
             }
-            None if **terms == Terms::default() => return,
+            None if **terms == Terms::default() && !kind.single_active => return,
             None => {
-                queues.insert(name.into(), WorkQueue { terms: Arc::clone(terms), kind, desk: None });
+                let terms = Arc::clone(terms);
+                queues.insert(name.into(), WorkQueue { terms, kind, is_of_route: true, desk: None });
             }
         }
         self.edition.fetch_add(1, Ordering::Release);
@@ -74,21 +86,35 @@ impl WorkQueues {
         self.queues.read().get(name).map(|queue| Arc::clone(&queue.terms))
     }
 
-    /// The desk of a queue where there is one, or must be one: then `make` makes it.
+    /// The desk of a queue where there must be one: then `make` makes it. That is by the route's terms, or because who asks
+    /// is `several`; the desks of these are theirs alone.
     pub(crate) fn desk(
         &self,
         name: &str,
+        several: bool,
         make: impl FnOnce(&Arc<Terms>, Kind) -> Arc<Desk>,
     ) -> Option<Arc<Desk>> {
-        if let Some(desk) = self.desk_there(name) {
-            return Some(desk);
+        let is_needed = |queue: &WorkQueue| several || desk::is_needed(&queue.terms, queue.kind.is_quorum);
+        {
+            let queues = self.queues.read();
+            match queues.get(name) {
+                None if !several => return None,
+                Some(queue) if !is_needed(queue) => return None,
+                Some(WorkQueue { desk: Some(desk), .. }) => return Some(Arc::clone(desk)),
+                _ => {}
+            }
         }
         let mut queues = self.queues.write();
-        let queue = queues.get_mut(name)?;
-        if queue.desk.is_none() && desk::is_needed(&queue.terms, queue.kind.is_quorum) {
-            queue.desk = Some(make(&queue.terms, queue.kind));
+        let queue = queues.entry(name.into()).or_insert_with(WorkQueue::of_nobody);
+        let desk = queue.desk.get_or_insert_with(|| make(&queue.terms, queue.kind));
+        Some(Arc::clone(desk))
+    }
+
+    /// There is no such queue at the broker: it is forgotten, unless a route has it.
+    pub(crate) fn has_none(&self, name: &str) {
+        if self.queues.read().get(name).is_some_and(|queue| !queue.is_of_route) {
+            self.forget(name);
         }
-        queue.desk.clone()
     }
 
     /// The desk of a queue where there is one.

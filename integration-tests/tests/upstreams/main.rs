@@ -21,6 +21,7 @@ mod feeds;
 mod holder;
 mod instances;
 mod kept_sessions;
+mod keys;
 mod leases;
 mod mosquitto;
 mod operating;

@@ -34,7 +34,7 @@
 //! | [`amqp`], [`options`], [`fleet`], [`mod@probe`] | the back end, what it is told, what its clients share, and a look at a broker |
 //! | [`upstream`], [`coordinator`], [`reporter`], [`explain`] | connections to the broker |
 //! | [`connection`], [`fate`], [`lane`] | a client's scope, its end, and its ways through |
-//! | [`outlet`], [`goal`], [`delay_queue`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
+//! | [`outlet`], [`goal`], [`repeats`], [`delay_queue`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
 //! | [`consumers`], [`desk`], [`group`], [`inbox`], [`watch`], [`queue_name`] | the way in |
 //! | [`clerk`], [`queue_arguments`], [`work_queue`], [`declared`] | what clients and routes declare |
 //! | [`translate`] | the contract's words and lapin's |
@@ -67,6 +67,7 @@ mod publisher;
 mod queue_arguments;
 mod queue_name;
 mod random;
+mod repeats;
 mod reporter;
 mod retained;
 mod translate;

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use blake2::digest::consts::U16;
+use blake2::{Blake2b, Digest};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::Terms;
+use linkspan_contract::{Clock, Deduplicate, Ledger, Terms};
 use parking_lot::RwLock;
 
 use crate::desk::{self, Desk};
+use crate::repeats::{Repeats, coordinator};
 
 /// A queue of a route.
 struct WorkQueue {
     /// As its route was the last time that it declared the queue.
     terms: Arc<Terms>,
     kind: Kind,
+    /// What it is known to have taken, where its route says so.
+    repeats: Option<Arc<Repeats>>,
     /// A route has declared it.
     is_of_route: bool,
     /// Where its messages are worked, as soon as somebody has worked one here under terms that the broker does not know.
@@ -25,7 +30,7 @@ impl WorkQueue {
     /// One that no route has declared.
     fn of_nobody() -> Self {
         let kind = Kind { is_quorum: false, single_active: false };
-        Self { terms: Arc::default(), kind, is_of_route: false, desk: None }
+        Self { terms: Arc::default(), kind, repeats: None, is_of_route: false, desk: None }
     }
 }
 
@@ -45,9 +50,60 @@ pub(crate) struct WorkQueues {
     edition: AtomicU64,
     /// The last number that somebody at a desk was given.
     numbers: AtomicU64,
+    /// Where it is written down what queues have taken.
+    memory: Option<Memory>,
+}
+
+/// Where it is written down what queues have taken, for which broker, by whom.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The back end's name, and the broker's vhost.
+    pub(crate) broker: (Arc<str>, String),
+    /// Which Linkspan this is.
+    pub(crate) instance: Arc<str>,
+}
+
+impl Memory {
+    /// What the queue of that name is known to have taken.
+    fn of(&self, queue: &str, how: &Deduplicate) -> Arc<Repeats> {
+        let repeats = Arc::new(Repeats::new(how, Arc::clone(&self.clock)));
+        let mut name = Blake2b::<U16>::new();
+        for part in [&*self.broker.0, &self.broker.1, queue] {
+            name.update((part.len() as u64).to_le_bytes());
+            name.update(part);
+        }
+        let name: [u8; 16] = name.finalize().into();
+        let plan = coordinator::Plan {
+            ledger: Arc::clone(&self.ledger),
+            clock: Arc::clone(&self.clock),
+            prefix: format!("repeats/{:032x}/", u128::from_be_bytes(name)),
+            instance: Arc::clone(&self.instance),
+        };
+        coordinator::start(&repeats, plan);
+        repeats
+    }
 }
 
 impl WorkQueues {
+    /// None, which remember what they have taken there.
+    pub(crate) fn with_memory(memory: Option<Memory>) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
+    /// What a queue of that name is known to have taken, under these terms.
+    fn repeats_of(&self, name: &str, terms: &Terms, before: Option<Arc<Repeats>>) -> Option<Arc<Repeats>> {
+        let how = terms.deduplicate.as_ref()?;
+        let before = before.filter(|before| before.is(how));
+        before.or_else(|| Some(self.memory.as_ref()?.of(name, how)))
+    }
+
+    /// What the queue of that name is known to have taken, where its route says so.
+    pub(crate) fn repeats(&self, name: &str) -> Option<Arc<Repeats>> {
+        self.queues.read().get(name)?.repeats.clone()
+    }
+
     /// A route has declared its queue.
     pub(crate) fn note(&self, name: &str, terms: &Arc<Terms>, kind: Kind) {
         let mut queues = self.queues.write();
@@ -59,14 +115,15 @@ impl WorkQueues {
                     return;
                 }
                 queue.terms = Arc::clone(terms);
+                queue.repeats = self.repeats_of(name, terms, queue.repeats.take());
                 if let Some(desk) = &queue.desk {
                     desk.set_terms(terms);
                 }
             }
             None if **terms == Terms::default() && !kind.single_active => return,
             None => {
-                let terms = Arc::clone(terms);
-                queues.insert(name.into(), WorkQueue { terms, kind, is_of_route: true, desk: None });
+                let (terms, repeats) = (Arc::clone(terms), self.repeats_of(name, terms, None));
+                queues.insert(name.into(), WorkQueue { terms, kind, repeats, is_of_route: true, desk: None });
             }
         }
         self.edition.fetch_add(1, Ordering::Release);

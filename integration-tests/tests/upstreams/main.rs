@@ -31,6 +31,7 @@ mod quorum;
 mod rabbitmq;
 mod random;
 mod refused;
+mod repeats;
 mod restarts;
 mod retained;
 mod spool;

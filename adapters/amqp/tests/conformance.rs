@@ -38,14 +38,6 @@ impl Fixture for RealBroker {
         panic!("the broker does not let the back end in: {:?}", backend.health().await)
     }
 
-    async fn pass(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_secs(20)
-    }
-
     fn quiet(&self) -> Duration {
         Duration::from_millis(300)
     }

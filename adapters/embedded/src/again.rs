@@ -85,8 +85,6 @@ impl Again {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use async_trait::async_trait;
     use linkspan_contract::conformance::Fixture;
     use linkspan_contract::conformance::letters::{Letter, Letters};
@@ -103,18 +101,6 @@ mod tests {
     impl Fixture for InMemory {
         async fn backend(&self) -> Arc<dyn Backend> {
             Embedded::open("local", EmbeddedOptions::default(), Arc::new(SystemClock))
-        }
-
-        async fn pass(&self, millis: u64) {
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-        }
-
-        fn patience(&self) -> Duration {
-            Duration::from_secs(20)
-        }
-
-        fn quiet(&self) -> Duration {
-            Duration::from_millis(50)
         }
     }
 

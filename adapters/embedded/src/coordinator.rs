@@ -170,8 +170,7 @@ pub(crate) async fn close(register: Option<Arc<Register>>, archive: Option<Arc<A
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
+    use linkspan_contract::conformance::clocks::SetClock;
     use linkspan_contract::conformance::letters::Letters;
     use linkspan_contract::{QueueSpec, TargetId, Value};
 
@@ -179,17 +178,9 @@ mod tests {
     use crate::house::House;
     use crate::options::EmbeddedOptions;
 
-    struct SetClock(AtomicU64);
-
-    impl Clock for SetClock {
-        fn now(&self) -> Millis {
-            self.0.load(Ordering::SeqCst)
-        }
-    }
-
     #[test]
     fn a_queue_stands_at_one_place_however_often_its_next_time_changes() {
-        let clock = Arc::new(SetClock(AtomicU64::new(1)));
+        let clock = Arc::new(SetClock::at(1));
         let house = Arc::new(House::new("local", EmbeddedOptions::default(), Arc::clone(&clock) as _, None));
         let vhost = Arc::new(Vhost::new("/".into(), Arc::clone(&house), None));
         let arguments = [("x-expires", Value::I32(3_600_000)), ("x-message-ttl", Value::I32(1))];
@@ -201,7 +192,8 @@ mod tests {
         let message = Letters::numbered(TargetId(0), [1]).batch().keep(0..1).kept(0).unwrap();
         for _ in 0..100 {
             queue.put(message.clone().into(), house.now(), &mut Touched::default());
-            let now = 2 + clock.0.fetch_add(2, Ordering::SeqCst);
+            clock.pass(2);
+            let now = clock.now();
             let (place, _) = house.coordinator.pop(now).unwrap();
             queue.tick(place, now, &mut Touched::default());
             assert_eq!(queue.depth().0, 0, "its time was over");

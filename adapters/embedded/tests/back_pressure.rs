@@ -6,21 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use linkspan_contract::conformance::Fixture;
+use linkspan_contract::conformance::clocks::PausedClock;
 use linkspan_contract::conformance::letters::Letters;
 use linkspan_contract::conformance::stage::{Peer, Stage, key};
-use linkspan_contract::{
-    Backend, Clock, Credit, Ended, Millis, Outcome, Refused, Settle, Settlement, Source, Subscribe,
-};
+use linkspan_contract::{Backend, Credit, Ended, Outcome, Refused, Settle, Settlement, Source, Subscribe};
 use linkspan_embedded::{Embedded, EmbeddedOptions};
-use tokio::time::Instant;
-
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Millis {
-        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
 
 /// A back end with little room.
 struct Narrow;
@@ -35,11 +25,7 @@ impl Fixture for Narrow {
             session_limit: 50_000,
             ..EmbeddedOptions::default()
         };
-        Embedded::open("narrow", options, Arc::new(PausedClock(Instant::now())))
-    }
-
-    async fn pass(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
+        Embedded::open("narrow", options, Arc::new(PausedClock::new()))
     }
 
     fn patience(&self) -> Duration {

@@ -6,31 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use linkspan_contract::Backend;
 use linkspan_contract::conformance::Fixture;
-use linkspan_contract::{Backend, Clock, Millis};
+use linkspan_contract::conformance::clocks::PausedClock;
 use linkspan_embedded::{Embedded, EmbeddedOptions};
-use tokio::time::Instant;
-
-/// Tokio's paused time.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Millis {
-        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
 
 struct Fresh;
 
 #[async_trait]
 impl Fixture for Fresh {
     async fn backend(&self) -> Arc<dyn Backend> {
-        let clock = Arc::new(PausedClock(Instant::now()));
+        let clock = Arc::new(PausedClock::new());
         Embedded::open("local", EmbeddedOptions::default(), clock)
-    }
-
-    async fn pass(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
     fn patience(&self) -> Duration {
@@ -106,16 +93,8 @@ mod on_disk {
             Arc::new(Housed { inner, _directory: directory })
         }
 
-        async fn pass(&self, millis: u64) {
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-        }
-
         fn patience(&self) -> Duration {
             Duration::from_secs(5)
-        }
-
-        fn quiet(&self) -> Duration {
-            Duration::from_millis(50)
         }
     }
 

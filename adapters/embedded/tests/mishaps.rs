@@ -7,23 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use linkspan_contract::conformance::Fixture;
+use linkspan_contract::conformance::clocks::PausedClock;
 use linkspan_contract::conformance::letters::{Letter, Letters};
 use linkspan_contract::conformance::stage::{Peer, Stage, key, queue_spec};
 use linkspan_contract::topology::{Binding, BindingEnd};
 use linkspan_contract::{
-    Attribute, Backend, Clock, ExchangeKind, ExchangeSpec, Millis, QueueSpec, Refused, Settle, Settlement,
-    Source, Subscribe, Terms, Value,
+    Attribute, Backend, ExchangeKind, ExchangeSpec, QueueSpec, Refused, Settle, Settlement, Source,
+    Subscribe, Terms, Value,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
-use tokio::time::Instant;
-
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Millis {
-        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
 
 /// A back end whose shared subscriptions are full soon.
 struct Fresh;
@@ -32,11 +24,7 @@ struct Fresh;
 impl Fixture for Fresh {
     async fn backend(&self) -> Arc<dyn Backend> {
         let options = EmbeddedOptions { queue_limit: 10_000, ..EmbeddedOptions::default() };
-        Embedded::open("local", options, Arc::new(PausedClock(Instant::now())))
-    }
-
-    async fn pass(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
+        Embedded::open("local", options, Arc::new(PausedClock::new()))
     }
 
     fn patience(&self) -> Duration {

@@ -71,18 +71,6 @@ impl Fixture for Kept {
     async fn backend(&self) -> Arc<dyn Backend> {
         self.open().expect("it opens")
     }
-
-    async fn pass(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_secs(20)
-    }
-
-    fn quiet(&self) -> Duration {
-        Duration::from_millis(50)
-    }
 }
 
 fn told(given: &[Given]) -> Vec<(&str, u32)> {

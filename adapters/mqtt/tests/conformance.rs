@@ -36,10 +36,6 @@ impl Fixture for Real {
         panic!("the broker at {} is to be reached: {:?}", broker.url(), backend.health().await);
     }
 
-    async fn pass(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-
     fn patience(&self) -> Duration {
         Duration::from_secs(10)
     }

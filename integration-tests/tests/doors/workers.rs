@@ -1,7 +1,7 @@
 //! Workers: the messages of a queue pushed to a URL.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
@@ -197,6 +197,27 @@ async fn a_server_that_asks_for_time_is_given_it_for_all_messages() {
     let waited = second.at.duration_since(first.at);
     assert!(waited >= Duration::from_millis(1900), "{waited:?}");
     assert_eq!([second.text(), third.text()], ["1", "2"], "what comes again keeps its place");
+    done(server, &mut web).await;
+}
+
+#[tokio::test]
+async fn a_server_may_say_by_a_date_when_it_has_time_again() {
+    let until = SystemTime::now() + Duration::from_secs(5);
+    let date = httpdate::fmt_http_date(until);
+    let busy = move |asked: &Asked| match asked.number {
+        0 => Reply::status(429).with("Retry-After", &date),
+        _ => Reply::status(200),
+    };
+    let mut web = Web::start(busy).await;
+    let of_worker = "retry = { delay = \"50ms\" }";
+    let server = Server::start(&toml("", &web.url("http", "/"), of_worker)).await;
+    publish(&server, &["1"]).await;
+    web.next().await;
+    let again = web.next().await;
+    assert_eq!((again.text().as_str(), again.header("linkspan-deliveries")), ("1", Some("2")), "{again:?}");
+    // A date has no parts of a second.
+    let early = until.duration_since(SystemTime::now()).unwrap_or_default();
+    assert!(early <= Duration::from_secs(1), "{early:?} too early");
     done(server, &mut web).await;
 }
 

@@ -2,25 +2,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use linkspan::ledger::{EmbeddedLedger, Found, LEASE, OpenError};
+use linkspan_contract::conformance::clocks::SetClock;
 use linkspan_contract::conformance::ledger::LedgerFixture;
 use linkspan_contract::ledger::{Conditions, Expected, Ledger, LedgerError};
-use linkspan_contract::{Clock, Leases, Millis, SystemClock, ledger_conformance};
+use linkspan_contract::{Clock, Leases, SystemClock, ledger_conformance};
 use linkspan_integration_tests::process::Folder;
-
-/// A clock that a test sets.
-#[derive(Default)]
-struct SetClock(AtomicU64);
-
-impl Clock for SetClock {
-    fn now(&self) -> Millis {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 struct Fixture {
     _folder: Folder,
@@ -30,7 +20,7 @@ struct Fixture {
 
 fn fixture() -> Fixture {
     let folder = Folder::new();
-    let clock = Arc::new(SetClock(AtomicU64::new(1_800_000_000_000)));
+    let clock = Arc::new(SetClock::at(1_800_000_000_000));
     let ledger = open(folder.path(), &clock);
     Fixture { _folder: folder, clock, ledger }
 }
@@ -47,7 +37,7 @@ impl LedgerFixture for Fixture {
     }
 
     async fn pass(&self, time: Duration) {
-        self.clock.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        self.clock.pass(time.as_millis() as u64);
     }
 }
 
@@ -59,7 +49,7 @@ ledger_conformance!(
 #[tokio::test]
 async fn values_versions_and_numbers_of_leases_go_on_after_a_restart() {
     let folder = Folder::new();
-    let clock = Arc::new(SetClock(AtomicU64::new(5_000)));
+    let clock = Arc::new(SetClock::at(5_000));
     let hour = Conditions { lasts: Some(Duration::from_secs(3600)), ..Conditions::default() };
     let ledger = open(folder.path(), &clock);
     let version = ledger.put("a", b"kept", Conditions::default()).await.unwrap();
@@ -69,7 +59,7 @@ async fn values_versions_and_numbers_of_leases_go_on_after_a_restart() {
     let lease = ledger.take("queue").await.unwrap();
     drop(ledger);
 
-    clock.0.fetch_add(1_800_000, Ordering::SeqCst);
+    clock.pass(1_800_000);
     let ledger = open(folder.path(), &clock);
     let entry = ledger.get("a").await.unwrap().unwrap();
     assert_eq!((&entry.value[..], entry.version), (&b"kept"[..], version));
@@ -81,7 +71,7 @@ async fn values_versions_and_numbers_of_leases_go_on_after_a_restart() {
         .put("a", b"late", Conditions { guard: Some(("queue", lease.fence)), ..Conditions::default() })
         .await;
     assert_eq!(refused, Err(LedgerError::Fenced { lease: "queue".into() }));
-    clock.0.fetch_add(1_800_001, Ordering::SeqCst);
+    clock.pass(1_800_001);
     assert_eq!(ledger.get("b").await, Ok(None), "the other half has passed");
 }
 
@@ -90,9 +80,9 @@ async fn a_clock_that_is_set_back_prolongs_and_one_that_is_set_on_ends_but_no_nu
     let fixture = fixture();
     let (one, two) = (fixture.ledger("one").await, fixture.ledger("two").await);
     let first = one.take("queue").await.unwrap();
-    fixture.clock.0.fetch_sub(3_600_000, Ordering::SeqCst);
+    fixture.clock.set(fixture.clock.now() - 3_600_000);
     assert!(two.take("queue").await.is_err(), "held, if for longer than meant");
-    fixture.clock.0.fetch_add(7_200_000, Ordering::SeqCst);
+    fixture.clock.pass(7_200_000);
     let second = two.take("queue").await.expect("run out");
     assert!(second.fence > first.fence);
     assert_eq!(second.lasts, LEASE);

@@ -40,6 +40,7 @@ mod three_back_ends;
 mod tls;
 mod traffic;
 mod unacknowledged;
+mod workers;
 
 use std::time::Duration;
 

@@ -84,14 +84,6 @@ impl Fixture for Linked {
         self.backend.clone()
     }
 
-    async fn pass(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_secs(20)
-    }
-
     fn quiet(&self) -> Duration {
         Duration::from_millis(300)
     }

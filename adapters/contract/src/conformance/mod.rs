@@ -12,6 +12,7 @@
     reason = "these are tests, though of other crates"
 )]
 
+pub mod clocks;
 pub mod competing;
 pub mod heard;
 pub mod ledger;
@@ -40,13 +41,19 @@ pub trait Fixture: Send + Sync {
     async fn backend(&self) -> Arc<dyn Backend>;
 
     /// Lets so many milliseconds pass, for the back end too.
-    async fn pass(&self, millis: u64);
+    async fn pass(&self, millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
 
-    /// How long something may take that has to come.
-    fn patience(&self) -> Duration;
+    /// How long something may take that has to come: long enough for a busy machine.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20)
+    }
 
-    /// How long to wait before nothing has come.
-    fn quiet(&self) -> Duration;
+    /// How long to wait before nothing has come: long enough for another thread.
+    fn quiet(&self) -> Duration {
+        Duration::from_millis(50)
+    }
 
     /// Whether a broker of its own lies behind the back end: what becomes of a message is then told later and not by
     /// `publish` itself, and a queue of the broker's lies between a publisher and a slow consumer, who holds nobody.

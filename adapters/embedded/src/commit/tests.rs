@@ -1,7 +1,6 @@
 //! Commits over several queues that the log refuses, on a disk that fails.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use linkspan_contract::conformance::Fixture;
@@ -137,18 +136,6 @@ impl Fixture for Machine {
         *self.writer.lock() = Some(writer);
         *self.watch.lock() = watch;
         embedded
-    }
-
-    async fn pass(&self, millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_secs(20)
-    }
-
-    fn quiet(&self) -> Duration {
-        Duration::from_millis(50)
     }
 }
 

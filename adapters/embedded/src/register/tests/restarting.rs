@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use linkspan_contract::conformance::clocks::PausedClock;
 use linkspan_contract::topology::BindingEnd;
-use linkspan_contract::{Clock, ExchangeKind, Millis, Refused, Value};
+use linkspan_contract::{ExchangeKind, Refused, Value};
 use redb::{Database, TableDefinition};
-use tokio::time::Instant;
 
 use super::super::{QueueName, Register, RegisterError, queue_names};
 use super::life::{CLIENT, Life, STEPS, exchange, queue};
@@ -164,20 +164,12 @@ async fn vhosts_are_kept_apart() {
     assert_eq!(bindings, 1);
 }
 
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Millis {
-        1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_expires_is_kept_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let (register, _) = Register::open(directory.path()).unwrap();
     let register = Arc::new(register);
-    let clock = Arc::new(PausedClock(Instant::now()));
+    let clock = Arc::new(PausedClock::new());
     let house = Arc::new(House::new("local", EmbeddedOptions::default(), clock, None));
     let vhost = Arc::new(Vhost::kept("/".into(), house, None, Arc::clone(&register)));
     let arguments = [("x-expires", Value::I32(20))];

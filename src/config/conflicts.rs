@@ -9,6 +9,7 @@ use crate::routes::{Pattern, Relation, Route};
 
 /// Reports each that is at odds with an earlier one, and dead letters that would come back.
 pub(super) fn report(routes: &[(RouteKey, Arc<Route>)], report: &mut Report<'_>) {
+    let are_fenced = routes.iter().any(|(_, route)| route.fence.is_some());
     for (at, (key, route)) in routes.iter().enumerate() {
         let earlier = routes.get(..at).unwrap_or_default();
         for (other_key, other) in earlier.iter().filter(|(_, other)| other.vhost == route.vhost) {
@@ -20,7 +21,7 @@ pub(super) fn report(routes: &[(RouteKey, Arc<Route>)], report: &mut Report<'_>)
         }
         if let Some(address) = comes_back(route, routes) {
             report.bad_value(&key.key("dead-letter"), text_of_what_comes_back(route, address));
-        } else if let Some((fenced, queue)) = is_fenced(route, routes) {
+        } else if are_fenced && let Some((fenced, queue)) = is_fenced(route, routes) {
             let (fenced, line) = (fenced.table(), report.line(&fenced.key("fence")));
             let text = format!(
                 "only the holder of queue `{queue}` may publish there, by {fenced}{line}: dead letters could not; name \

@@ -1,3 +1,5 @@
+//! Where dead letters may go, and how the queue that keeps them is named.
+
 use super::*;
 
 fn refused(of_jobs: &str, rest: &str) -> Vec<String> {

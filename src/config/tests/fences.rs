@@ -1,3 +1,5 @@
+//! Routes that only the holder of a queue may publish to.
+
 use super::*;
 
 const BIDS: &str = "[[route]]\nmatch = \"bids\"\npattern = \"exclusive-consumer\"\nqueue = \"bids\"\n";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use linkspan_contract::ledger::{Expected, Terms};
+use linkspan_contract::ledger::{Conditions, Expected};
 use linkspan_contract::{Fence, Ledger, LedgerError, NotGranted, Refused};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -133,8 +133,8 @@ async fn next(ledger: &dyn Ledger, key: &str, least: Fence) -> Result<Fence, Not
         let last = entry.as_ref().and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok());
         let number = last.map_or(least, |last: Fence| least.max(last.saturating_add(1)));
         let expected = entry.map_or(Expected::Nothing, |entry| Expected::Version(entry.version));
-        let terms = Terms { expected, ..Terms::default() };
-        match ledger.put(key, number.to_string().as_bytes(), terms).await {
+        let conditions = Conditions { expected, ..Conditions::default() };
+        match ledger.put(key, number.to_string().as_bytes(), conditions).await {
             Ok(_) => return Ok(number),
             Err(LedgerError::Stale { .. }) => {}
             Err(why) => return Err(away(why)),

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use linkspan_contract::ledger::{Entry, Terms, Version};
+use linkspan_contract::ledger::{Conditions, Entry, Version};
 use linkspan_contract::{Fence, Health, Lease, Leases, Ledger, LedgerError, NotGranted};
 
 /// What was written, and until when it is there. Nobody else writes.
@@ -34,15 +34,15 @@ impl Ledger for Notes {
         Ok(self.0.lock().unwrap().get(key).and_then(Self::there))
     }
 
-    async fn put(&self, key: &str, value: &[u8], terms: Terms<'_>) -> Result<Version, LedgerError> {
+    async fn put(&self, key: &str, value: &[u8], conditions: Conditions<'_>) -> Result<Version, LedgerError> {
         let mut all = self.0.lock().unwrap();
         let version = all.len() as Version + 1;
-        let until = terms.lasts.map(|lasts| Instant::now() + lasts);
+        let until = conditions.lasts.map(|lasts| Instant::now() + lasts);
         all.insert(key.into(), (Entry { value: value.to_vec().into(), version }, until));
         Ok(version)
     }
 
-    async fn delete(&self, key: &str, _terms: Terms<'_>) -> Result<bool, LedgerError> {
+    async fn delete(&self, key: &str, _conditions: Conditions<'_>) -> Result<bool, LedgerError> {
         Ok(self.0.lock().unwrap().remove(key).is_some())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blake2::digest::consts::U16;
 use blake2::{Blake2b, Digest};
 use futures_util::future::join_all;
-use linkspan_contract::ledger::{LedgerError, Terms};
+use linkspan_contract::ledger::{Conditions, LedgerError};
 use linkspan_contract::{Health, Ledger};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -221,8 +221,8 @@ impl Memory {
     async fn write_one(&self, key: &str, value: Option<&str>) -> Result<(), LedgerError> {
         let ledger = self.ledger.ledger();
         match value {
-            Some(value) => ledger.put(key, value.as_bytes(), Terms::default()).await.map(drop),
-            None => ledger.delete(key, Terms::default()).await.map(drop),
+            Some(value) => ledger.put(key, value.as_bytes(), Conditions::default()).await.map(drop),
+            None => ledger.delete(key, Conditions::default()).await.map(drop),
         }
     }
 

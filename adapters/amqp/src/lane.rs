@@ -284,6 +284,14 @@ impl Lane for AmqpLane {
         }
     }
 
+    async fn feed(&mut self, queue: &str, filters: &[&str], except: &[&str]) -> Result<(), Refused> {
+        let _ = except;
+        if filters.is_empty() {
+            self.scope.fleet.work_queues.lose_route(queue);
+        }
+        Ok(())
+    }
+
     async fn fetch(
         &mut self,
         queue: &str,

@@ -60,6 +60,14 @@ impl WorkQueues {
         self.edition.fetch_add(1, Ordering::Release);
     }
 
+    /// The queue has no route any more.
+    pub(crate) fn lose_route(&self, name: &str) {
+        let kind = self.queues.read().get(name).map(|queue| queue.kind);
+        if let Some(kind) = kind {
+            self.note(name, &Arc::default(), kind);
+        }
+    }
+
     /// The queue is gone.
     pub(crate) fn forget(&self, name: &str) {
         let Some(queue) = self.queues.write().remove(name) else { return };
@@ -124,8 +132,11 @@ mod tests {
         assert_eq!((queues.edition(), queues.terms("jobs")), (1, Some(short)));
         queues.note("jobs", &plain, kind);
         assert_eq!((queues.edition(), queues.terms("jobs")), (2, Some(plain)));
+        queues.note("jobs", &short, kind);
+        queues.lose_route("jobs");
+        assert_eq!((queues.edition(), queues.terms("jobs")), (4, Some(Arc::default())));
         queues.forget("jobs");
         queues.forget("jobs");
-        assert_eq!((queues.edition(), queues.terms("jobs")), (3, None));
+        assert_eq!((queues.edition(), queues.terms("jobs")), (5, None));
     }
 }

@@ -267,7 +267,8 @@ pub trait Lane: Send {
     /// From now on exactly the addresses that one of `filters` (MQTT topic filters) and none of `except` matches lead to
     /// `queue`, also for what is published at a broker behind Linkspan's back; no filters end it. The hub calls it for
     /// the queue of each work route, after it has declared it, with what belongs to more specific routes as `except`;
-    /// and with nothing when the queue has no such route any more. Where it means nothing, as here, the queues that the
+    /// and with nothing when the queue has no such route any more: what that route said of it
+    /// ([`QueueSpec::terms`](crate::QueueSpec::terms)) is over then, too. Where it means nothing, as here, the queues that the
     /// hub names with each publish ([`Destination::Address`]) are all there is; where it does something, these are fed
     /// this way alone.
     ///

@@ -24,17 +24,17 @@ pub trait Ledger: Leases {
     /// See [`LedgerError`].
     async fn get(&self, key: &str) -> Result<Option<Entry>, LedgerError>;
 
-    /// Writes a value if its [`Terms`] hold, in one step.
+    /// Writes a value if its [`Conditions`] hold, in one step.
     ///
     /// # Errors
     /// See [`LedgerError`]; nothing was written, but for [`LedgerError::Away`], where it may have been.
-    async fn put(&self, key: &str, value: &[u8], terms: Terms<'_>) -> Result<Version, LedgerError>;
+    async fn put(&self, key: &str, value: &[u8], terms: Conditions<'_>) -> Result<Version, LedgerError>;
 
-    /// Deletes a key if the [`Terms`] hold, in one step; whether it was there. [`Terms::lasts`] means nothing here.
+    /// Deletes a key if the [`Conditions`] hold, in one step; whether it was there. [`Conditions::lasts`] means nothing here.
     ///
     /// # Errors
     /// As for [`put`](Self::put).
-    async fn delete(&self, key: &str, terms: Terms<'_>) -> Result<bool, LedgerError>;
+    async fn delete(&self, key: &str, terms: Conditions<'_>) -> Result<bool, LedgerError>;
 
     /// At most `limit` keys that begin with `prefix` and come after the key `after`, in the order of their bytes.
     ///
@@ -75,7 +75,7 @@ pub struct Entry {
 
 /// Under which conditions something is written, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Terms<'a> {
+pub struct Conditions<'a> {
     /// What has to be there before.
     pub expected: Expected,
     /// The lease, by name and number, that nobody may have taken since.

@@ -7,23 +7,22 @@ use linkspan_queues::log::Lsn;
 use smallvec::SmallVec;
 
 use crate::archive::Archive;
-use crate::repeats::{self, Fresh, Repeats, Turn};
+use crate::repeats::{self, Fresh, Repeats, Turns};
 use crate::scratch::Scratch;
-use crate::vhost::Vhost;
 
 /// What a read has of messages that were published before.
 #[derive(Default)]
 pub(crate) struct Again {
-    turn: Option<Turn>,
+    turns: Turns,
     pub(crate) count: u32,
     /// The places of those that are durable.
     durable: Vec<u32>,
 }
 
 impl Again {
-    /// Lets nobody else publish to such queues until it is dropped.
-    pub(crate) fn be_alone(&mut self, vhost: &Vhost) {
-        self.turn.get_or_insert_with(|| vhost.house.be_alone());
+    /// Lets nobody else publish to these queues until it is dropped. Once for each read.
+    pub(crate) fn be_alone(&mut self, queues: Vec<Arc<Repeats>>) {
+        self.turns = Turns::take(queues);
     }
 
     /// Looks whether queues have seen a message. Yields which of them have; none when all have: then nobody gets it.

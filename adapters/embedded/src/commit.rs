@@ -14,6 +14,7 @@ use linkspan_contract::{
 };
 use linkspan_queues::ConsumerId;
 use linkspan_queues::log::Lsn;
+use parking_lot::RwLockReadGuard;
 
 use crate::archive::NotTaken;
 use crate::brake::Brakes;
@@ -25,7 +26,7 @@ use crate::parcel::Parcel;
 use crate::plan::is_settled;
 use crate::publisher::{Publisher, dropped_closed};
 use crate::queue::{self, Queue};
-use crate::repeats::{self, Repeats};
+use crate::repeats::{self, Repeats, Turns};
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::topology::{Routes, Topology};
@@ -110,9 +111,8 @@ impl<'t> Commit<'t> {
         let mut commit =
             Self { transaction, client, queues, sessions, returned, missed: 0, deduplicates, again };
         let holds = noted.is_empty();
-        let turn = deduplicates.map(|_| vhost.house.be_alone());
-        let topology = vhost.look();
-        if let Err(why) = commit.route(publisher, &topology) {
+        let (turns, topology) = commit.take_turns(publisher, vhost);
+        if let Err(why) = commit.route(publisher, &topology, Self::add) {
             commit.withdraw();
             return Err(why);
         }
@@ -139,7 +139,7 @@ impl<'t> Commit<'t> {
             // What comes again is safe when it is where it came first.
             *written = (*written).max(archive.said());
         }
-        drop(turn);
+        drop(turns);
         if known.is_ok() {
             commit.deliver(now, touched, brakes);
         }
@@ -164,8 +164,35 @@ impl<'t> Commit<'t> {
         !self.transaction.settled.is_empty() || self.transaction.published.iter().any(durable)
     }
 
+    /// Waits for its turn at each queue that drops what comes again, and looks at the topology in which these are all.
+    fn take_turns<'v>(
+        &mut self,
+        publisher: &Publisher,
+        vhost: &'v Vhost,
+    ) -> (Turns, RwLockReadGuard<'v, Topology>) {
+        loop {
+            let (epoch, mut queues) = (vhost.epoch(), Vec::new());
+            if self.deduplicates.is_some() {
+                // What cannot be routed is told when it is.
+                let _ = self.route(publisher, &vhost.look(), |_, _, routes| {
+                    queues.extend(routes.queues.iter().filter_map(|queue| queue.repeats()));
+                });
+            }
+            let turns = Turns::take(queues);
+            let topology = vhost.look();
+            if vhost.epoch() == epoch {
+                return (turns, topology);
+            }
+        }
+    }
+
     /// Finds who gets the messages.
-    fn route(&mut self, publisher: &Publisher, topology: &Topology) -> Result<(), Refused> {
+    fn route(
+        &mut self,
+        publisher: &Publisher,
+        topology: &Topology,
+        mut each: impl FnMut(&mut Self, &Kept, &Routes),
+    ) -> Result<(), Refused> {
         let transaction = self.transaction;
         let mut last: Option<(TargetId, Routes)> = None;
         for batch in &transaction.published {
@@ -176,12 +203,12 @@ impl<'t> Commit<'t> {
                     last = Some((message.target, goal.lend(|to| topology.route(to, None))?));
                 }
                 match &last {
-                    Some((_, routes)) if !routes.by_message => self.add(&kept, routes),
+                    Some((_, routes)) if !routes.by_message => each(self, &kept, routes),
                     _ => {
                         let properties = kept.properties().unwrap_or_default();
                         let goal = publisher.goal(message.target)?;
                         let routes = goal.lend(|to| topology.route(to, Some(&properties)))?;
-                        self.add(&kept, &routes);
+                        each(self, &kept, &routes);
                     }
                 }
             }

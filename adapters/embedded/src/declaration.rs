@@ -117,6 +117,15 @@ impl Vhost {
         self.settled(went.or_before(deleted?)).await
     }
 
+    /// A queue has no route any more.
+    pub(crate) fn lose_route(&self, queue: &str) {
+        let queue = self.look().queue(queue).cloned();
+        if let Some(queue) = queue {
+            queue.lose_route(self.house.now());
+            self.change(|_| ());
+        }
+    }
+
     /// Declares a queue; the queue itself comes along when this declaration made it. What its route says of it counts
     /// also when it was there.
     pub(crate) async fn declare_queue(

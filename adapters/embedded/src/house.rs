@@ -9,7 +9,6 @@ use linkspan_contract::{Clock, Millis};
 use crate::archive::Archive;
 use crate::coordinator::Coordinator;
 use crate::options::EmbeddedOptions;
-use crate::repeats::{Alone, Turn};
 
 /// Name, bounds, clock and numbers.
 pub(crate) struct House {
@@ -20,8 +19,6 @@ pub(crate) struct House {
     pub(crate) archive: Option<Arc<Archive>>,
     /// Some queue knows what was published to it, and drops what comes again.
     deduplicates: AtomicBool,
-    /// Who publishes to such.
-    alone: Arc<Alone>,
     clock: Arc<dyn Clock>,
     numbers: AtomicU64,
     /// Who keeps the list of the sessions that begin here; nobody knows before they are recalled.
@@ -42,7 +39,6 @@ impl House {
             coordinator: Coordinator::new(Arc::clone(&clock)),
             archive,
             deduplicates: AtomicBool::new(false),
-            alone: Arc::default(),
             clock,
             numbers: AtomicU64::new(0),
             owner: OnceLock::new(),
@@ -67,11 +63,6 @@ impl House {
     /// Whether some queue drops what comes again.
     pub(crate) fn deduplicates(&self) -> bool {
         self.deduplicates.load(Ordering::Acquire)
-    }
-
-    /// Lets nobody else publish to queues that drop what comes again. Nobody who waits here holds any lock.
-    pub(crate) fn be_alone(&self) -> Turn {
-        self.alone.take()
     }
 
     /// Sessions that begin from now on are in the list of `owner`.

@@ -290,6 +290,14 @@ impl Lane for EmbeddedLane {
         Ok(())
     }
 
+    async fn feed(&mut self, queue: &str, filters: &[&str], except: &[&str]) -> Result<(), Refused> {
+        let _ = except;
+        if filters.is_empty() {
+            self.vhost.lose_route(queue);
+        }
+        Ok(())
+    }
+
     async fn fetch(
         &mut self,
         queue: &str,

@@ -1,5 +1,6 @@
 //! The publishing side of a lane: finds out who gets what, once per run of messages with one target.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -213,6 +214,8 @@ impl Publisher {
         now: Millis,
     ) -> u32 {
         self.begin();
+        let deduplicates = self.vhost.house.deduplicates();
+        let mut own = if deduplicates { self.take_turns(batch, again) } else { VecDeque::new() };
         let splits = Flags(batch.any.0 & Flags::DURABLE.0);
         let mut rest = batch.messages;
         let mut start = 0_u32;
@@ -231,8 +234,7 @@ impl Publisher {
                 return start;
             };
             match &plan.way {
-                Way::Common if !plan.repeats.is_empty() => {
-                    again.be_alone(&self.vhost);
+                Way::Common if deduplicates && !plan.repeats.is_empty() => {
                     for place in start..end {
                         let repeats = plan.repeats.iter().map(|(slot, repeats)| (*slot, repeats));
                         let Some(known) = again.look(repeats, batch, place, now, scratch) else { continue };
@@ -249,13 +251,10 @@ impl Publisher {
                     }
                 }
                 Way::Own => {
-                    let vhost = Arc::clone(&self.vhost);
-                    let deduplicates = vhost.house.deduplicates();
-                    if deduplicates {
-                        again.be_alone(&vhost);
-                    }
                     for place in start..end {
-                        let mut routes = route_one(&vhost, goal, batch, place);
+                        let looked_up = own.pop_front();
+                        let mut routes =
+                            looked_up.unwrap_or_else(|| route_one(&self.vhost, goal, batch, place));
                         if deduplicates {
                             let repeats: Vec<_> = (0..)
                                 .zip(&routes.queues)
@@ -281,6 +280,35 @@ impl Publisher {
             start = end;
         }
         start
+    }
+
+    /// Waits for its turn at each queue that drops what comes again. Yields where those messages go that find their way by
+    /// their headers, one by one.
+    #[cold]
+    fn take_turns(&mut self, batch: &Batch<'_>, again: &mut Again) -> VecDeque<Routes> {
+        let (mut queues, mut own, mut last) = (Vec::new(), VecDeque::new(), None);
+        for (place, message) in (0..).zip(batch.messages) {
+            let target = message.target;
+            if last != Some(target) {
+                self.renew(target);
+            }
+            let Some(Target { goal, plan }) = self.targets.get(target.0 as usize) else { break };
+            match &plan.way {
+                Way::Common if last == Some(target) => {}
+                Way::Common => queues.extend(plan.repeats.iter().map(|(_, repeats)| Arc::clone(repeats))),
+                Way::Own => {
+                    let routes = route_one(&self.vhost, goal, batch, place);
+                    queues.extend(routes.queues.iter().filter_map(|queue| queue.repeats()));
+                    own.push_back(routes);
+                }
+                Way::Closed(_) => break,
+            }
+            last = Some(target);
+        }
+        if !queues.is_empty() {
+            again.be_alone(queues);
+        }
+        own
     }
 
     /// When the topology has changed, sessions and queues are numbered anew: what is gone is let go.

@@ -20,6 +20,8 @@ pub(crate) struct Repeats {
     by: Attribute,
     /// Its number in the log.
     number: u64,
+    /// Who publishes to it.
+    alone: Arc<Alone>,
     state: Mutex<State>,
 }
 
@@ -69,7 +71,7 @@ impl Repeats {
             }
             state.next = state.next.max(archive.next_of(number));
         }
-        Self { by: how.by.clone(), number, state: Mutex::new(state) }
+        Self { by: how.by.clone(), number, alone: Arc::default(), state: Mutex::new(state) }
     }
 
     /// Which queue's it is.
@@ -132,7 +134,7 @@ impl Repeats {
     }
 }
 
-/// Who publishes what may have been published before comes alone: when something is found to be known, it is written down
+/// Who publishes to a queue what may have been published to it before comes alone: when something is found to be known, it is written down
 /// as far as it is going to be.
 #[derive(Debug, Default)]
 pub(crate) struct Alone {
@@ -141,11 +143,25 @@ pub(crate) struct Alone {
 }
 
 /// As long as it lives, nobody else is.
-pub(crate) struct Turn(Arc<Alone>);
+struct Turn(Arc<Alone>);
+
+/// The turns of one who publishes to several such queues.
+#[derive(Default)]
+pub(crate) struct Turns(#[expect(dead_code, reason = "they are held, and end with it")] Vec<Turn>);
+
+impl Turns {
+    /// Waits until nobody else publishes to any of these queues. All take their turns in the same order, so that no two wait
+    /// for each other; nobody who waits here holds any lock, nor another turn.
+    pub(crate) fn take(mut queues: Vec<Arc<Repeats>>) -> Self {
+        queues.sort_unstable_by_key(|repeats| (repeats.number, Arc::as_ptr(repeats).addr()));
+        queues.dedup_by(|one, next| Arc::ptr_eq(one, next));
+        Self(queues.iter().map(|repeats| repeats.alone.take()).collect())
+    }
+}
 
 impl Alone {
     /// Waits until nobody is.
-    pub(crate) fn take(self: &Arc<Self>) -> Turn {
+    fn take(self: &Arc<Self>) -> Turn {
         let mut taken = self.taken.lock();
         while *taken {
             self.free.wait(&mut taken);
@@ -178,6 +194,45 @@ pub(crate) fn count(repeated: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of_queue(number: u64) -> Arc<Repeats> {
+        let how = Deduplicate { by: Attribute::MessageId, window: 1000 };
+        Arc::new(Repeats::open(&how, number, None, 0))
+    }
+
+    #[test]
+    fn who_publishes_to_one_queue_does_not_wait_for_who_publishes_to_another() {
+        let (one, other) = (of_queue(1), of_queue(2));
+        let held = Turns::take(vec![Arc::clone(&one)]);
+        drop(Turns::take(vec![Arc::clone(&other)]));
+        let (told, hears) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            let _turns = Turns::take(vec![other, one]);
+            told.send(()).unwrap();
+        });
+        assert!(hears.try_recv().is_err(), "one of the two is taken");
+        drop(held);
+        hears.recv().unwrap();
+        waits.join().unwrap();
+    }
+
+    #[test]
+    fn who_publishes_to_the_same_queues_in_another_order_is_waited_for_by_nobody_for_ever() {
+        let queues: Vec<_> = (0..4).map(of_queue).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|by| {
+                let mut queues = queues.clone();
+                std::thread::spawn(move || {
+                    for round in 0..500 {
+                        queues.rotate_left(by);
+                        queues.swap(0, round % 4);
+                        drop(Turns::take([&queues[..3], &queues[..1]].concat()));
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
 
     #[test]
     fn what_is_over_goes_also_while_everything_is_refused() {

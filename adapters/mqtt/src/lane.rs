@@ -266,7 +266,8 @@ impl Lane for MqttLane {
             if let Some(feed) = self.house.feeds.of(vhost, queue) {
                 coordinator::end_feed(&self.house, feed).await;
             }
-            return Ok(());
+            self.house.feeds.set_burying(vhost, queue, false);
+            return self.inner.feed(queue, filters, except).await;
         }
         let feed = self.house.feeds.open(vhost, queue, || {
             let marks = Marks { high: 0, limit: 0, window: 1 };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use linkspan_contract::Millis;
 
+use crate::keys::Key;
 use crate::limits::Window;
 use crate::offer::{Position, Queued};
 
@@ -34,6 +35,8 @@ pub(crate) struct Stub {
     pub(crate) until: Millis,
     pub(crate) position: Position,
     pub(crate) size: u32,
+    /// That of one that others of its key wait for; else 0.
+    pub(crate) key: Key,
     pub(crate) priority: u8,
 }
 

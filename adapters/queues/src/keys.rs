@@ -1,12 +1,14 @@
 //! Messages of one key go to one consumer at a time, in order.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::RandomState;
 use linkspan_contract::Millis;
 use smallvec::SmallVec;
 
+use crate::delayed::Stub;
+use crate::limits::Window;
 use crate::offer::{Position, Queued};
 
 /// What a message has that is to go to whoever has others with the same; zero: it goes to anybody.
@@ -16,11 +18,14 @@ pub type Key = u32;
 #[derive(Debug)]
 pub(crate) struct Keys<B> {
     keys: HashMap<Key, Of<B>, RandomState>,
+    /// Keys of which some are parked, by the deadlines of their first ones.
+    parked: BTreeSet<(Millis, Key)>,
     /// Keys of which more waits for a holder to take it, by the holders' places.
     stuck: HashMap<usize, SmallVec<[Key; 4]>, RandomState>,
     len: u64,
     bytes: u64,
-    held: u64,
+    /// Of those that are whole: how many, and their bytes.
+    whole: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -29,9 +34,66 @@ struct Of<B> {
     holder: usize,
     in_hand: u32,
     /// Those that came back and wait for their time.
-    waiting: SmallVec<[Position; 1]>,
+    waiting: BTreeSet<Position>,
     /// Those whose turn it was when others of the key were in the way.
-    parked: BTreeMap<(Reverse<u8>, Position), Queued<B>>,
+    parked: BTreeMap<(Reverse<u8>, Position), Parked<B>>,
+}
+
+/// A message that waits for others of its key.
+#[derive(Debug)]
+pub(crate) enum Parked<B> {
+    Whole(Queued<B>),
+    /// Only the journal has it.
+    Stub {
+        stub: Stub,
+        key: Key,
+        deadline: Millis,
+    },
+}
+
+impl<B> Parked<B> {
+    /// What is in memory of a message that the journal has.
+    pub(crate) fn stub(message: &Queued<B>) -> Self {
+        let Queued { position, priority, key, deadline, .. } = *message;
+        let size = u32::try_from(message.size).unwrap_or(u32::MAX);
+        Self::Stub { stub: Stub { until: 0, position, size, key: 0, priority }, key, deadline }
+    }
+
+    const fn key(&self) -> Key {
+        match self {
+            Self::Whole(message) => message.key,
+            Self::Stub { key, .. } => *key,
+        }
+    }
+
+    const fn deadline(&self) -> Millis {
+        match self {
+            Self::Whole(message) => message.deadline,
+            Self::Stub { deadline, .. } => *deadline,
+        }
+    }
+
+    const fn place(&self) -> (Reverse<u8>, Position) {
+        match self {
+            Self::Whole(message) => (Reverse(message.priority), message.position),
+            Self::Stub { stub, .. } => (Reverse(stub.priority), stub.position),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        match self {
+            Self::Whole(message) => message.size,
+            Self::Stub { stub, .. } => stub.size.into(),
+        }
+    }
+
+    /// How many of it are whole, and their bytes.
+    const fn whole(&self) -> (u64, u64) {
+        match self {
+            Self::Whole(message) => (1, message.held()),
+            Self::Stub { .. } => (0, 0),
+        }
+    }
 }
 
 /// Who may be given a message.
@@ -47,12 +109,19 @@ pub(crate) enum Whose {
 /// So many messages are passed over, at most, because others of their keys are in the way.
 const MOST: u64 = 64 << 10;
 
-/// And so many bytes.
+/// And so many bytes, where no journal has them.
 const MOST_BYTES: u64 = 16 << 20;
+
+/// Where a journal keeps the rest no more of them than these are kept whole,
+const MESSAGES: u64 = 1024;
+
+/// nor more bytes.
+const BYTES: u64 = 1 << 20;
 
 impl<B> Keys<B> {
     pub(crate) fn new() -> Self {
-        Self { keys: HashMap::default(), stuck: HashMap::default(), len: 0, bytes: 0, held: 0 }
+        let (keys, stuck) = (HashMap::default(), HashMap::default());
+        Self { keys, parked: BTreeSet::new(), stuck, len: 0, bytes: 0, whole: (0, 0) }
     }
 
     /// Those that are parked.
@@ -65,14 +134,20 @@ impl<B> Keys<B> {
         self.bytes
     }
 
-    /// Those of memory.
-    pub(crate) const fn held(&self) -> u64 {
-        self.held
+    /// How many are in memory, and their bytes.
+    pub(crate) const fn in_memory(&self) -> (u64, u64) {
+        self.whole
+    }
+
+    /// True when a journal is to keep what is parked beside a window.
+    pub(crate) fn is_beyond(&self, window: Window) -> bool {
+        let (messages, bytes) = self.whole;
+        messages >= window.messages.min(MESSAGES) || bytes >= window.bytes.min(BYTES)
     }
 
     /// True when no more are to be parked.
     pub(crate) const fn is_full(&self) -> bool {
-        self.len >= MOST || self.held >= MOST_BYTES
+        self.len >= MOST || self.whole.1 >= MOST_BYTES
     }
 
     /// Who may be given the message of a key that stands there.
@@ -80,7 +155,7 @@ impl<B> Keys<B> {
         let Some(of) = self.keys.get(&key).filter(|_| key != 0) else { return Whose::Anybody };
         let is_behind =
             of.parked.first_key_value().is_some_and(|(first, _)| *first < (Reverse(priority), position));
-        if is_behind || of.waiting.iter().any(|waiting| *waiting < position) {
+        if is_behind || of.waiting.first().is_some_and(|first| *first < position) {
             Whose::Nobody
         } else if of.in_hand > 0 {
             Whose::Of(of.holder)
@@ -90,12 +165,16 @@ impl<B> Keys<B> {
     }
 
     /// A message has to wait for others of its key; for who has them to take it, when that is what hinders it.
-    pub(crate) fn park(&mut self, message: Queued<B>, holder: Option<usize>) {
-        let key = message.key;
+    pub(crate) fn park(&mut self, message: Parked<B>, holder: Option<usize>) {
+        let (key, (whole, held)) = (message.key(), message.whole());
         self.len += 1;
-        self.bytes = self.bytes.saturating_add(message.size);
-        self.held = self.held.saturating_add(message.held());
-        self.of(key).parked.insert((Reverse(message.priority), message.position), message);
+        self.bytes = self.bytes.saturating_add(message.size());
+        self.whole = (self.whole.0.saturating_add(whole), self.whole.1.saturating_add(held));
+        let of = self.of(key);
+        let before = of.deadline();
+        of.parked.insert(message.place(), message);
+        let after = of.deadline();
+        self.move_up(key, before, after);
         if let Some(holder) = holder {
             let stuck = self.stuck.entry(holder).or_default();
             if !stuck.contains(&key) {
@@ -124,14 +203,14 @@ impl<B> Keys<B> {
     /// One of the key waits for its time.
     pub(crate) fn wait(&mut self, key: Key, position: Position) {
         if key != 0 {
-            self.of(key).waiting.push(position);
+            self.of(key).waiting.insert(position);
         }
     }
 
     /// Its time has come.
     pub(crate) fn waited(&mut self, key: Key, position: Position) {
         if let Some(of) = self.keys.get_mut(&key) {
-            of.waiting.retain(|waiting| *waiting != position);
+            of.waiting.remove(&position);
         }
         self.tidy(key);
     }
@@ -143,8 +222,12 @@ impl<B> Keys<B> {
     }
 
     /// The next parked one of a key may be looked at again.
-    pub(crate) fn next(&mut self, key: Key) -> Option<Queued<B>> {
-        let (_, message) = self.keys.get_mut(&key)?.parked.pop_first()?;
+    pub(crate) fn next(&mut self, key: Key) -> Option<Parked<B>> {
+        let of = self.keys.get_mut(&key)?;
+        let before = of.deadline();
+        let (_, message) = of.parked.pop_first()?;
+        let after = of.deadline();
+        self.move_up(key, before, after);
         self.left(&message);
         self.tidy(key);
         Some(message)
@@ -156,44 +239,44 @@ impl<B> Keys<B> {
     }
 
     /// A parked one that is over.
-    pub(crate) fn pop_expired(&mut self, now: Millis) -> Option<Queued<B>> {
-        let is_over =
-            |of: &Of<B>| of.parked.first_key_value().is_some_and(|(_, first)| first.is_expired(now));
-        let key = self.keys.iter().find(|(_, of)| is_over(of)).map(|(key, _)| *key)?;
+    pub(crate) fn pop_expired(&mut self, now: Millis) -> Option<Parked<B>> {
+        let (_, key) = self.parked.first().filter(|(deadline, _)| *deadline <= now).copied()?;
         self.next(key)
     }
 
     /// When the first of a key is over next.
     pub(crate) fn next_deadline(&self) -> Option<Millis> {
-        if self.len == 0 {
-            return None;
-        }
-        let first = |of: &Of<B>| of.parked.first_key_value().map(|(_, first)| first.deadline);
-        self.keys.values().filter_map(first).min()
+        self.parked.first().map(|(deadline, _)| *deadline)
     }
 
     /// Any parked one.
-    pub(crate) fn pop_any(&mut self) -> Option<Queued<B>> {
-        if self.len == 0 {
-            return None;
-        }
-        let key = self.keys.iter().find(|(_, of)| !of.parked.is_empty()).map(|(key, _)| *key)?;
+    pub(crate) fn pop_any(&mut self) -> Option<Parked<B>> {
+        let (_, key) = self.parked.first().copied()?;
         self.next(key)
+    }
+
+    /// The first parked one of a key is another one: its deadline.
+    fn move_up(&mut self, key: Key, before: Option<Millis>, after: Option<Millis>) {
+        if before != after {
+            before.map(|deadline| self.parked.remove(&(deadline, key)));
+            after.map(|deadline| self.parked.insert((deadline, key)));
+        }
     }
 
     fn of(&mut self, key: Key) -> &mut Of<B> {
         self.keys.entry(key).or_insert_with(|| Of {
             holder: 0,
             in_hand: 0,
-            waiting: SmallVec::new(),
+            waiting: BTreeSet::new(),
             parked: BTreeMap::new(),
         })
     }
 
-    fn left(&mut self, message: &Queued<B>) {
+    fn left(&mut self, message: &Parked<B>) {
+        let (whole, held) = message.whole();
         self.len = self.len.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(message.size);
-        self.held = self.held.saturating_sub(message.held());
+        self.bytes = self.bytes.saturating_sub(message.size());
+        self.whole = (self.whole.0.saturating_sub(whole), self.whole.1.saturating_sub(held));
     }
 
     /// Nothing is known of a key of which nobody has anything and nothing waits.
@@ -211,6 +294,11 @@ impl<B> Keys<B> {
 }
 
 impl<B> Of<B> {
+    /// That of the first parked one.
+    fn deadline(&self) -> Option<Millis> {
+        self.parked.first_key_value().map(|(_, first)| first.deadline())
+    }
+
     /// Nobody has anything of it and nothing waits.
     fn is_idle(&self) -> bool {
         self.in_hand == 0 && self.waiting.is_empty() && self.parked.is_empty()

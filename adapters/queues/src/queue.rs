@@ -181,13 +181,16 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     fn put_aside(&mut self, message: Queued<B>, until: Millis, paged: bool) {
         self.wake = self.wake.min(until);
         let is_full = || self.limits.window.is_some_and(|window| self.delayed.is_full(window));
+        let mut of_key = 0;
         if let Some(keys) = self.keys.as_mut().filter(|_| message.attempts > 0) {
             // Others of its key wait for it.
-            keys.wait(message.key, message.position);
-        } else if J::RECORDS && message.logged && (paged || is_full()) {
+            of_key = message.key;
+            keys.wait(of_key, message.position);
+        }
+        if J::RECORDS && message.logged && (paged || is_full()) {
             let Queued { position, priority, .. } = message;
             let size = u32::try_from(message.size).unwrap_or(u32::MAX);
-            return self.delayed.put_stub(Stub { until, position, size, priority });
+            return self.delayed.put_stub(Stub { until, position, size, key: of_key, priority });
         }
         self.ready.pass_by(message.priority, message.position);
         self.delayed.put(message, until);
@@ -241,11 +244,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// Lets the head go until the queue is within its limits.
     fn drop_head(&mut self) {
-        while self.limits.overflow == Overflow::DropHead
-            && self.exceeds(0, 0)
-            && self.has_head()
-            && let Some(message) = self.pop_head().or_else(|| self.pop_parked())
-        {
+        while self.limits.overflow == Overflow::DropHead && self.exceeds(0, 0) && self.has_head() {
+            let Some(message) = self.pop_head() else {
+                if self.unpark_one() {
+                    continue;
+                }
+                break;
+            };
             let key = message.key;
             self.bury(message, DeadReason::MaxLength);
             self.unpark(key);
@@ -384,7 +389,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// How many of the messages that are ready are in memory, and their bytes.
     pub fn in_memory(&self) -> (u64, u64) {
-        let (len, held) = self.keys.as_ref().map_or((0, 0), |keys| (keys.len(), keys.held()));
+        let (len, held) = self.keys.as_ref().map_or((0, 0), |keys| keys.in_memory());
         (self.ready.len().saturating_add(len), self.ready.held().saturating_add(held))
     }
 

@@ -5,34 +5,34 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use linkspan_contract::Millis;
 
+use self::shelf::Shelf;
+
+mod shelf;
+
 /// Identifiers that were seen, each for a window from the first time on. They must be such that nobody can make two that
-/// are the same. About 40 bytes each; they go bucket by bucket, in the order in which they came.
+/// are the same. About 40 bytes each. What is over is not
+/// looked for: its place is free for another one.
 #[derive(Debug)]
 pub struct Seen {
     window: Millis,
     /// Milliseconds of a tick.
     unit: Millis,
-    known: HashTable<Known>,
+    shelves: Box<[Shelf]>,
     hasher: RandomState,
+    len: usize,
+    /// When the last one was seen.
+    latest: Millis,
+    /// Up to when shelves were swept, each in its turn, and whose turn it is.
+    swept: (Millis, usize),
     buckets: VecDeque<Bucket>,
-}
-
-/// As small as it can be: there may be millions.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    id: [u32; 4],
-    /// When it was seen, in ticks that begin anew at the end of their range.
-    tick: u32,
 }
 
 /// Identifiers that came one behind the other.
 #[derive(Debug)]
 struct Bucket {
-    ids: Vec<[u32; 4]>,
+    count: usize,
     first: Millis,
     last: Millis,
     /// Where a journal has them.
@@ -45,18 +45,21 @@ const BUCKET: usize = 4096;
 /// and is no older than this part of the window.
 const PART: u64 = 64;
 
-/// So many are let go for each that comes.
-const PACE: usize = 4;
+/// So many shelves there are, each of which grows by itself: with all of them at once, who enters one more would wait for it.
+const SHELVES: usize = 256;
 
 impl Seen {
     /// Nothing was seen.
     pub fn new(window: Millis) -> Self {
         Self {
             window,
-            // Half of their range tells the future from the past.
-            unit: (window >> 31).saturating_add(1),
-            known: HashTable::new(),
+            // So that the past is told from the future, and a window from what was before it.
+            unit: (window >> 29).saturating_add(1),
+            shelves: (0..SHELVES).map(|_| Shelf::default()).collect(),
             hasher: RandomState::default(),
+            len: 0,
+            latest: 0,
+            swept: (0, 0),
             buckets: VecDeque::new(),
         }
     }
@@ -67,52 +70,46 @@ impl Seen {
     }
 
     /// How many there are, some of which may be over.
-    pub fn len(&self) -> usize {
-        self.known.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// True when it was not seen within the window; it is from now on.
     pub fn enter(&mut self, id: u128, now: Millis) -> bool {
-        let id = parts(id);
-        let known = Known { id, tick: self.tick(now) };
+        let (time, hash) = (self.time(now), self.hasher.hash_one(id));
         let hasher = &self.hasher;
-        let is_new =
-            match self.known.entry(hash(hasher, &id), |known| known.id == id, |it| hash(hasher, &it.id)) {
-                Entry::Occupied(mut place) => {
-                    let is_over = is_over(place.get().tick, known.tick, self.window, self.unit);
-                    if is_over {
-                        *place.get_mut() = known;
-                    }
-                    is_over
-                }
-                Entry::Vacant(place) => {
-                    place.insert(known);
-                    true
-                }
-            };
+        let Some(shelf) = self.shelves.get_mut(place(hash)) else { return true };
+        let is_new = match shelf.enter(parts(id), hash, time, |id| hasher.hash_one(whole(id))) {
+            None => false,
+            Some(more) => {
+                self.len = self.len.saturating_add_signed(more);
+                true
+            }
+        };
         if is_new {
-            self.line_up(id, now);
+            self.line_up(now);
         }
         is_new
     }
 
     /// One that was entered does not count: what it stands for was not taken.
     pub fn withdraw(&mut self, id: u128) {
-        self.remove(&parts(id), |_| true);
+        let hash = self.hasher.hash_one(id);
+        if self.shelves.get_mut(place(hash)).is_none_or(|shelf| !shelf.remove(parts(id), hash)) {
+            return;
+        }
+        self.len = self.len.saturating_sub(1);
         // It came with the last ones: when all of them are withdrawn, nothing of them stays.
-        while let Some(last) = self.buckets.back_mut() {
-            let is_known =
-                |id: &[u32; 4]| self.known.find(hash(&self.hasher, id), |known| known.id == *id).is_some();
-            while last.ids.pop_if(|id| !is_known(id)).is_some() {}
-            if !(last.ids.is_empty() && last.records.is_empty()) {
-                break;
+        if let Some(last) = self.buckets.back_mut() {
+            last.count = last.count.saturating_sub(1);
+            if last.count == 0 && last.records.is_empty() {
+                self.buckets.pop_back();
             }
-            self.buckets.pop_back();
         }
     }
 
@@ -126,36 +123,25 @@ impl Seen {
         }
     }
 
-    /// Lets some of those go that are over, if there are any: to be called for each that is entered,
-    /// whether it is taken or withdrawn. Yields what a journal
-    /// need not keep any more.
+    /// Lets some of those go that are over, if there are any: to be called for each that is entered, whether it is taken or
+    /// withdrawn. Yields what a journal need not keep any more.
     pub fn let_go(&mut self, now: Millis) -> Option<Range<u64>> {
-        if self.buckets.back().is_some_and(|last| last.last.saturating_add(self.window) <= now) {
-            return self.clear();
-        }
-        let first = self.buckets.front_mut()?;
+        let first = self.buckets.front()?;
         if first.last.saturating_add(self.window) > now {
             return None;
         }
-        for _ in 0..PACE {
-            let Some(id) = self.buckets.front_mut().and_then(|first| first.ids.pop()) else { break };
-            let (now, window, unit) = (self.tick(now), self.window, self.unit);
-            self.remove(&id, |known| is_over(known.tick, now, window, unit));
+        if self.latest.saturating_add(self.window) <= now {
+            return self.clear();
         }
-        if self.buckets.front().is_some_and(|first| !first.ids.is_empty()) {
-            return None;
-        }
+        self.sweep(now);
         let first = self.buckets.pop_front()?;
-        let (room, len, hasher) = (self.known.capacity(), self.known.len(), &self.hasher);
-        if room > 8 * BUCKET && len < room / 8 {
-            self.known.shrink_to(len * 2, |known| hash(hasher, &known.id));
-        }
         (!first.records.is_empty()).then_some(first.records)
     }
 
     /// Forgets all, and yields what a journal need not keep any more.
     pub fn clear(&mut self) -> Option<Range<u64>> {
-        self.known = HashTable::new();
+        self.shelves.iter_mut().for_each(|shelf| *shelf = Shelf::default());
+        self.len = 0;
         let mut records = std::mem::take(&mut self.buckets).into_iter().map(|bucket| bucket.records);
         let mut all = records.find(|records| !records.is_empty())?;
         for more in records.filter(|records| !records.is_empty()) {
@@ -170,41 +156,54 @@ impl Seen {
             self.enter(id, seen);
         } else if self.buckets.is_empty() {
             // It goes with the first bucket.
-            self.line_up(parts(id), seen);
+            self.line_up(seen);
         }
         self.recorded(record);
     }
 
-    fn line_up(&mut self, id: [u32; 4], now: Millis) {
+    fn line_up(&mut self, now: Millis) {
+        self.latest = self.latest.max(now);
         let part = self.window / PART;
-        let is_full = |last: &Bucket| last.ids.len() >= BUCKET || now.saturating_sub(last.first) > part;
+        let is_full = |last: &Bucket| last.count >= BUCKET || now.saturating_sub(last.first) > part;
         if self.buckets.back().is_none_or(is_full) {
-            self.buckets.push_back(Bucket { ids: Vec::new(), first: now, last: now, records: 0..0 });
+            self.buckets.push_back(Bucket { count: 0, first: now, last: now, records: 0..0 });
         }
         if let Some(last) = self.buckets.back_mut() {
-            last.ids.push(id);
+            last.count += 1;
             last.last = last.last.max(now);
         }
     }
 
-    fn remove(&mut self, id: &[u32; 4], when: impl FnOnce(&Known) -> bool) {
-        let hash = hash(&self.hasher, id);
-        if let Ok(place) = self.known.find_entry(hash, |known| known.id == *id)
-            && when(place.get())
-        {
-            place.remove();
+    /// Clears what is over from the shelves whose turn it is: once in a window each has one.
+    fn sweep(&mut self, now: Millis) {
+        let time = self.time(now);
+        let each = (self.window / SHELVES as u64).max(1);
+        let (since, next) = &mut self.swept;
+        let turns = now.saturating_sub(*since) / each;
+        if turns == 0 {
+            return;
+        }
+        *since = now;
+        let hasher = &self.hasher;
+        for _ in 0..turns.min(SHELVES as u64) {
+            *next = (*next + 1) % SHELVES;
+            if let Some(shelf) = self.shelves.get_mut(*next) {
+                self.len = self.len.saturating_sub(shelf.sweep(time, |id| hasher.hash_one(whole(id))));
+            }
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "they begin anew at the end of their range")]
-    const fn tick(&self, now: Millis) -> u32 {
-        (now / self.unit) as u32
+    #[expect(clippy::cast_possible_truncation, reason = "ticks begin anew at the end of their range")]
+    const fn time(&self, now: Millis) -> shelf::Time {
+        let tick = (now / self.unit).wrapping_add(1) as u32;
+        shelf::Time { tick: if tick == 0 { 1 } else { tick }, window: self.window.div_ceil(self.unit) as u32 }
     }
 }
 
-/// Whether what was seen at a tick is not known any more.
-fn is_over(seen: u32, now: u32, window: Millis, unit: Millis) -> bool {
-    u64::from(now.wrapping_sub(seen)) >= window.div_ceil(unit)
+/// Which shelf is meant.
+#[expect(clippy::cast_possible_truncation, reason = "eight bits are left")]
+const fn place(hash: u64) -> usize {
+    (hash >> 56) as usize
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "each is a part")]
@@ -212,9 +211,9 @@ const fn parts(id: u128) -> [u32; 4] {
     [id as u32, (id >> 32) as u32, (id >> 64) as u32, (id >> 96) as u32]
 }
 
-fn hash(hasher: &RandomState, id: &[u32; 4]) -> u64 {
+fn whole(id: [u32; 4]) -> u128 {
     let [a, b, c, d] = id.map(u128::from);
-    hasher.hash_one(a | b << 32 | c << 64 | d << 96)
+    a | b << 32 | c << 64 | d << 96
 }
 
 #[cfg(test)]
@@ -253,7 +252,7 @@ mod tests {
             assert!(read.clone().all(|id| seen.enter(id, 6)));
             read.for_each(|id| seen.withdraw(id));
         }
-        let left: Vec<usize> = seen.buckets.iter().map(|bucket| bucket.ids.len()).collect();
+        let left: Vec<usize> = seen.buckets.iter().map(|bucket| bucket.count).collect();
         assert_eq!((seen.len(), left), (1, vec![1]));
         assert!(!seen.enter(7, 7));
         assert_eq!(seen.let_go(1006), Some(70..71));
@@ -313,5 +312,52 @@ mod tests {
         assert!(seen.enter(7, 1));
         assert!(!seen.enter(7, years / 2));
         assert!(seen.enter(7, years + 2 * seen.unit));
+    }
+
+    #[test]
+    fn who_enters_by_an_earlier_clock_finds_what_others_have_entered() {
+        let mut seen = Seen::new(1000);
+        assert!(seen.enter(7, 5_000));
+        assert!(!seen.enter(7, 4_998));
+    }
+
+    #[test]
+    fn each_is_known_as_long_as_the_window_whatever_else_comes() {
+        let mut seen = Seen::new(1000);
+        let mut dice = 1_u64;
+        let mut entered = std::collections::HashMap::new();
+        for now in 0..60_000_u64 {
+            // More at some times than at others, so that shelves grow and shrink.
+            let many = if now % 5_000 < 1_500 { 20 } else { 1 };
+            for _ in 0..many {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let id = dice >> 47;
+                let is_new = entered.get(&id).is_none_or(|since| now - since >= 1000);
+                assert_eq!(seen.enter(id.into(), now), is_new, "{id} at {now}");
+                if is_new && dice >> 33 & 7 == 0 {
+                    seen.withdraw(id.into());
+                    entered.remove(&id);
+                } else if is_new {
+                    entered.insert(id, now);
+                }
+                seen.let_go(now);
+            }
+        }
+        let known = entered.values().filter(|since| 60_000 - **since < 1000).count();
+        assert!((known..=3 * known).contains(&seen.len()), "{} for {known}", seen.len());
+    }
+
+    #[test]
+    fn what_was_seen_long_ago_is_not_taken_for_new_when_ticks_begin_anew() {
+        let mut seen = Seen::new(1000);
+        let range = u64::from(u32::MAX) + 1;
+        for (id, now) in [(1_u64, 5), (2, range / 2), (3, range - 3), (4, range - 1), (5, range + 2)] {
+            assert!(seen.enter(id.into(), now));
+            assert!(!seen.enter(id.into(), now + 999));
+            assert!(seen.enter(100 + u128::from(id), now + 2_500));
+            seen.let_go(now + 2_500);
+        }
+        assert!(seen.enter(1, range + 6));
+        assert!(!seen.enter(5, range + 900));
     }
 }

@@ -144,6 +144,24 @@ impl<B> Unsettled<B> {
         live
     }
 
+    /// Takes those that are `wanted`, in order, and says how many.
+    pub(crate) fn take_if(
+        &mut self,
+        wanted: impl Fn(&Queued<B>) -> bool,
+        mut each: impl FnMut(Queued<B>),
+    ) -> u32 {
+        let mut known = 0;
+        for slot in &mut self.slots {
+            if let Some(message) = slot.message.take_if(|message| wanted(message)) {
+                known += 1;
+                each(message);
+            }
+        }
+        self.live = self.live.saturating_sub(known as usize);
+        self.tidy();
+        known
+    }
+
     /// Takes those whose deadline has come, and says how many.
     pub(crate) fn take_due(&mut self, now: Millis, mut each: impl FnMut(Queued<B>)) -> u32 {
         let mut known = 0;

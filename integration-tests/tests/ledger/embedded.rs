@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use linkspan::ledger::{EmbeddedLedger, Found, LEASE, OpenError};
 use linkspan_contract::conformance::clocks::SetClock;
 use linkspan_contract::conformance::ledger::LedgerFixture;
-use linkspan_contract::ledger::{Expected, Ledger, LedgerError, Terms};
+use linkspan_contract::ledger::{Conditions, Expected, Ledger, LedgerError};
 use linkspan_contract::{Clock, Leases, SystemClock, ledger_conformance};
 use linkspan_integration_tests::process::Folder;
 
@@ -50,12 +50,12 @@ ledger_conformance!(
 async fn values_versions_and_numbers_of_leases_go_on_after_a_restart() {
     let folder = Folder::new();
     let clock = Arc::new(SetClock::at(5_000));
-    let hour = Terms { lasts: Some(Duration::from_secs(3600)), ..Terms::default() };
+    let hour = Conditions { lasts: Some(Duration::from_secs(3600)), ..Conditions::default() };
     let ledger = open(folder.path(), &clock);
-    let version = ledger.put("a", b"kept", Terms::default()).await.unwrap();
+    let version = ledger.put("a", b"kept", Conditions::default()).await.unwrap();
     ledger.put("b", b"for an hour", hour).await.unwrap();
-    let gone = ledger.put("c", b"deleted", Terms::default()).await.unwrap();
-    ledger.delete("c", Terms::default()).await.unwrap();
+    let gone = ledger.put("c", b"deleted", Conditions::default()).await.unwrap();
+    ledger.delete("c", Conditions::default()).await.unwrap();
     let lease = ledger.take("queue").await.unwrap();
     drop(ledger);
 
@@ -64,11 +64,12 @@ async fn values_versions_and_numbers_of_leases_go_on_after_a_restart() {
     let entry = ledger.get("a").await.unwrap().unwrap();
     assert_eq!((&entry.value[..], entry.version), (&b"kept"[..], version));
     assert!(ledger.get("b").await.unwrap().is_some(), "half an hour is left of it");
-    assert!(ledger.put("d", b"new", Terms::default()).await.unwrap() > gone, "versions go on");
+    assert!(ledger.put("d", b"new", Conditions::default()).await.unwrap() > gone, "versions go on");
     let next = ledger.beside("another").take("queue").await.expect("whoever held it is gone");
     assert!(next.fence > lease.fence, "{} after {}", next.fence, lease.fence);
-    let refused =
-        ledger.put("a", b"late", Terms { guard: Some(("queue", lease.fence)), ..Terms::default() }).await;
+    let refused = ledger
+        .put("a", b"late", Conditions { guard: Some(("queue", lease.fence)), ..Conditions::default() })
+        .await;
     assert_eq!(refused, Err(LedgerError::Fenced { lease: "queue".into() }));
     clock.pass(1_800_001);
     assert_eq!(ledger.get("b").await, Ok(None), "the other half has passed");
@@ -115,7 +116,10 @@ async fn a_writer_that_says_what_is_durable() {
     let Ok(file) = std::env::var("LINKSPAN_TEST_LEDGER_FILE") else { return };
     let ledger = EmbeddedLedger::open(Path::new(&file), "one", Arc::new(SystemClock)).unwrap();
     for n in 0_u64.. {
-        ledger.put(&format!("k/{:04}", n % 500), n.to_string().as_bytes(), Terms::default()).await.unwrap();
+        ledger
+            .put(&format!("k/{:04}", n % 500), n.to_string().as_bytes(), Conditions::default())
+            .await
+            .unwrap();
         writeln!(std::io::stdout(), "durable {n}").unwrap();
     }
 }
@@ -151,7 +155,11 @@ async fn what_it_said_is_there_after_it_was_killed() {
         let found: u64 = std::str::from_utf8(&entry.value).unwrap().parse().unwrap();
         assert!(found >= last, "{key} is {found}, and {last} was said to be durable");
         ledger
-            .put("round", &[round as u8], Terms { expected: Expected::Anything, ..Terms::default() })
+            .put(
+                "round",
+                &[round as u8],
+                Conditions { expected: Expected::Anything, ..Conditions::default() },
+            )
             .await
             .expect("it goes on");
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use linkspan::ledger::PostgresLedger;
 use linkspan_contract::conformance::ledger::LedgerFixture;
-use linkspan_contract::ledger::{Ledger, LedgerError, Terms};
+use linkspan_contract::ledger::{Conditions, Ledger, LedgerError};
 use linkspan_contract::{Leases, NotGranted, ledger_conformance};
 use linkspan_integration_tests::cable::Cable;
 use linkspan_integration_tests::upstreams::{Postgres, unique};
@@ -84,7 +84,7 @@ async fn a_lease_outlives_a_lost_connection_and_what_was_done_then_is_known_by_a
     let (one, two) = (PostgresLedger::open(&url, "one").unwrap(), fixture.ledger("two").await);
     let lease = one.take("queue").await.unwrap();
     cable.cut().await;
-    let lost = one.put("a", b"1", Terms::default()).await;
+    let lost = one.put("a", b"1", Conditions::default()).await;
     assert!(matches!(lost, Err(LedgerError::Away(_))), "{lost:?}");
     assert!(matches!(one.take("queue").await, Err(NotGranted::Away(_))));
     assert_eq!(two.take("queue").await, Err(NotGranted::Held("one".into())), "it has not run out");
@@ -101,7 +101,7 @@ async fn a_lease_outlives_a_lost_connection_and_what_was_done_then_is_known_by_a
     fixture.pass(lease.lasts + Duration::from_secs(1)).await;
     let taken = two.take("queue").await.expect("it ran out meanwhile");
     cable.heal().await;
-    let guard = Terms { guard: Some(("queue", lease.fence)), ..Terms::default() };
+    let guard = Conditions { guard: Some(("queue", lease.fence)), ..Conditions::default() };
     assert_eq!(one.put("a", b"late", guard).await, Err(LedgerError::Fenced { lease: "queue".into() }));
     assert_eq!(one.take("queue").await, Err(NotGranted::Held("two".into())));
     assert!(taken.fence > lease.fence);
@@ -113,15 +113,15 @@ async fn a_server_that_says_nothing_is_given_up_in_time_and_asked_again() {
     let cable = Cable::to(fixture.server.address()).await;
     let ledger =
         PostgresLedger::open(&fixture.server.url_of(&fixture.database, cable.address()), "one").unwrap();
-    ledger.put("a", b"1", Terms::default()).await.unwrap();
+    ledger.put("a", b"1", Conditions::default()).await.unwrap();
     cable.stall();
     let began = Instant::now();
-    let silent = ledger.put("a", b"2", Terms::default()).await;
+    let silent = ledger.put("a", b"2", Conditions::default()).await;
     assert!(matches!(silent, Err(LedgerError::Away(_))), "{silent:?}");
     assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
     cable.heal().await;
     let until = Instant::now() + Duration::from_secs(30);
-    while let Err(error) = ledger.put("a", b"3", Terms::default()).await {
+    while let Err(error) = ledger.put("a", b"3", Conditions::default()).await {
         assert!(Instant::now() < until, "{error}");
     }
     assert_eq!(&ledger.get("a").await.unwrap().unwrap().value[..], b"3");
@@ -132,7 +132,7 @@ async fn what_it_said_is_there_after_the_server_was_killed() {
     let server = Postgres::own().await;
     let database = made_at(&server).await;
     let ledger = PostgresLedger::open(&server.url_of(&database, server.address()), "one").unwrap();
-    let version = ledger.put("a", b"1", Terms::default()).await.unwrap();
+    let version = ledger.put("a", b"1", Conditions::default()).await.unwrap();
     let lease = ledger.take("queue").await.unwrap();
     server.kill().await;
     assert!(matches!(ledger.get("a").await, Err(LedgerError::Away(_))));
@@ -159,7 +159,7 @@ async fn what_is_wrong_is_told_for_people() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_of_a_later_version_are_left_alone() {
     let fixture = fixture().await;
-    fixture.ledger("one").await.put("a", b"1", Terms::default()).await.unwrap();
+    fixture.ledger("one").await.put("a", b"1", Conditions::default()).await.unwrap();
     client(&fixture.url()).await.batch_execute("UPDATE linkspan.format SET number = 2").await.unwrap();
     let refused = fixture.ledger("one").await.get("a").await.unwrap_err();
     assert!(refused.to_string().contains("format 2"), "{refused}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use linkspan_contract::ledger::{self, Expected, LONGEST_KEY, Terms};
+use linkspan_contract::ledger::{self, Conditions, Expected, LONGEST_KEY};
 use linkspan_contract::{Ledger, LedgerError, Millis};
 use serde::{Deserialize, Serialize};
 
@@ -174,7 +174,7 @@ pub(super) async fn list(ledger: &Arc<dyn Ledger>, owner: &str) -> Result<String
     if let Some(entry) = ledger.get(&key).await? {
         return Ok(String::from_utf8_lossy(&entry.value).into_owned());
     }
-    let terms = Terms { expected: Expected::Nothing, ..Terms::default() };
+    let terms = Conditions { expected: Expected::Nothing, ..Conditions::default() };
     ledger.put(&key, made_up.as_bytes(), terms).await.map(|_| made_up)
 }
 
@@ -202,7 +202,7 @@ impl Place {
     /// # Errors
     /// Why not.
     pub(super) async fn write(&mut self, record: &Record) -> Result<(), LedgerError> {
-        self.version = Some(self.ledger.put(&self.key, &record.written()?, Terms::default()).await?);
+        self.version = Some(self.ledger.put(&self.key, &record.written()?, Conditions::default()).await?);
         Ok(())
     }
 
@@ -217,7 +217,7 @@ impl Place {
     /// Why not.
     pub(super) async fn remove(&mut self) -> Result<(), LedgerError> {
         let Some(version) = self.version else { return Ok(()) };
-        let terms = Terms { expected: Expected::Version(version), ..Terms::default() };
+        let terms = Conditions { expected: Expected::Version(version), ..Conditions::default() };
         match self.ledger.delete(&self.key, terms).await {
             Ok(_) | Err(LedgerError::Stale { .. }) => Ok(()),
             Err(error) => Err(error),

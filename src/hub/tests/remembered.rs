@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linkspan_contract::ledger::{Entry, LedgerError, Terms, Version};
+use linkspan_contract::ledger::{Conditions, Entry, LedgerError, Version};
 use linkspan_contract::{Fence, Lease, Leases, NotGranted};
 
 use super::*;
@@ -47,11 +47,11 @@ impl Ledger for Fickle {
         self.reached()?.get(key).await
     }
 
-    async fn put(&self, key: &str, value: &[u8], terms: Terms<'_>) -> Result<Version, LedgerError> {
+    async fn put(&self, key: &str, value: &[u8], terms: Conditions<'_>) -> Result<Version, LedgerError> {
         self.reached()?.put(key, value, terms).await
     }
 
-    async fn delete(&self, key: &str, terms: Terms<'_>) -> Result<bool, LedgerError> {
+    async fn delete(&self, key: &str, terms: Conditions<'_>) -> Result<bool, LedgerError> {
         self.reached()?.delete(key, terms).await
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use linkspan_contract::ledger::{Entry, LedgerError, Terms, Version, fits};
+use linkspan_contract::ledger::{Conditions, Entry, LedgerError, Version, fits};
 use linkspan_contract::{Clock, Fence, Health, Lease, Leases, Ledger, Millis, NotGranted};
 use parking_lot::Mutex;
 
@@ -166,12 +166,12 @@ impl Ledger for EmbeddedLedger {
         self.shared.store.get(key).await
     }
 
-    async fn put(&self, key: &str, value: &[u8], terms: Terms<'_>) -> Result<Version, LedgerError> {
+    async fn put(&self, key: &str, value: &[u8], terms: Conditions<'_>) -> Result<Version, LedgerError> {
         fits(key, value)?;
         self.shared.store.put(key, value, terms).await
     }
 
-    async fn delete(&self, key: &str, terms: Terms<'_>) -> Result<bool, LedgerError> {
+    async fn delete(&self, key: &str, terms: Conditions<'_>) -> Result<bool, LedgerError> {
         fits(key, &[])?;
         self.shared.store.delete(key, terms).await
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use linkspan_contract::ledger::{Entry, LedgerError, Terms, Version};
+use linkspan_contract::ledger::{Conditions, Entry, LedgerError, Version};
 use linkspan_contract::{Clock, Fence};
 use parking_lot::Mutex;
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError};
@@ -139,14 +139,14 @@ impl Store {
         &self,
         key: &str,
         value: &[u8],
-        terms: Terms<'_>,
+        terms: Conditions<'_>,
     ) -> Result<Version, LedgerError> {
         let (key, value, owned, now) =
             (key.to_owned(), value.to_vec(), OwnedTerms::of(terms), self.clock.now());
         self.write(move |tables| tables.put(&key, &value, owned.terms(), now)).await?
     }
 
-    pub(super) async fn delete(&self, key: &str, terms: Terms<'_>) -> Result<bool, LedgerError> {
+    pub(super) async fn delete(&self, key: &str, terms: Conditions<'_>) -> Result<bool, LedgerError> {
         let (key, owned, now) = (key.to_owned(), OwnedTerms::of(terms), self.clock.now());
         self.write(move |tables| tables.delete(&key, owned.terms(), now)).await?
     }
@@ -177,18 +177,18 @@ impl Store {
 }
 
 struct OwnedTerms {
-    terms: Terms<'static>,
+    terms: Conditions<'static>,
     guard: Option<(String, Fence)>,
 }
 
 impl OwnedTerms {
-    fn of(terms: Terms<'_>) -> Self {
+    fn of(terms: Conditions<'_>) -> Self {
         let guard = terms.guard.map(|(lease, fence)| (lease.to_owned(), fence));
-        Self { terms: Terms { expected: terms.expected, guard: None, lasts: terms.lasts }, guard }
+        Self { terms: Conditions { expected: terms.expected, guard: None, lasts: terms.lasts }, guard }
     }
 
-    fn terms(&self) -> Terms<'_> {
-        Terms { guard: self.guard.as_ref().map(|(lease, fence)| (lease.as_str(), *fence)), ..self.terms }
+    fn terms(&self) -> Conditions<'_> {
+        Conditions { guard: self.guard.as_ref().map(|(lease, fence)| (lease.as_str(), *fence)), ..self.terms }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the file holds, and what one transaction does to it.
 
-use linkspan_contract::ledger::{Entry, Expected, LedgerError, Terms, Version};
+use linkspan_contract::ledger::{Conditions, Entry, Expected, LedgerError, Version};
 use linkspan_contract::{Fence, Millis};
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
@@ -50,7 +50,13 @@ impl<'t> Tables<'t> {
         }
     }
 
-    pub(super) fn put(&mut self, key: &str, value: &[u8], terms: Terms<'_>, now: Millis) -> Outcome<Version> {
+    pub(super) fn put(
+        &mut self,
+        key: &str,
+        value: &[u8],
+        terms: Conditions<'_>,
+        now: Millis,
+    ) -> Outcome<Version> {
         if let Err(refused) = self.holds(key, terms, now)? {
             return Ok(Err(refused));
         }
@@ -65,7 +71,7 @@ impl<'t> Tables<'t> {
         Ok(Ok(version))
     }
 
-    pub(super) fn delete(&mut self, key: &str, terms: Terms<'_>, now: Millis) -> Outcome<bool> {
+    pub(super) fn delete(&mut self, key: &str, terms: Conditions<'_>, now: Millis) -> Outcome<bool> {
         if let Err(refused) = self.holds(key, terms, now)? {
             return Ok(Err(refused));
         }
@@ -95,7 +101,7 @@ impl<'t> Tables<'t> {
         Ok(gone.len())
     }
 
-    fn holds(&self, key: &str, terms: Terms<'_>, now: Millis) -> Outcome<()> {
+    fn holds(&self, key: &str, terms: Conditions<'_>, now: Millis) -> Outcome<()> {
         if let Some((lease, fence)) = terms.guard
             && self.fences.get(lease)?.map(|fence| fence.value()) != Some(fence)
         {

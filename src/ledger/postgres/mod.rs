@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use linkspan_contract::ledger::{Entry, Expected, LedgerError, Terms, Version, fits};
+use linkspan_contract::ledger::{Conditions, Entry, Expected, LedgerError, Version, fits};
 use linkspan_contract::{Fence, Health, Lease, Leases, Ledger, NotGranted};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -60,7 +60,7 @@ impl PostgresLedger {
         statement: &str,
         values: Values<'_>,
         key: &str,
-        terms: &Terms<'_>,
+        terms: &Conditions<'_>,
     ) -> Result<Option<Row>, LedgerError> {
         let row = self.pool.first(statement, values).await?;
         match (row, terms.guard) {
@@ -99,7 +99,7 @@ fn rand_run() -> i64 {
     i64::from_ne_bytes(RandomState::new().hash_one(std::process::id()).to_ne_bytes())
 }
 
-fn guard<'a>(terms: &Terms<'a>) -> (Option<&'a str>, i64) {
+fn guard<'a>(terms: &Conditions<'a>) -> (Option<&'a str>, i64) {
     let (lease, fence) = terms.guard.unzip();
     (lease, fence.map_or(0, |fence| i64::try_from(fence).unwrap_or(i64::MAX)))
 }
@@ -151,7 +151,7 @@ impl Ledger for PostgresLedger {
         row.map(|row| entry(&row, 0)).transpose()
     }
 
-    async fn put(&self, key: &str, value: &[u8], terms: Terms<'_>) -> Result<Version, LedgerError> {
+    async fn put(&self, key: &str, value: &[u8], terms: Conditions<'_>) -> Result<Version, LedgerError> {
         fits(key, value)?;
         let (bytes, lasts, (lease, fence)) = (key.as_bytes(), terms.lasts.map(seconds), guard(&terms));
         let row = match terms.expected {
@@ -171,7 +171,7 @@ impl Ledger for PostgresLedger {
         Ok(version.unsigned_abs())
     }
 
-    async fn delete(&self, key: &str, terms: Terms<'_>) -> Result<bool, LedgerError> {
+    async fn delete(&self, key: &str, terms: Conditions<'_>) -> Result<bool, LedgerError> {
         fits(key, &[])?;
         let (lease, fence) = guard(&terms);
         let version = match terms.expected {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::lease::NotGranted;
-use crate::ledger::{Expected, LARGEST_VALUE, LONGEST_KEY, Ledger, LedgerError, Terms};
+use crate::ledger::{Conditions, Expected, LARGEST_VALUE, LONGEST_KEY, Ledger, LedgerError};
 
 /// What a ledger lends the suite.
 #[async_trait]
@@ -54,34 +54,34 @@ macro_rules! ledger_conformance {
     };
 }
 
-const NOTHING: Terms<'static> = Terms { expected: Expected::Nothing, guard: None, lasts: None };
+const NOTHING: Conditions<'static> = Conditions { expected: Expected::Nothing, guard: None, lasts: None };
 
-fn over(version: u64) -> Terms<'static> {
-    Terms { expected: Expected::Version(version), ..Terms::default() }
+fn over(version: u64) -> Conditions<'static> {
+    Conditions { expected: Expected::Version(version), ..Conditions::default() }
 }
 
-fn lasting(lasts: Duration) -> Terms<'static> {
-    Terms { lasts: Some(lasts), ..Terms::default() }
+fn lasting(lasts: Duration) -> Conditions<'static> {
+    Conditions { lasts: Some(lasts), ..Conditions::default() }
 }
 
 /// A value is there until it is deleted.
 pub async fn a_value_is_there_until_it_is_deleted(fixture: &impl LedgerFixture) {
     let (one, two) = (fixture.ledger("one").await, fixture.ledger("two").await);
     assert_eq!(one.get("there/a").await, Ok(None));
-    let version = one.put("there/a", b"first \0\xff", Terms::default()).await.unwrap();
+    let version = one.put("there/a", b"first \0\xff", Conditions::default()).await.unwrap();
     let entry = two.get("there/a").await.unwrap().expect("the other instance sees it");
     assert_eq!((&entry.value[..], entry.version), (&b"first \0\xff"[..], version));
-    assert_eq!(two.delete("there/a", Terms::default()).await, Ok(true));
+    assert_eq!(two.delete("there/a", Conditions::default()).await, Ok(true));
     assert_eq!(one.get("there/a").await, Ok(None));
-    assert_eq!(one.delete("there/a", Terms::default()).await, Ok(false), "it is gone already");
+    assert_eq!(one.delete("there/a", Conditions::default()).await, Ok(false), "it is gone already");
 }
 
 /// Versions only grow.
 pub async fn versions_only_grow(fixture: &impl LedgerFixture) {
     let ledger = fixture.ledger("one").await;
-    let first = ledger.put("grow/a", b"1", Terms::default()).await.unwrap();
-    let second = ledger.put("grow/a", b"2", Terms::default()).await.unwrap();
-    ledger.delete("grow/a", Terms::default()).await.unwrap();
+    let first = ledger.put("grow/a", b"1", Conditions::default()).await.unwrap();
+    let second = ledger.put("grow/a", b"2", Conditions::default()).await.unwrap();
+    ledger.delete("grow/a", Conditions::default()).await.unwrap();
     let third = ledger.put("grow/a", b"3", NOTHING).await.unwrap();
     assert!(first < second && second < third, "{first}, {second}, and after a deletion {third}");
     assert_eq!(
@@ -115,7 +115,7 @@ pub async fn one_of_many_makes_a_key(fixture: &impl LedgerFixture) {
 /// No increment is lost when each is written over what was read.
 pub async fn no_increment_is_lost(fixture: &impl LedgerFixture) {
     const EACH: u32 = 10;
-    fixture.ledger("one").await.put("count/a", b"0", Terms::default()).await.unwrap();
+    fixture.ledger("one").await.put("count/a", b"0", Conditions::default()).await.unwrap();
     let mut tasks = Vec::new();
     for n in 0..4 {
         let ledger = fixture.ledger(&format!("instance-{n}")).await;
@@ -167,7 +167,7 @@ pub async fn a_value_expires(fixture: &impl LedgerFixture) {
         ledger.put("expires/a", b"2", over(first)).await,
         Err(LedgerError::Stale { key: "expires/a".into() })
     );
-    assert_eq!(ledger.delete("expires/a", Terms::default()).await, Ok(false));
+    assert_eq!(ledger.delete("expires/a", Conditions::default()).await, Ok(false));
     ledger.put("expires/a", b"2", NOTHING).await.expect("nothing is there");
 }
 
@@ -177,9 +177,9 @@ pub async fn a_value_lasts_as_its_last_write_says(fixture: &impl LedgerFixture) 
     let hour = Duration::from_secs(3600);
     ledger.put("lasts/longer", b"1", lasting(hour)).await.unwrap();
     ledger.put("lasts/for-ever", b"1", lasting(hour)).await.unwrap();
-    ledger.put("lasts/shorter", b"1", Terms::default()).await.unwrap();
+    ledger.put("lasts/shorter", b"1", Conditions::default()).await.unwrap();
     ledger.put("lasts/longer", b"2", lasting(3 * hour)).await.unwrap();
-    ledger.put("lasts/for-ever", b"2", Terms::default()).await.unwrap();
+    ledger.put("lasts/for-ever", b"2", Conditions::default()).await.unwrap();
     ledger.put("lasts/shorter", b"2", lasting(hour)).await.unwrap();
     fixture.pass(2 * hour).await;
     let left: Vec<Box<str>> =
@@ -193,7 +193,7 @@ pub async fn keys_are_scanned_by_prefix_in_order_and_in_pages(fixture: &impl Led
     // in the order of bytes, which is no language's
     let keys = ["scan/A", "scan/a", "scan/a/b", "scan/b", "scan/z", "scan/\u{e4}", "scan/\u{10ffff}"];
     for key in keys.iter().rev().chain(&["scan", "scan.", "scan0", "sca\u{10ffff}"]) {
-        ledger.put(key, key.as_bytes(), Terms::default()).await.unwrap();
+        ledger.put(key, key.as_bytes(), Conditions::default()).await.unwrap();
     }
     let mut found = Vec::new();
     let mut after: Option<Box<str>> = None;
@@ -217,13 +217,16 @@ pub async fn keys_are_scanned_by_prefix_in_order_and_in_pages(fixture: &impl Led
 pub async fn what_does_not_fit_is_refused(fixture: &impl LedgerFixture) {
     let ledger = fixture.ledger("one").await;
     let long = format!("fits/{}", "k".repeat(LONGEST_KEY - 5));
-    ledger.put(&long, &vec![7; LARGEST_VALUE], Terms::default()).await.expect("the longest and the largest");
+    ledger
+        .put(&long, &vec![7; LARGEST_VALUE], Conditions::default())
+        .await
+        .expect("the longest and the largest");
     assert_eq!(ledger.get(&long).await.unwrap().unwrap().value.len(), LARGEST_VALUE);
-    ledger.put("fits/empty", b"", Terms::default()).await.expect("an empty value is one");
+    ledger.put("fits/empty", b"", Conditions::default()).await.expect("an empty value is one");
     assert_eq!(ledger.get("fits/empty").await.unwrap().unwrap().value.len(), 0);
     for (key, size) in [(format!("{long}k"), 0), (String::new(), 0), ("fits/a".to_owned(), LARGEST_VALUE + 1)]
     {
-        let refused = ledger.put(&key, &vec![7; size], Terms::default()).await;
+        let refused = ledger.put(&key, &vec![7; size], Conditions::default()).await;
         assert!(matches!(refused, Err(LedgerError::Unfit(_))), "{refused:?}");
     }
 }
@@ -293,7 +296,7 @@ pub async fn one_of_many_gets_a_lease(fixture: &impl LedgerFixture) {
 /// What an old number guards is refused, and nothing is changed.
 pub async fn what_an_old_number_guards_is_refused(fixture: &impl LedgerFixture) {
     let (one, two) = (fixture.ledger("one").await, fixture.ledger("two").await);
-    let guarded = |fence, expected| Terms { expected, guard: Some(("guards", fence)), lasts: None };
+    let guarded = |fence, expected| Conditions { expected, guard: Some(("guards", fence)), lasts: None };
     let fenced = || LedgerError::Fenced { lease: "guards".into() };
     let before = one.take("guards").await.unwrap();
     let version = one.put("guarded/a", b"1", guarded(before.fence, Expected::Nothing)).await.unwrap();
@@ -326,7 +329,7 @@ pub async fn a_number_that_was_advanced_makes_the_one_before_old(fixture: &impl 
     let first = one.take("advances").await.unwrap();
     let second = one.advance("advances", first.fence).await.unwrap();
     assert!(second.fence > first.fence);
-    let guarded = |fence| Terms { guard: Some(("advances", fence)), ..Terms::default() };
+    let guarded = |fence| Conditions { guard: Some(("advances", fence)), ..Conditions::default() };
     let refused = one.put("advanced/a", b"1", guarded(first.fence)).await;
     assert_eq!(refused, Err(LedgerError::Fenced { lease: "advances".into() }));
     one.put("advanced/a", b"2", guarded(second.fence)).await.unwrap();

@@ -34,6 +34,17 @@ impl Queue {
         self.act(now, &mut touched, |state| state.set_terms(terms, self, now));
         touched.flush();
     }
+
+    /// It has no route any more: only what it was declared with counts.
+    pub(crate) fn lose_route(self: &Arc<Self>, now: Millis) {
+        let mut touched = Touched::default();
+        self.act(now, &mut touched, |state| {
+            if state.of_route.is_some() {
+                state.set_terms(&Arc::default(), self, now);
+            }
+        });
+        touched.flush();
+    }
 }
 
 impl State {

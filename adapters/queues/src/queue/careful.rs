@@ -6,7 +6,7 @@ use super::Queue;
 use crate::assignment::Assignment;
 use crate::effect::DeadReason;
 use crate::journal::{Gone, Journal, Run};
-use crate::keys::{Key, Keys, Whose};
+use crate::keys::{Key, Keys, Parked, Whose};
 use crate::offer::{NEVER, Queued};
 use crate::shares::Shares;
 
@@ -136,11 +136,6 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.ready.pop_of(level)
     }
 
-    /// Any message that waits for others of its key.
-    pub(super) fn pop_parked(&mut self) -> Option<Queued<B>> {
-        self.keys.as_mut()?.pop_any()
-    }
-
     fn had_turn(&mut self, level: usize) {
         if let Some(mut shares) = self.shares.take() {
             shares.took(level, |other| other == level || self.has_level(other));
@@ -161,7 +156,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let Some(keys) = self.keys.as_mut().filter(|keys| !keys.is_full()) else { return false };
         let Some(message) = self.ready.pop_of(level) else { return false };
         self.wake = self.wake.min(message.deadline);
-        keys.park(message, holder);
+        // A journal keeps what many others wait with.
+        let is_kept =
+            J::RECORDS && message.logged && self.limits.window.is_some_and(|window| keys.is_beyond(window));
+        let parked = if is_kept { Parked::stub(&message) } else { Parked::Whole(message) };
+        keys.park(parked, holder);
         true
     }
 
@@ -170,15 +169,27 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     pub(super) fn unpark(&mut self, key: Key) -> bool {
         let next = self.keys.as_mut().filter(|_| key != 0).and_then(|keys| keys.next(key));
         let is_there = next.is_some();
-        if let Some(message) = next {
-            self.make_ready(message);
-        }
+        next.into_iter().for_each(|parked| self.look_again(parked));
+        is_there
+    }
+
+    /// The same of any one that waits for others of its key.
+    pub(super) fn unpark_one(&mut self) -> bool {
+        let next = self.keys.as_mut().and_then(|keys| keys.pop_any());
+        let is_there = next.is_some();
+        next.into_iter().for_each(|parked| self.look_again(parked));
         is_there
     }
 
     pub(super) fn unpark_all(&mut self) {
-        while let Some(message) = self.pop_parked() {
-            self.make_ready(message);
+        while self.unpark_one() {}
+    }
+
+    /// What was parked is to be looked at again, when it is in memory.
+    fn look_again(&mut self, parked: Parked<B>) {
+        match parked {
+            Parked::Whole(message) => self.make_ready(message),
+            Parked::Stub { stub, .. } => self.delayed.want(stub),
         }
     }
 
@@ -230,8 +241,12 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// Lets those go that wait for others of their keys and are over; tells when the next one is.
     pub(super) fn expire_parked(&mut self, now: Millis) -> Millis {
-        while let Some(message) = self.keys.as_mut().and_then(|keys| keys.pop_expired(now)) {
-            self.bury(message, DeadReason::Expired);
+        while let Some(parked) = self.keys.as_mut().and_then(|keys| keys.pop_expired(now)) {
+            match parked {
+                Parked::Whole(message) => self.bury(message, DeadReason::Expired),
+                // It is found to be over when it is in memory.
+                Parked::Stub { stub, .. } => self.delayed.want(stub),
+            }
         }
         self.keys.as_ref().and_then(|keys| keys.next_deadline()).unwrap_or(NEVER)
     }

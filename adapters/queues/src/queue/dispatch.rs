@@ -7,6 +7,7 @@ use crate::assignment::{Assignment, Direct};
 use crate::consumer::{ConsumerId, LaneId};
 use crate::effect::DeadReason;
 use crate::journal::{Gone, Journal, Run};
+use crate::offer::Queued;
 
 /// Credit that was taken for a consumer in advance.
 #[derive(Clone, Copy)]
@@ -190,8 +191,10 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     }
 
     /// Gives a consumer all that it has not settled, nor said that it has, once more, with the same tags and in order, and begins their
-    /// deadlines anew (an MQTT session that is resumed). No credit is taken for them.
+    /// deadlines anew (an MQTT session that is resumed). No credit is taken for them. What was given out as often as it may
+    /// be is dead instead; the credit for it is the door's to grant.
     pub fn redeliver(&mut self, now: Millis, consumer: ConsumerId, out: &mut Vec<Assignment<B>>) {
+        self.bury_given_often(consumer);
         let Some(holder) = self.holders.find(consumer).and_then(|at| self.holders.get_mut(at)) else {
             return;
         };
@@ -211,6 +214,25 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.journal.given(priority, range);
         }
         self.wake = self.wake.min(due);
+    }
+
+    /// Those that a consumer has not settled and cannot be given once more are dead.
+    fn bury_given_often(&mut self, consumer: ConsumerId) {
+        let Some(limit) = self.limits.delivery_limit else { return };
+        let Some(holder) = self.holders.find(consumer).and_then(|at| self.holders.get_mut(at)) else {
+            return;
+        };
+        let mut dead = Vec::new();
+        let is_last = |message: &Queued<B>| !message.received && message.attempts >= limit;
+        let count = holder.unsettled.take_if(is_last, |message| dead.push(message));
+        self.unsettled = self.unsettled.saturating_sub(count.into());
+        for mut message in dead {
+            message.attempts = message.attempts.saturating_add(1);
+            let key = message.key;
+            self.took_back(key);
+            self.bury(message, DeadReason::DeliveryLimit);
+            self.unpark(key);
+        }
     }
 
     /// Lets go the messages at the head whose time is over.

@@ -135,6 +135,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// What only the journal has of what waits, and whose time has come, is to be brought in, now or in its turn.
     pub(super) fn wake_stubs(&mut self, now: Millis) {
         while let Some(stub) = self.delayed.pop_stub(now) {
+            if let Some(keys) = self.keys.as_mut().filter(|_| stub.key != 0) {
+                keys.waited(stub.key, stub.position);
+            }
             if self.outside.spans(stub.priority, stub.position) {
                 self.outside.count(stub.priority, stub.size.into());
             } else {
@@ -154,7 +157,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let (priority, size) = (priority.min(self.limits.max_priority), size.try_into().unwrap_or(u32::MAX));
         self.next = self.next.max(position.saturating_add(1));
         self.wake = self.wake.min(until);
-        self.delayed.put_stub(Stub { until, position, size, priority });
+        self.delayed.put_stub(Stub { until, position, size, key: 0, priority });
     }
 
     /// What the owner has to [`bring`](Self::bring) in: a level has messages, and none of them in memory. To be asked

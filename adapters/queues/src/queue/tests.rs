@@ -769,6 +769,30 @@ fn what_was_given_to_nobody_is_in_its_place_at_once_and_counts_no_attempt() {
 }
 
 #[test]
+fn what_the_same_consumer_is_given_too_often_is_dead_as_others_are() {
+    let mut queue = queue(Limits { delivery_limit: Some(1), ..Limits::default() });
+    let (one, credit) = windowed(1, 2);
+    consume(&mut queue, one);
+    push(&mut queue, &["a", "b", "c"]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a"), (1, "b")]);
+    queue.settle(0, 1, 2, 1, &Settlement::Receive);
+    let again = |queue: &mut Texts| {
+        let mut out = Vec::new();
+        queue.redeliver(0, 1, &mut out);
+        out.iter().map(|it| (it.message.body, it.tag, it.message.attempts)).collect::<Vec<_>>()
+    };
+    assert_eq!(again(&mut queue), [("a", 1, 1)]);
+    assert_eq!(dead(&mut queue), []);
+    assert_eq!(again(&mut queue), [], "it was given out twice");
+    assert_eq!(dead(&mut queue), [("a", "delivery_limit")]);
+    assert_eq!(queue.unsettled(), 1, "what the consumer says that it has is its own");
+    assert_eq!(accept(&mut queue, 1, 1, 2), Tally { known: 1, unknown: 1 });
+    credit.grant(2);
+    queue.resume(1);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "c")]);
+}
+
+#[test]
 fn a_key_moves_when_its_consumer_goes_and_its_order_stays() {
     let mut queue = queue(Limits { keyed: true, ..Limits::default() });
     let (one, _) = windowed(1, 2);

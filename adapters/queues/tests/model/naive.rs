@@ -350,6 +350,13 @@ impl Naive {
         let mut out = Vec::new();
         for body in self.held(id, 0, u32::MAX) {
             let at = self.at(body);
+            if self.limits.delivery_limit.is_some_and(|limit| self.messages[at].attempts >= limit) {
+                self.messages[at].attempts += 1;
+                self.bury(at, "delivery_limit");
+            }
+        }
+        for body in self.held(id, 0, u32::MAX) {
+            let at = self.at(body);
             let message = &mut self.messages[at];
             message.attempts += 1;
             let Place::Out { tag, .. } = message.place else { unreachable!() };

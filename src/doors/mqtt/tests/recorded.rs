@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use linkspan_contract::ledger::{Entry, Terms, Version};
+use linkspan_contract::ledger::{Conditions, Entry, Version};
 use linkspan_contract::{
     BackendError, Clock, Fence, Health, Lease, Leases, Ledger, LedgerError, Millis, NotGranted, Outcome,
     Receipt, Refused, What,
@@ -101,11 +101,11 @@ impl Ledger for Opened {
         self.reach()?.get(key).await
     }
 
-    async fn put(&self, key: &str, value: &[u8], terms: Terms<'_>) -> Result<Version, LedgerError> {
+    async fn put(&self, key: &str, value: &[u8], terms: Conditions<'_>) -> Result<Version, LedgerError> {
         self.reach()?.put(key, value, terms).await
     }
 
-    async fn delete(&self, key: &str, terms: Terms<'_>) -> Result<bool, LedgerError> {
+    async fn delete(&self, key: &str, terms: Conditions<'_>) -> Result<bool, LedgerError> {
         self.reach()?.delete(key, terms).await
     }
 

@@ -180,7 +180,7 @@ pub fn open(
                     forms: doors::forms(),
                     budget: Arc::clone(budget),
                 });
-                AmqpBackend::open(name, options, Arc::clone(clock)).map_err(|error| {
+                AmqpBackend::open(name, options, Arc::clone(clock), Arc::clone(ledger)).map_err(|error| {
                     wrong(matches!(error, OpenError::Disk(_)).then_some("path"), error.to_string())
                 })?
             }

@@ -16,6 +16,7 @@
 //! | key `hub/<instance>/binding/<hash>` | a client's binding of a queue to the address space, for its copies from other back ends |
 //! | key `hub/<instance>/queue/<hash>` | a queue that a route has, or had and that is not known to be gone |
 //! | key `hub/<instance>/dead-letters/<hash>` | a queue of dead letters that are carried to their address |
+//! | key `repeats/<hash>/<time>-<instance>-<number>` | what a queue at an AMQP broker has taken, many messages in one: no JSON, but 16 bytes that identify each and 8 that say when, little-endian |
 //! | lease `work-queue/<back end>/<vhost>/<queue>` | who takes a work queue's messages from an MQTT broker |
 
 pub mod embedded;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use linkspan_contract::{
-    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Health, Support, backend,
+    Backend, BackendError, Capabilities, Client, Clock, Connection, DeliverySink, Health, Ledger, Support,
+    backend,
 };
 use linkspan_embedded::{Embedded, EmbeddedOptions};
 
@@ -20,7 +21,7 @@ use crate::reporter::Reporter;
 use crate::retained::Retained;
 use crate::upstream::{Link, Upstream};
 use crate::watch::coordinator as watching;
-use crate::work_queue::WorkQueues;
+use crate::work_queue::{Memory, WorkQueues};
 
 /// A broker that speaks AMQP 0-9-1.
 pub struct AmqpBackend {
@@ -44,9 +45,6 @@ pub enum OpenError {
     Disk(String),
 }
 
-/// Not in this version.
-const LATER: Support = Support::Absent("not in this version on brokers behind Linkspan");
-
 /// What every back end of this kind can do.
 pub static CAPABILITIES: Capabilities = Capabilities {
     publish_subscribe: Support::Native,
@@ -64,14 +62,18 @@ pub static CAPABILITIES: Capabilities = Capabilities {
         "quorum queues count by themselves; of a classic queue's messages Linkspan counts what it gives out",
     ),
     retry: Support::Emulated("a message waits at Linkspan, and stays the broker's meanwhile"),
-    deduplicate: LATER,
-    ordering_key: LATER,
+    deduplicate: Support::Emulated(
+        "Linkspan's ledger remembers what the queue has taken by Linkspan; what is published at the broker itself is not looked at",
+    ),
+    ordering_key: Support::Emulated(
+        "one Linkspan at a time has the queue, as its single active consumer, and hands its messages out by their keys",
+    ),
     delay: Support::Emulated(
         "queues of the broker's hold messages back, one for each time; from there they go on without a confirm",
     ),
     max_length: Support::Native,
-    weighted_order: LATER,
-    queue_per_level: LATER,
+    weighted_order: Support::Absent("one queue of RabbitMQ's always gives its highest level first"),
+    queue_per_level: Support::Absent("a route has one queue of its name at the broker"),
     shares_queues: true,
     exchanges: Support::Native,
     transactions: Support::Native,
@@ -85,11 +87,16 @@ pub static CAPABILITIES: Capabilities = Capabilities {
 
 impl AmqpBackend {
     /// Opens a back end of that name. It does not wait for the broker: until that is there, clients are told that it is
-    /// away. `clock` tells the time for expiry and deadlines.
+    /// away. `clock` tells the time for expiry and deadlines; `ledger` is where it is written down what queues have taken.
     ///
     /// # Errors
     /// When it can never work.
-    pub fn open(name: &str, options: AmqpOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OpenError> {
+    pub fn open(
+        name: &str,
+        options: AmqpOptions,
+        clock: Arc<dyn Clock>,
+        ledger: Arc<dyn Ledger>,
+    ) -> Result<Arc<Self>, OpenError> {
         if options.nodes.is_empty() {
             return Err(OpenError::NoNode);
         }
@@ -131,6 +138,16 @@ impl AmqpBackend {
             instance: Arc::clone(&instance),
             vhost: Arc::clone(&vhost),
         });
+        let memory = Memory {
+            ledger,
+            clock: Arc::clone(&clock),
+            broker: (Arc::clone(&name), options.vhost.clone()),
+            instance: if options.owner.is_empty() {
+                Arc::clone(&instance)
+            } else {
+                options.owner.as_str().into()
+            },
+        };
         let fleet = Fleet {
             name: Arc::clone(&name),
             instance,
@@ -140,7 +157,7 @@ impl AmqpBackend {
             consuming,
             owners: Arc::new(Owners::default()),
             groups: Arc::new(Groups::default()),
-            work_queues: Arc::new(WorkQueues::default()),
+            work_queues: Arc::new(WorkQueues::with_memory(Some(memory))),
             inner,
             vhost,
             watch,

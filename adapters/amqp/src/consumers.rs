@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::attendance::{Interest, Terms};
-pub(crate) use self::held::Marks;
+pub(crate) use self::held::{LONGEST, Marks};
 use crate::inbox::Inbox;
 use crate::mailbox::mailbox;
 use crate::publisher::Parcel;

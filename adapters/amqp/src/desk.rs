@@ -7,13 +7,15 @@
 //! later of what was in hand then is ignored.
 
 pub(crate) mod coordinator;
+mod key;
+mod link;
 mod loans;
+mod look;
 mod seat;
 mod state;
 mod work;
 
 use std::sync::Arc;
-use std::task::Context;
 
 use futures_util::task::AtomicWaker;
 use lapin::Channel;
@@ -33,6 +35,7 @@ use self::state::State;
 use self::work::Arrival;
 use crate::origin::Origin;
 use crate::translate::{Arrived, Letter, attempt, refused};
+use crate::work_queue::Kind;
 
 /// One queue's desk at this instance.
 pub(crate) struct Desk {
@@ -40,6 +43,7 @@ pub(crate) struct Desk {
     backend: Arc<str>,
     topic_exchange: ShortString,
     clock: Arc<dyn Clock>,
+    is_quorum: bool,
     state: Mutex<State>,
     /// The task that keeps its channel.
     task: AtomicWaker,
@@ -47,6 +51,11 @@ pub(crate) struct Desk {
 
 /// Whether the broker lacks what a route says of its queue, which it has as a quorum queue or a classic one.
 pub(crate) fn is_needed(terms: &Terms, is_quorum: bool) -> bool {
+    counts(terms, is_quorum) || terms.ordering_key.is_some()
+}
+
+/// Whether a desk knows of messages what is forgotten when they are given back.
+fn counts(terms: &Terms, is_quorum: bool) -> bool {
     terms.retry.is_some() || terms.max_deliveries.is_some() && !is_quorum
 }
 
@@ -70,14 +79,15 @@ impl Desk {
         backend: &Arc<str>,
         topic_exchange: &str,
         clock: Arc<dyn Clock>,
-        (terms, single_active): (Arc<Terms>, bool),
+        (terms, kind): (Arc<Terms>, Kind),
     ) -> Self {
-        let state = State::new(clock.now(), terms, single_active);
+        let state = State::new(clock.now(), terms, kind.single_active);
         Self {
             queue,
             backend: Arc::clone(backend),
             topic_exchange: ShortString::try_new(topic_exchange).unwrap_or_default(),
             clock,
+            is_quorum: kind.is_quorum,
             state: Mutex::new(state),
             task: AtomicWaker::new(),
         }
@@ -101,7 +111,7 @@ impl Desk {
         self.with(|state, now| {
             state.terms = Arc::clone(terms);
             let limits = state.limits();
-            state.work.set_limits(now, limits);
+            state.work.set_limits(now, limits, terms);
         });
     }
 
@@ -205,6 +215,9 @@ impl Desk {
         if let Some(fetched) = self.with(|state, now| state.take(now, lane, &id, key, settled)) {
             return Ok(Some(fetched));
         }
+        if self.state.lock().terms.ordering_key.is_some() {
+            return coordinator::wait_for_one(self, lane, id, key, settled).await;
+        }
         self.ready().await?;
         let channel = self.state.lock().channel.clone();
         let Some(channel) = channel else { return Err(Refused::Away(self.backend.to_string())) };
@@ -283,6 +296,29 @@ impl Desk {
         self.state.lock().streams = u32::try_from(streams).unwrap_or(u32::MAX);
     }
 
+    /// The desk has no consumers any more, and the broker had reached that number.
+    fn give_back(&self, reached: u64) {
+        self.with(|state, _| state.give_back(reached));
+    }
+
+    /// Takes a message that lies here; until some time from now, more are asked of the broker when there is none.
+    fn take_or_ask(
+        &self,
+        lane: LaneId,
+        id: impl Fn() -> ConsumerId,
+        key: SubscriptionKey,
+        settled: bool,
+        wait: Millis,
+    ) -> Option<Fetched> {
+        self.with(|state, now| {
+            let taken = state.take(now, lane, id, key, settled);
+            if taken.is_none() && wait > 0 {
+                state.asked_until = now.saturating_add(wait);
+            }
+            taken
+        })
+    }
+
     /// The channel is gone, and with it what came by it.
     fn lose(&self) {
         self.with(|state, now| {
@@ -290,6 +326,19 @@ impl Desk {
             let limits = state.limits();
             state.work.lose(now, limits);
         });
+    }
+
+    /// The same when nobody has anything in hand; false when somebody has.
+    fn give_up(&self) -> bool {
+        self.with(|state, now| {
+            let is_idle = !state.work.is_in_hand();
+            if is_idle {
+                state.forget();
+                let limits = state.limits();
+                state.work.lose(now, limits);
+            }
+            is_idle
+        })
     }
 
     /// The queue is gone at the broker.
@@ -322,56 +371,4 @@ impl Desk {
     fn take_words(&self) -> Vec<(Arc<Origin>, Seq)> {
         std::mem::take(&mut self.state.lock().words)
     }
-
-    /// Does what is due, and lets those go on whose sinks have drained.
-    fn look(&self, cx: &mut Context<'_>) -> Look {
-        let now = self.clock.now();
-        let mut state = self.state.lock();
-        state.work.drain(now, cx);
-        if state.work.next_tick().is_some_and(|at| at <= now) {
-            state.work.tick(now);
-        }
-        state.speak();
-        let look = Look {
-            window: state.work.window(u16::MAX),
-            waiting: state.work.waiting(),
-            is_alone: state.single_active || state.work.is_exclusive(),
-            is_exclusive: state.work.is_exclusive(),
-            asks: !state.asking.is_empty(),
-            has_words: !state.words.is_empty(),
-            is_in_hand: state.work.is_in_hand(),
-            is_untried: state.work.is_untried(),
-            over: state.over,
-            next: state.work.next_tick(),
-        };
-        let touched = state.work.touched();
-        drop(state);
-        touched.iter().for_each(|sink| sink.flush());
-        look
-    }
-}
-
-/// How it stands at a desk, for its task.
-#[derive(Debug, Clone, Copy)]
-struct Look {
-    /// How many deliveries those here may have in hand.
-    window: u32,
-    /// How many messages wait for their time.
-    waiting: usize,
-    /// One of them works at a time.
-    is_alone: bool,
-    /// Nobody else is to consume from the queue.
-    is_exclusive: bool,
-    /// Somebody waits for the channel.
-    asks: bool,
-    /// Somebody waits to hear that a settlement is safe.
-    has_words: bool,
-    /// Somebody has something in hand.
-    is_in_hand: bool,
-    /// Nothing here was given to anybody yet.
-    is_untried: bool,
-    /// The queue was deleted here.
-    over: bool,
-    /// When something is due.
-    next: Option<Millis>,
 }

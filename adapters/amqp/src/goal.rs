@@ -6,6 +6,7 @@ use lapin::types::ShortString;
 use linkspan_contract::address::{Syntax, respelled};
 use linkspan_contract::{Destination, Refused, Terms};
 
+use crate::repeats::Repeats;
 use crate::work_queue::WorkQueues;
 
 /// A [`Destination`] as the broker knows it.
@@ -21,6 +22,8 @@ pub(crate) struct Goal {
     is_address: bool,
     /// What routes say of the queues that it names, leg by leg; nothing when they say nothing of any.
     terms: Box<[Option<Arc<Terms>>]>,
+    /// What those queues are known to have taken, where that is to be known.
+    repeats: Box<[Option<Arc<Repeats>>]>,
 }
 
 impl Goal {
@@ -38,6 +41,7 @@ impl Goal {
                 is_exchange: false,
                 is_address: true,
                 terms: Box::default(),
+                repeats: Box::default(),
             },
             Destination::Exchange { name, key, .. } => Self {
                 exchange: short("the exchange", name.as_bytes())?,
@@ -46,6 +50,7 @@ impl Goal {
                 is_exchange: true,
                 is_address: false,
                 terms: Box::default(),
+                repeats: Box::default(),
             },
             Destination::Queue { name, .. } => Self {
                 exchange: ShortString::default(),
@@ -54,6 +59,7 @@ impl Goal {
                 is_exchange: false,
                 is_address: false,
                 terms: Box::default(),
+                repeats: Box::default(),
             },
         })
     }
@@ -66,12 +72,33 @@ impl Goal {
         };
         let terms: Box<[_]> = (0..self.legs()).map(of_leg).collect();
         self.terms = if terms.iter().any(Option::is_some) { terms } else { Box::default() };
+        let taken_by = |leg| {
+            let (exchange, key) = self.leg(leg);
+            work_queues.repeats(key.as_str()).filter(|_| exchange.as_str().is_empty())
+        };
+        let repeats: Box<[_]> = (0..self.legs()).map(taken_by).collect();
+        self.repeats = if repeats.iter().any(Option::is_some) { repeats } else { Box::default() };
         self
     }
 
     /// What its route says of the queue that the `leg`th publish is for, when it is for one.
     pub(crate) fn terms(&self, leg: u16) -> Option<&Terms> {
         self.terms.get(usize::from(leg))?.as_deref()
+    }
+
+    /// What the queue that the `leg`th publish is for is known to have taken, where that is to be known.
+    pub(crate) fn repeats(&self, leg: u16) -> Option<&Arc<Repeats>> {
+        self.repeats.get(usize::from(leg))?.as_ref()
+    }
+
+    /// Whether a message to it may have to wait for another.
+    pub(crate) fn remembers(&self) -> bool {
+        !self.repeats.is_empty()
+    }
+
+    /// Whether the `leg`th publish is for those who watch a work route.
+    pub(crate) fn is_for_watchers(&self, leg: u16) -> bool {
+        !self.queues.is_empty() && usize::from(leg) == self.queues.len()
     }
 
     /// Whether an address keeps what is published to it to be retained: those of work routes do not.

@@ -229,10 +229,14 @@ impl Lane for AmqpLane {
                 return Ok(());
             }
             Source::Group { group, filter } => self.join(group, filter, key, how, credit).await?,
-            Source::Queue(queue) => match self.scope.fleet.desk(queue) {
+            Source::Queue(queue) => match self.scope.fleet.desk(queue, how.several) {
                 Some(desk) => {
                     self.scope.fleet.owners.check(queue, self.scope.client.number)?;
-                    self.desks().enter(desk, key, how, credit).await?;
+                    let entered = self.desks().enter(desk, key, how, credit).await;
+                    if let Err(Refused::NotFound { .. }) = entered {
+                        self.scope.fleet.work_queues.has_none(queue);
+                    }
+                    entered?;
                     if let Some(consumers) = &self.consumers {
                         Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await?;
                     }
@@ -300,7 +304,7 @@ impl Lane for AmqpLane {
     ) -> Result<Option<Fetched>, Refused> {
         self.in_order().await?;
         self.scope.fleet.owners.check(queue, self.scope.client.number)?;
-        if let Some(desk) = self.scope.fleet.desk(queue) {
+        if let Some(desk) = self.scope.fleet.desk(queue, false) {
             let last = self.taken;
             return self.desks().fetch(desk, key, settled, last).await;
         }

@@ -19,7 +19,8 @@
 //! broker holds what its filters of QoS 1 and 2 match, as long as its client is away, or this process.
 //!
 //! A work queue whose route asks for more than the broker has, such as waits between attempts, has a [`desk`]: its messages
-//! are borrowed from the broker, and worked here.
+//! are borrowed from the broker, and worked here. So it is with any queue for those behind whose subscription several workers
+//! stand, who come and go by the message.
 //!
 //! # After a loss
 //!
@@ -33,11 +34,11 @@
 //! | [`amqp`], [`options`], [`fleet`], [`mod@probe`] | the back end, what it is told, what its clients share, and a look at a broker |
 //! | [`upstream`], [`coordinator`], [`reporter`], [`explain`] | connections to the broker |
 //! | [`connection`], [`fate`], [`lane`] | a client's scope, its end, and its ways through |
-//! | [`outlet`], [`goal`], [`delay_queue`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
+//! | [`outlet`], [`goal`], [`repeats`], [`delay_queue`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
 //! | [`consumers`], [`desk`], [`group`], [`inbox`], [`watch`], [`queue_name`] | the way in |
 //! | [`clerk`], [`queue_arguments`], [`work_queue`], [`declared`] | what clients and routes declare |
 //! | [`translate`] | the contract's words and lapin's |
-//! | [`mailbox`], [`now`], [`random`] | the way to a task; futures that are not waited for; names that nobody has |
+//! | [`mailbox`], [`now`], [`random`], [`mark`] | the way to a task; futures that are not waited for; names that nobody has; how far a channel is |
 
 mod amqp;
 mod clerk;
@@ -56,6 +57,7 @@ mod group;
 mod inbox;
 mod lane;
 mod mailbox;
+mod mark;
 mod now;
 mod options;
 mod origin;
@@ -65,6 +67,7 @@ mod publisher;
 mod queue_arguments;
 mod queue_name;
 mod random;
+mod repeats;
 mod reporter;
 mod retained;
 mod translate;

@@ -138,8 +138,9 @@ impl Outlet {
             }
             last = Some(message.target);
         }
-        let bound =
-            self.own.is_none() && transaction.is_none() && goals.iter().any(|(_, goal)| goal.is_exchange);
+        let bound = self.own.is_none()
+            && transaction.is_none()
+            && goals.iter().any(|(_, goal)| goal.is_exchange || goal.remembers());
         if bound {
             self.part();
         }

@@ -124,6 +124,11 @@ fn add_terms<'a>(
         arguments.push(("x-max-length", whole(most.get())));
         arguments.push(("x-overflow", Value::Text(overflow.into())));
     }
+    let has = |wanted: &str| arguments.iter().any(|(name, _)| *name == wanted);
+    if terms.ordering_key.is_some() && !has("x-single-active-consumer") {
+        // One Linkspan at a time hands them out, by their keys.
+        arguments.push(("x-single-active-consumer", Value::Bool(true)));
+    }
     if let Some(most) = terms.max_deliveries.filter(|_| is_quorum) {
         arguments.push(("x-delivery-limit", whole(u64::from(most.get()).saturating_sub(1))));
     }

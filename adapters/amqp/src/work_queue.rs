@@ -3,20 +3,35 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use blake2::digest::consts::U16;
+use blake2::{Blake2b, Digest};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use linkspan_contract::Terms;
+use linkspan_contract::{Clock, Deduplicate, Ledger, Terms};
 use parking_lot::RwLock;
 
 use crate::desk::{self, Desk};
+use crate::repeats::{Repeats, coordinator};
 
 /// A queue of a route.
 struct WorkQueue {
     /// As its route was the last time that it declared the queue.
     terms: Arc<Terms>,
     kind: Kind,
+    /// What it is known to have taken, where its route says so.
+    repeats: Option<Arc<Repeats>>,
+    /// A route has declared it.
+    is_of_route: bool,
     /// Where its messages are worked, as soon as somebody has worked one here under terms that the broker does not know.
     desk: Option<Arc<Desk>>,
+}
+
+impl WorkQueue {
+    /// One that no route has declared.
+    fn of_nobody() -> Self {
+        let kind = Kind { is_quorum: false, single_active: false };
+        Self { terms: Arc::default(), kind, repeats: None, is_of_route: false, desk: None }
+    }
 }
 
 /// How a queue is declared at the broker, as far as it matters to who works its messages.
@@ -35,26 +50,80 @@ pub(crate) struct WorkQueues {
     edition: AtomicU64,
     /// The last number that somebody at a desk was given.
     numbers: AtomicU64,
+    /// Where it is written down what queues have taken.
+    memory: Option<Memory>,
+}
+
+/// Where it is written down what queues have taken, for which broker, by whom.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The back end's name, and the broker's vhost.
+    pub(crate) broker: (Arc<str>, String),
+    /// Which Linkspan this is.
+    pub(crate) instance: Arc<str>,
+}
+
+impl Memory {
+    /// What the queue of that name is known to have taken.
+    fn of(&self, queue: &str, how: &Deduplicate) -> Arc<Repeats> {
+        let repeats = Arc::new(Repeats::new(how, Arc::clone(&self.clock)));
+        let mut name = Blake2b::<U16>::new();
+        for part in [&*self.broker.0, &self.broker.1, queue] {
+            name.update((part.len() as u64).to_le_bytes());
+            name.update(part);
+        }
+        let name: [u8; 16] = name.finalize().into();
+        let plan = coordinator::Plan {
+            ledger: Arc::clone(&self.ledger),
+            clock: Arc::clone(&self.clock),
+            prefix: format!("repeats/{:032x}/", u128::from_be_bytes(name)),
+            instance: Arc::clone(&self.instance),
+        };
+        coordinator::start(&repeats, plan);
+        repeats
+    }
 }
 
 impl WorkQueues {
+    /// None, which remember what they have taken there.
+    pub(crate) fn with_memory(memory: Option<Memory>) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
+    /// What a queue of that name is known to have taken, under these terms.
+    fn repeats_of(&self, name: &str, terms: &Terms, before: Option<Arc<Repeats>>) -> Option<Arc<Repeats>> {
+        let how = terms.deduplicate.as_ref()?;
+        let before = before.filter(|before| before.is(how));
+        before.or_else(|| Some(self.memory.as_ref()?.of(name, how)))
+    }
+
+    /// What the queue of that name is known to have taken, where its route says so.
+    pub(crate) fn repeats(&self, name: &str) -> Option<Arc<Repeats>> {
+        self.queues.read().get(name)?.repeats.clone()
+    }
+
     /// A route has declared its queue.
     pub(crate) fn note(&self, name: &str, terms: &Arc<Terms>, kind: Kind) {
         let mut queues = self.queues.write();
         match queues.get_mut(name) {
             Some(queue) => {
                 queue.kind = kind;
+                queue.is_of_route = true;
                 if queue.terms == *terms {
                     return;
                 }
                 queue.terms = Arc::clone(terms);
+                queue.repeats = self.repeats_of(name, terms, queue.repeats.take());
                 if let Some(desk) = &queue.desk {
                     desk.set_terms(terms);
                 }
             }
-            None if **terms == Terms::default() => return,
+            None if **terms == Terms::default() && !kind.single_active => return,
             None => {
-                queues.insert(name.into(), WorkQueue { terms: Arc::clone(terms), kind, desk: None });
+                let (terms, repeats) = (Arc::clone(terms), self.repeats_of(name, terms, None));
+                queues.insert(name.into(), WorkQueue { terms, kind, repeats, is_of_route: true, desk: None });
             }
         }
         self.edition.fetch_add(1, Ordering::Release);
@@ -82,21 +151,35 @@ impl WorkQueues {
         self.queues.read().get(name).map(|queue| Arc::clone(&queue.terms))
     }
 
-    /// The desk of a queue where there is one, or must be one: then `make` makes it.
+    /// The desk of a queue where there must be one: then `make` makes it. That is by the route's terms, or because who asks
+    /// is `several`; the desks of these are theirs alone.
     pub(crate) fn desk(
         &self,
         name: &str,
+        several: bool,
         make: impl FnOnce(&Arc<Terms>, Kind) -> Arc<Desk>,
     ) -> Option<Arc<Desk>> {
-        if let Some(desk) = self.desk_there(name) {
-            return Some(desk);
+        let is_needed = |queue: &WorkQueue| several || desk::is_needed(&queue.terms, queue.kind.is_quorum);
+        {
+            let queues = self.queues.read();
+            match queues.get(name) {
+                None if !several => return None,
+                Some(queue) if !is_needed(queue) => return None,
+                Some(WorkQueue { desk: Some(desk), .. }) => return Some(Arc::clone(desk)),
+                _ => {}
+            }
         }
         let mut queues = self.queues.write();
-        let queue = queues.get_mut(name)?;
-        if queue.desk.is_none() && desk::is_needed(&queue.terms, queue.kind.is_quorum) {
-            queue.desk = Some(make(&queue.terms, queue.kind));
+        let queue = queues.entry(name.into()).or_insert_with(WorkQueue::of_nobody);
+        let desk = queue.desk.get_or_insert_with(|| make(&queue.terms, queue.kind));
+        Some(Arc::clone(desk))
+    }
+
+    /// There is no such queue at the broker: it is forgotten, unless a route has it.
+    pub(crate) fn has_none(&self, name: &str) {
+        if self.queues.read().get(name).is_some_and(|queue| !queue.is_of_route) {
+            self.forget(name);
         }
-        queue.desk.clone()
     }
 
     /// The desk of a queue where there is one.

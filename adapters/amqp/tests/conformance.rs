@@ -9,6 +9,8 @@
     reason = "helpers of tests stop where a test cannot go on"
 )]
 
+mod notes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +26,9 @@ struct RealBroker;
 impl Fixture for RealBroker {
     async fn backend(&self) -> Arc<dyn Backend> {
         let options = AmqpOptions::from_url(RabbitMq::shared().await.url()).expect("the broker's URL is one");
-        let backend = AmqpBackend::open("rabbit", options, Arc::new(SystemClock)).expect("a back end opens");
+        let ledger = Arc::new(notes::Notes::default());
+        let backend =
+            AmqpBackend::open("rabbit", options, Arc::new(SystemClock), ledger).expect("a back end opens");
         for _ in 0..1000 {
             if backend.health().await == Health::Up {
                 return backend;

@@ -6,6 +6,7 @@ mod membership;
 mod paging;
 mod settle;
 mod tick;
+mod withdraw;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,11 @@
 //! HTTP leases of queues behind which a broker lies, and of one behind which none does.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use linkspan_integration_tests::amqp::Amqp;
@@ -9,8 +13,9 @@ use linkspan_integration_tests::http::{self, Answer};
 use linkspan_integration_tests::mqtt5::Mqtt5;
 use linkspan_integration_tests::upstreams::unique;
 use linkspan_integration_tests::{Mosquitto, RabbitMq, Server, soon};
+use tokio::time::timeout;
 
-use crate::back_ends::{all, work};
+use crate::back_ends::{all, home_is, rabbit_at, work};
 
 async fn lease(door: SocketAddr, queue: &str, query: &str) -> Answer {
     http::post(door, &format!("/v1/queues/{queue}/leases{query}"), &[], Vec::new()).await
@@ -65,4 +70,87 @@ async fn a_lease_means_the_same_whatever_lies_behind_the_queue() {
         got.sort();
         assert_eq!(got, ["three", "two"], "{backend}");
     }
+}
+
+/// How long a thousand requests may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a client was given, and when it had asked for it and had it.
+type Given = (Instant, Instant, usize);
+
+/// Asks again and again until nothing is left, and tells what it was given.
+async fn take_all(door: SocketAddr, queue: String, left: Arc<AtomicUsize>) -> Vec<Given> {
+    let mut given = Vec::new();
+    while left.load(Ordering::SeqCst) > 0 {
+        let asked = Instant::now();
+        let answer = lease(door, &queue, "?wait=5ms").await;
+        if answer.status == 204 {
+            continue;
+        }
+        assert_eq!(answer.status, 200, "{answer:?}");
+        given.push((asked, Instant::now(), answer.body.parse().unwrap()));
+        assert_eq!(accept(door, &answer).await, 204);
+        left.fetch_sub(1, Ordering::SeqCst);
+    }
+    given
+}
+
+/// What was given before something that stands before it, though who got that had not even asked yet.
+fn overtaken(given: &[Given], rank: impl Fn(usize) -> usize) -> Vec<(usize, usize)> {
+    let rank = &rank;
+    let before = |(_, had, it): &Given| {
+        let later = given.iter().filter(move |(asked, _, other)| had < asked && rank(*other) < rank(*it));
+        later.map(|(.., other)| (*it, *other)).collect::<Vec<_>>()
+    };
+    given.iter().flat_map(before).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_ask_for_moments_are_given_a_queue_of_rabbitmq_in_its_order() {
+    let (jobs, urgent) = (unique("ordered"), unique("urgent"));
+    let routes = format!(
+        "{}{}",
+        work(&jobs, &jobs, "rabbit"),
+        work(&urgent, &urgent, "rabbit").replace("competing-consumers", "priority-queue")
+    );
+    let url = RabbitMq::shared().await.url();
+    let server =
+        Server::start(&format!("{}{}{routes}levels = 10\n", rabbit_at(url), home_is("rabbit"))).await;
+    let publisher = Amqp::confirming(server.amqp()).await;
+    let level = |n: usize| u8::try_from(n * 7 % 10).unwrap();
+    for clients in [2, 3] {
+        const COUNT: usize = 500;
+        let left = Arc::new(AtomicUsize::new(COUNT));
+        let take = |_| tokio::spawn(take_all(server.http(), jobs.clone(), Arc::clone(&left)));
+        let taking: Vec<_> = (0..clients).map(take).collect();
+        for n in 0..COUNT {
+            publisher.publish("amq.topic", &jobs, &n.to_string()).await;
+            if n % 20 == 0 {
+                // They find nothing now and then.
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        }
+        let mut given = Vec::new();
+        for client in taking {
+            given.extend(timeout(PATIENCE, client).await.expect("all of them").unwrap());
+        }
+        assert_eq!(given.len(), COUNT, "{clients} clients");
+        assert_eq!(overtaken(&given, |n| n), [], "{clients} clients");
+
+        for n in 0..COUNT {
+            let properties = BasicProperties::default().with_priority(level(n));
+            publisher.publish_as("amq.topic", &urgent, &n.to_string(), properties).await;
+        }
+        let left = Arc::new(AtomicUsize::new(COUNT));
+        let take = |_| tokio::spawn(take_all(server.http(), urgent.clone(), Arc::clone(&left)));
+        let taking: Vec<_> = (0..clients).map(take).collect();
+        let mut given = Vec::new();
+        for client in taking {
+            given.extend(timeout(PATIENCE, client).await.expect("all of them").unwrap());
+        }
+        assert_eq!(given.len(), COUNT, "{clients} clients");
+        let rank = |n: usize| (9 - usize::from(level(n))) * COUNT + n;
+        assert_eq!(overtaken(&given, rank), [], "{clients} clients, by priority");
+    }
+    server.stop().await;
 }

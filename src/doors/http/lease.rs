@@ -16,6 +16,9 @@ mod coordinator;
 mod desk;
 mod id;
 mod register;
+mod request;
+mod shelf;
+mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +80,7 @@ pub(super) async fn take(
     let wait = wait.unwrap_or_default();
     let leased = coordinator::take(&shared, &identity.user, &queue, wait, lasts).await?;
     Ok(match leased {
-        Some(leased) => answer(leased),
+        Some(leased) => answer(leased).unwrap_or_else(|| StatusCode::NO_CONTENT.into_response()),
         None => StatusCode::NO_CONTENT.into_response(),
     })
 }
@@ -127,7 +130,7 @@ pub(super) async fn extend(
 }
 
 async fn settle(shared: &Shared, user: &str, lease: &str, how: Settlement) -> Result<StatusCode, Problem> {
-    coordinator::settle(shared, user, lease, how).await.map(|()| StatusCode::NO_CONTENT)
+    request::settle(shared, user, lease, how).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 /// A duration of the query.
@@ -149,15 +152,14 @@ fn lasting(name: &str, text: &str, most: Duration) -> Result<Duration, Problem> 
     }
 }
 
-fn answer(leased: Leased) -> Response {
-    let Leased { name, message, age, attempt, lasts, grip } = leased;
+fn answer(leased: Leased) -> Option<Response> {
+    let Leased { name, age, attempt, lasts, mut grip } = leased;
+    let message = grip.begin()?;
     let mut headers = leased::headers(&message, age, attempt);
     let location = HeaderValue::try_from(format!("/v1/leases/{name}"));
     headers.extend(location.ok().map(|location| (header::LOCATION, location)));
     headers.extend([leased::lasts(lasts)]);
-    let mut grip = grip;
-    grip.begin();
     // Held until the client has all of it: who hangs up before gives the message back.
     let body = Payload::new(message, move || grip.open());
-    (headers, Body::from_stream(body)).into_response()
+    Some((headers, Body::from_stream(body)).into_response())
 }

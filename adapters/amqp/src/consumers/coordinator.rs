@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::held::Held;
-use super::taker::Taker;
+use super::taker::{Source, Taker};
 use super::transaction::Transaction;
 use super::{Command, Consumers, Hungry, Reply};
 use crate::fate::Fate;
@@ -68,6 +68,8 @@ pub(crate) fn start(plan: Plan) -> Consumers {
         hungry,
         strays: false,
         suspects: Vec::new(),
+        ends: Vec::new(),
+        undone: Vec::new(),
         turn: 0,
     };
     tokio::spawn(worker.run());
@@ -111,6 +113,10 @@ pub(super) struct Worker {
     pub(super) strays: bool,
     /// What nobody had when it was last looked.
     pub(super) suspects: Vec<u64>,
+    /// Consumers that have ended, and how, while others were looked at.
+    pub(super) ends: Vec<(SubscriptionKey, Source)>,
+    /// What was given to nobody, by the broker's numbers.
+    pub(super) undone: Vec<(SubscriptionKey, u64)>,
     /// Which consumer comes first.
     pub(super) turn: usize,
 }
@@ -135,6 +141,7 @@ pub(super) enum Turn {
     Cancelled(usize),
     Adjust(usize),
     Late,
+    Undo,
     Words,
     Replace,
     Open,
@@ -153,6 +160,7 @@ impl Worker {
                 Turn::Cancelled(at) => self.cancelled(at),
                 Turn::Adjust(at) => self.adjust(at).await,
                 Turn::Late => self.release_late().await,
+                Turn::Undo => self.undo().await,
                 Turn::Words => self.tell_words().await,
                 Turn::Replace => self.replace().await,
                 Turn::Open => self.open().await,
@@ -203,8 +211,17 @@ impl Worker {
             self.waiting = None;
             return Poll::Ready(Turn::Back(live));
         }
+        if let Some(turn) = self.next_end() {
+            return Poll::Ready(turn);
+        }
+        if !self.undone.is_empty() {
+            return Poll::Ready(Turn::Undo);
+        }
         if let Some(turn) = self.deliver(cx) {
             return Poll::Ready(turn);
+        }
+        if !self.undone.is_empty() {
+            return Poll::Ready(Turn::Undo);
         }
         self.look_who_left();
         while let Some(((at, _), _)) = self.due.first_key_value() {

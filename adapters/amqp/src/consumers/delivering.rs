@@ -8,7 +8,7 @@ use linkspan_contract::{Delivered, DeliveryTag, Kept, Pick, Settle, Standing, Su
 
 use super::Hungry;
 use super::coordinator::{Due, Turn, Worker};
-use super::held::Unsettled;
+use super::held::{LONGEST, Unsettled};
 use super::taker::Source;
 use crate::now::poke;
 use crate::translate::{Letter, attempt};
@@ -148,9 +148,7 @@ impl Worker {
                 let taken = placed.iter().filter(|it| !it.settled).count();
                 window.give_back(u32::try_from(taken).unwrap_or(u32::MAX));
             }
-            for it in &placed {
-                self.requeue(it.upstream);
-            }
+            self.undone.extend(placed.iter().map(|it| (key, it.upstream)));
             return 0;
         }
         taker.congested = said == Delivered::Congested && taker.credit().is_none();
@@ -176,8 +174,9 @@ impl Worker {
         deadline: Option<u64>,
     ) -> DeliveryTag {
         self.held.marks().open(upstream);
-        let deadline = deadline.unwrap_or(0);
-        let tag = self.held.give(key, Unsettled { upstream, message, attempt, deadline, late: false });
+        let last = self.plan.clock.now().saturating_add(LONGEST);
+        let deadline = deadline.map_or(0, |deadline| deadline.min(last));
+        let tag = self.held.give(key, Unsettled { upstream, message, attempt, deadline, last, late: false });
         if deadline > 0 {
             self.serial += 1;
             self.due.insert((deadline, self.serial), Due::Deadline(key, tag));

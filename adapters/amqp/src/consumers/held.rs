@@ -7,6 +7,10 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use linkspan_contract::{DeliveryTag, Kept, Millis, SubscriptionKey};
 
+/// Milliseconds that a message is kept from the broker at most where Linkspan says how long: RabbitMQ closes the channel for
+/// one that it has waited 30 minutes for (`consumer_timeout`).
+pub(crate) const LONGEST: Millis = 1_500_000;
+
 /// All that a channel has unsettled.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -38,6 +42,8 @@ pub(crate) struct Unsettled {
     pub(crate) attempt: u32,
     /// When it is released by itself; 0: never.
     pub(crate) deadline: Millis,
+    /// No deadline is behind this.
+    pub(crate) last: Millis,
     /// Its deadline has passed: only the client's window still holds it.
     pub(crate) late: bool,
 }
@@ -252,7 +258,7 @@ mod tests {
     const KEY: SubscriptionKey = SubscriptionKey { subscription: 1, part: 0 };
 
     fn unsettled(upstream: u64) -> Unsettled {
-        Unsettled { upstream, message: None, attempt: 0, deadline: 0, late: false }
+        Unsettled { upstream, message: None, attempt: 0, deadline: 0, last: LONGEST, late: false }
     }
 
     #[test]

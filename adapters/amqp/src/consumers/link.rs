@@ -93,6 +93,8 @@ impl Worker {
         self.copies.clear();
         self.strays = false;
         self.suspects.clear();
+        self.ends.clear();
+        self.undone.clear();
     }
 
     /// A channel on which lapin may have dropped something makes place for a new one, while the client holds nothing: the

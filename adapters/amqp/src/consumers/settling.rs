@@ -39,6 +39,7 @@ impl Worker {
         if let Settlement::Extend(millis) = outcome {
             let at = self.plan.clock.now().saturating_add(*millis);
             let Some(unsettled) = self.held.get_mut(key, tag).filter(|it| !it.late) else { return false };
+            let at = at.min(unsettled.last);
             unsettled.deadline = at;
             self.serial += 1;
             self.due.insert((at, self.serial), Due::Deadline(key, tag));
@@ -59,6 +60,7 @@ impl Worker {
             return true;
         }
         match outcome {
+            Settlement::Undo if self.transaction.is_none() => self.undone.push((key, upstream)),
             Settlement::Accept => self.accept(Some(()), upstream),
             Settlement::Reject(_) => self.reject(upstream, false),
             Settlement::Release { delay } if *delay > 0 && self.transaction.is_none() => {

@@ -152,28 +152,48 @@ impl Taker {
         self.fill_to(AT_A_TIME, cx)
     }
 
-    /// Takes all that lapin has.
-    pub(super) fn fill_all(&mut self, cx: &mut Context<'_>) -> Source {
-        self.fill_to(usize::MAX, cx)
-    }
-
     fn fill_to(&mut self, most: usize, cx: &mut Context<'_>) -> Source {
         let Self { streams, buffer, .. } = self;
-        let before = buffer.len();
-        for (consumer, _) in streams.iter_mut() {
-            while buffer.len() < most {
-                match Pin::new(&mut *consumer).poll_next(cx) {
-                    Poll::Ready(Some(Ok(delivery))) => buffer.push_back(delivery),
-                    Poll::Ready(Some(Err(error))) => return Source::Lost(error),
-                    Poll::Ready(None) => return Source::Cancelled,
-                    Poll::Pending => break,
+        let (before, several) = (buffer.len(), streams.len() > 1);
+        let most = if several { usize::MAX } else { most };
+        loop {
+            let known = buffer.len();
+            for (consumer, _) in streams.iter_mut() {
+                while buffer.len() < most {
+                    match Pin::new(&mut *consumer).poll_next(cx) {
+                        Poll::Ready(Some(Ok(delivery))) => buffer.push_back(delivery),
+                        Poll::Ready(Some(Err(error))) => return Source::Lost(error),
+                        Poll::Ready(None) => return Source::Cancelled,
+                        Poll::Pending => break,
+                    }
                 }
             }
+            // The first of them may have been sent something, since it was looked at, before what another was sent.
+            if !several || buffer.len() == known {
+                break;
+            }
         }
-        if streams.len() > 1 && buffer.len() > before {
+        if several && buffer.len() > before {
             buffer.make_contiguous().sort_by_key(|delivery| delivery.delivery_tag);
         }
         if buffer.len() < most { Source::Runs } else { Source::More }
+    }
+
+    /// Takes all that lapin has, when the broker's consumers from the one at `from` on were cancelled.
+    pub(super) fn take_rest(&mut self, from: usize, cx: &mut Context<'_>) -> Source {
+        let Self { streams, buffer, .. } = self;
+        for (place, (consumer, _)) in streams.iter_mut().enumerate() {
+            loop {
+                match Pin::new(&mut *consumer).poll_next(cx) {
+                    Poll::Ready(Some(Ok(delivery))) => buffer.push_back(delivery),
+                    Poll::Ready(Some(Err(error))) => return Source::Lost(error),
+                    Poll::Ready(None) if place < from => return Source::Cancelled,
+                    Poll::Ready(None) | Poll::Pending => break,
+                }
+            }
+        }
+        buffer.make_contiguous().sort_by_key(|delivery| delivery.delivery_tag);
+        Source::Runs
     }
 
     /// True when it may be given something.

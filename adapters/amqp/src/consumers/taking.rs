@@ -10,10 +10,11 @@ use lapin::types::ShortString;
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{Ended, Refused, Settle, SubscriptionKey};
 
-use super::coordinator::Worker;
+use super::coordinator::{Turn, Worker};
 use super::taker::{Source, Taker};
 use super::{Prepaid, Wanted};
 use crate::clerk::delete_unused;
+use crate::mark::number_reached;
 use crate::translate::{Arrived, Letter, attempt, refused};
 
 impl Worker {
@@ -106,7 +107,17 @@ impl Worker {
         self.pause(at).await;
         let taker = self.takers.remove(at);
         self.held.prune(key);
+        self.reach_broker().await;
         self.leave_group(&taker.wanted).await;
+    }
+
+    /// Returns when the broker has what it was told: who consumes by another channel then comes behind what was given back.
+    async fn reach_broker(&mut self) {
+        let Some((_, channel)) = &self.link else { return };
+        let window = self.plan.options.prefetch;
+        if let Err(error) = channel.basic_qos(window, BasicQosOptions { global: false }).await {
+            tracing::debug!(%error, "a channel was lost while a consumer ended");
+        }
     }
 
     pub(super) async fn leave_group(&mut self, wanted: &Wanted) {
@@ -115,33 +126,78 @@ impl Worker {
         }
     }
 
-    /// Ends the broker's consumers from the one at `from` on, and takes what they have sent into the buffer.
-    pub(super) async fn stop(&mut self, at: usize, from: usize) {
-        let Some((_, channel)) = &self.link else { return };
-        let Some(taker) = self.takers.get_mut(at) else { return };
+    /// Ends the broker's consumers from the one at `from` on, and takes what they have sent into the buffer. Yields what was
+    /// on its way to them and is in nobody's hands.
+    pub(super) async fn stop(&mut self, at: usize, from: usize) -> Vec<u64> {
+        let Some((_, channel)) = &self.link else { return Vec::new() };
+        let Some(taker) = self.takers.get_mut(at) else { return Vec::new() };
         // One whose window is full is sent nothing more.
         let out = self.held.count(taker.wanted.key).saturating_add(taker.buffer.len());
         let full = taker.attendance.is_none()
             && out.saturating_add(taker.delayed.into()) >= usize::from(taker.window());
+        let mut may_stray = false;
         for (consumer, _) in taker.streams.iter().skip(from) {
-            self.strays |= !full;
+            may_stray |= !full;
             if let Err(error) = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await {
                 tracing::debug!(%error, "a consumer could not be cancelled: its channel is lost");
             }
         }
-        let source = poll_fn(|cx| Poll::Ready(taker.fill_all(cx))).await;
+        let reached = match may_stray && self.transaction.is_none() {
+            true => number_reached(channel).await,
+            false => Ok(None),
+        };
+        let source = poll_fn(|cx| Poll::Ready(taker.take_rest(from, cx))).await;
+        self.held.note_sent(taker.buffer.iter());
+        taker.streams.truncate(from);
         if let Source::Lost(error) = source {
             tracing::debug!(%error, "a consumer was lost while it was cancelled");
         }
-        self.held.note_sent(taker.buffer.iter());
-        taker.streams.truncate(from);
+        match reached {
+            Ok(Some(reached)) => self.lost_on_the_way(at, reached).await,
+            _ => {
+                self.strays |= may_stray;
+                Vec::new()
+            }
+        }
+    }
+
+    /// What the broker has sent until the number that it has reached and nobody here has.
+    async fn lost_on_the_way(&mut self, but: usize, reached: u64) -> Vec<u64> {
+        for (at, taker) in self.takers.iter_mut().enumerate().filter(|(at, _)| *at != but) {
+            let all = taker.streams.len();
+            let source = poll_fn(|cx| Poll::Ready(taker.take_rest(all, cx))).await;
+            if matches!(source, Source::Lost(_) | Source::Cancelled) {
+                tracing::debug!(at, "a consumer ends while another is cancelled");
+                self.ends.push((taker.wanted.key, source));
+            }
+            self.held.note_sent(taker.buffer.iter());
+        }
+        self.held.marks().told(reached);
+        self.held.marks().strays()
+    }
+
+    /// A consumer that has ended while it was looked for something else.
+    pub(super) fn next_end(&mut self) -> Option<Turn> {
+        loop {
+            let (key, source) = self.ends.pop()?;
+            let at = self.takers.iter().position(|taker| taker.wanted.key == key);
+            match (source, at) {
+                (Source::Lost(error), _) => return Some(Turn::Lost(error)),
+                (Source::Cancelled, Some(at)) => return Some(Turn::Cancelled(at)),
+                _ => {}
+            }
+        }
     }
 
     /// Ends the broker's consumers and gives back what they have sent and nobody was given.
     pub(super) async fn pause(&mut self, at: usize) {
-        self.stop(at, 0).await;
+        let mut tags = self.stop(at, 0).await;
         let Some(taker) = self.takers.get_mut(at) else { return };
-        let tags: Vec<u64> = taker.buffer.drain(..).map(|delivery| delivery.delivery_tag).collect();
+        tags.extend(taker.buffer.drain(..).map(|delivery| delivery.delivery_tag));
+        let key = taker.wanted.key;
+        tags.extend(self.undone.extract_if(.., |(of, _)| *of == key).map(|(_, tag)| tag));
+        // A quorum queue gives out in this order what it gets back.
+        tags.sort_unstable();
         if taker.attendance.as_ref().is_some_and(|it| it.letter.is_none())
             && let Some(credit) = &taker.wanted.credit
         {
@@ -152,6 +208,18 @@ impl Worker {
         }
     }
 
+    /// Gives back what was given to nobody, and with it all that came behind it and is here: nothing may overtake it.
+    pub(super) async fn undo(&mut self) {
+        while let Some((key, _)) = self.undone.first().copied() {
+            if let Some(at) = self.takers.iter().position(|taker| taker.wanted.key == key) {
+                self.pause(at).await;
+            }
+            let mut left: Vec<_> = self.undone.extract_if(.., |(of, _)| *of == key).collect();
+            left.sort_unstable();
+            left.into_iter().for_each(|(_, tag)| self.requeue(tag));
+        }
+    }
+
     /// The window has changed: the broker learns of it by a new consumer.
     pub(super) async fn adjust(&mut self, at: usize) {
         let Some(taker) = self.takers.get(at) else { return };
@@ -159,7 +227,9 @@ impl Worker {
         let last = taker.streams.last().map_or(0, |(_, window)| *window);
         if wanted < window && taker.streams.len() > 1 && window - last == wanted {
             let from = taker.streams.len() - 1;
-            self.stop(at, from).await;
+            for tag in self.stop(at, from).await {
+                self.requeue(tag);
+            }
         } else if wanted < window {
             self.pause(at).await;
         }

@@ -2,16 +2,21 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Waker;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use lapin::options::BasicPublishOptions;
-use linkspan_contract::{Body, DeliveryTag, Flags, Kept, LaneEvent, Outcome, Refused, Seq, SubscriptionKey};
+use linkspan_contract::{
+    Batch, Body, DeliveryTag, Flags, Kept, LaneEvent, Message, Outcome, Refused, Seq, SubscriptionKey,
+};
 
 use super::coordinator::Worker;
 use super::held::Unsettled;
 use crate::delay_queue::DelayQueue;
 use crate::now::at_once;
 use crate::publisher::Parcel;
+use crate::repeats::{Repeats, Verdict, count};
 use crate::translate::{Sender, outgoing, refused};
 
 /// A publish that was handed to lapin.
@@ -28,8 +33,43 @@ pub(super) struct Transaction {
     pub(super) settled: Vec<(SubscriptionKey, DeliveryTag, Unsettled)>,
     /// Publishes that lapin has not written yet: it writes a commit before them.
     writing: Vec<Writing>,
+    /// What of it is new to queues that remember what they have taken.
+    ids: Ids,
     /// Why it cannot be committed.
     failed: Option<Refused>,
+}
+
+/// What identifies messages at their queues, which have not taken them unless it is said.
+#[derive(Default)]
+struct Ids(Vec<(Arc<Repeats>, u128)>);
+
+impl Ids {
+    /// Whether a queue has a message already, or may have.
+    fn judge(&mut self, repeats: Option<&Arc<Repeats>>, batch: &Batch<'_>, message: &Message) -> Verdict {
+        let Some(repeats) = repeats else { return Verdict::New };
+        let Some(id) = repeats.id(batch, message) else { return Verdict::New };
+        let verdict = match self.0.iter().any(|(of, other)| *other == id && of == repeats) {
+            true => Verdict::Known,
+            false => repeats.judge(id, false, Waker::noop()),
+        };
+        match verdict {
+            Verdict::New => self.0.push((Arc::clone(repeats), id)),
+            Verdict::Known => count(),
+            Verdict::Wait => {}
+        }
+        verdict
+    }
+
+    /// They have taken them: returns when that is written down.
+    async fn note(&self) {
+        join_all(self.0.iter().map(|(repeats, id)| repeats.note(*id))).await;
+    }
+}
+
+impl Drop for Ids {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(repeats, id)| repeats.withdraw(*id));
+    }
 }
 
 impl Transaction {
@@ -97,7 +137,24 @@ impl Worker {
             match outgoing(&batch, message, &sender) {
                 Err(why) => transaction.failed = Some(why),
                 Ok(properties) => {
+                    let mut known = 0;
                     for leg in 0..goal.legs() {
+                        let verdict = match goal.is_for_watchers(leg) && known > 0 && known == leg {
+                            true => Verdict::Known,
+                            false => transaction.ids.judge(goal.repeats(leg), &batch, message),
+                        };
+                        match verdict {
+                            Verdict::New => {}
+                            Verdict::Known => {
+                                known += 1;
+                                continue;
+                            }
+                            Verdict::Wait => {
+                                let why = "a message that may be the same is under way: publish the transaction again";
+                                transaction.failed = Some(Refused::Precondition(why.into()));
+                                continue;
+                            }
+                        }
                         let (exchange, key) = goal.leg(leg);
                         let delay = DelayQueue::of(&key, goal.terms(leg), &batch, message);
                         if let Some(delay) = &delay {
@@ -167,6 +224,7 @@ impl Worker {
         for (.., unsettled) in &transaction.settled {
             self.held.marks().told(unsettled.upstream);
         }
+        transaction.ids.note().await;
         for seq in transaction.wanted {
             self.plan.origin.note(seq, Outcome::Accepted);
         }

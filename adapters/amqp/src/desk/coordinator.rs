@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_core::Stream;
-use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, ConnectionState, Consumer, Error, ErrorKind};
-use linkspan_contract::{Clock, Ended, Millis, Outcome, Refused};
+use lapin::{Channel, Error};
+use linkspan_contract::backend::Fetched;
+use linkspan_contract::{Clock, Ended, Millis, Outcome, Refused, SubscriptionKey};
+use linkspan_queues::{ConsumerId, LaneId};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::{Desk, Look};
+use super::Desk;
+use super::link::{Came, Link, lost};
+use super::look::Look;
+use crate::mark::number_reached;
 use crate::translate::{closed, is_deleted, refused};
 use crate::upstream::{Live, Upstream};
 
@@ -35,26 +38,43 @@ pub(super) async fn get(desk: &Arc<Desk>, channel: Arc<Channel>) -> Result<Optio
     got.unwrap_or_else(|_| Err(Refused::Away(desk.backend.to_string())))
 }
 
-/// Messages that a desk has at most for those who work there.
-const MOST: u32 = 1000;
+/// Takes a message for who takes them one by one from a queue whose messages have keys: it comes by the desk's consumer, or
+/// others would overtake those that are in hand here or at another Linkspan.
+///
+/// # Errors
+/// What the broker says.
+pub(super) async fn wait_for_one(
+    desk: &Arc<Desk>,
+    lane: LaneId,
+    id: impl Fn() -> ConsumerId,
+    key: SubscriptionKey,
+    settled: bool,
+) -> Result<Option<Fetched>, Refused> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let taken = desk.take_or_ask(lane, &id, key, settled, ASKED);
+        if taken.is_some() || Instant::now() >= end {
+            return Ok(taken);
+        }
+        desk.ready().await?;
+        sleep(LULL).await;
+    }
+}
 
-/// Messages that it has at most beside these because they wait for their time.
-const MOST_WAITING: usize = 4096;
+/// How long who takes messages one by one waits for the desk's consumer to be sent one.
+const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Messages by which it makes more room for these at least.
-const ROOM: usize = 32;
+/// How long it is looked for the next time.
+const LULL: Duration = Duration::from_millis(10);
+
+/// Milliseconds that the consumer is kept for the next who takes one.
+const ASKED: Millis = 1000;
 
 /// Milliseconds until a channel that could not be had is asked for again.
 const AGAIN: Millis = 1000;
 
-/// Milliseconds that a desk keeps what it has when nobody works there.
-const LINGER: Millis = 1000;
-
-/// The same when somebody has tried some of it: how often would be forgotten, and who died of it often comes back.
-const LINGER_TRIED: Millis = 60_000;
-
-/// So many deliveries are taken from lapin at a time.
-const AT_A_TIME: usize = 256;
+/// Milliseconds for which a desk has had more than those who work there need before it gives that back.
+const TOO_MUCH: Millis = 2000;
 
 /// Waits for a connection.
 type Waiting = Pin<Box<dyn Future<Output = Option<Arc<Live>>> + Send>>;
@@ -70,6 +90,7 @@ pub(crate) fn start(plan: Plan) {
         waiting: None,
         again: 0,
         resting: None,
+        rich: None,
         serial: 0,
         alarm: Box::pin(sleep(Duration::ZERO)),
     };
@@ -89,67 +110,42 @@ struct Worker {
     again: Millis,
     /// Since when nobody works at the desk.
     resting: Option<Millis>,
+    /// Since when it has more than those who work there need.
+    rich: Option<Millis>,
     serial: u64,
     alarm: Pin<Box<Sleep>>,
 }
 
-/// The channel, and the broker's consumers on it with their windows.
-struct Link {
-    live: Arc<Live>,
-    channel: Arc<Channel>,
-    streams: Vec<(Consumer, u16)>,
-}
-
 enum Turn {
-    Came(Vec<Delivery>),
+    Came(Came),
     Open,
     /// Have so many more sent.
     Widen(u16, bool),
+    /// Have less here.
+    Narrow,
     Words,
-    Lost(Error),
-    Cancelled,
+    /// Give the broker back what is here.
     Close,
+    /// The same, when nobody has anything in hand.
+    Rest,
     Over,
-}
-
-impl Link {
-    fn window(&self) -> u32 {
-        self.streams.iter().fold(0, |all, (_, window)| all.saturating_add((*window).into()))
-    }
-
-    /// Takes what has come.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Option<Turn> {
-        let mut came = Vec::new();
-        for (consumer, _) in &mut self.streams {
-            while came.len() < AT_A_TIME {
-                match Pin::new(&mut *consumer).poll_next(cx) {
-                    Poll::Ready(Some(Ok(delivery))) => came.push(delivery),
-                    Poll::Ready(Some(Err(error))) => return Some(Turn::Lost(error)),
-                    Poll::Ready(None) => return Some(Turn::Cancelled),
-                    Poll::Pending => break,
-                }
-            }
-        }
-        if came.is_empty() {
-            let is_there = self.live.is_connected() && self.channel.status().connected();
-            return (!is_there).then(|| Turn::Lost(lost()));
-        }
-        came.sort_by_key(|delivery| delivery.delivery_tag);
-        Some(Turn::Came(came))
-    }
 }
 
 impl Worker {
     async fn run(mut self) {
         loop {
             match poll_fn(|cx| self.turn(cx)).await {
-                Turn::Came(deliveries) => self.plan.desk.arrive(deliveries),
+                Turn::Came(Came::Messages(deliveries)) => self.plan.desk.arrive(deliveries),
+                Turn::Came(Came::Lost(error)) => self.lost(&error),
+                Turn::Came(Came::Cancelled) => self.cancelled(),
                 Turn::Open => self.open().await,
                 Turn::Widen(more, exclusive) => self.widen(more, exclusive).await,
+                Turn::Narrow => self.narrow().await,
                 Turn::Words => self.tell_words().await,
-                Turn::Lost(error) => self.lost(&error),
-                Turn::Cancelled => self.cancelled(),
                 Turn::Close => self.close().await,
+                Turn::Rest if self.plan.desk.give_up() => self.close().await,
+                // Somebody was given something meanwhile.
+                Turn::Rest => self.resting = None,
                 Turn::Over => break,
             }
         }
@@ -162,8 +158,8 @@ impl Worker {
         if self.closing.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Turn::Over);
         }
-        if let Some(turn) = self.link.as_mut().and_then(|link| link.poll_next(cx)) {
-            return Poll::Ready(turn);
+        if let Some(came) = self.link.as_mut().and_then(|link| link.poll_next(cx)) {
+            return Poll::Ready(Turn::Came(came));
         }
         loop {
             let look = self.plan.desk.look(cx);
@@ -171,6 +167,7 @@ impl Worker {
             if look.over && look.window == 0 && !look.is_in_hand {
                 return Poll::Ready(Turn::Over);
             }
+            self.note_riches(&look, now);
             let (turn, at) = match &self.link {
                 Some(link) => self.look_after(link, &look, now),
                 None => self.look_for_one(&look, now, cx),
@@ -199,7 +196,10 @@ impl Worker {
         if look.has_words {
             return (Some(Turn::Words), None);
         }
-        let (wanted, has) = (window(look), link.window());
+        if look.is_overdue {
+            return (Some(Turn::Close), None);
+        }
+        let (wanted, has) = (look.wanted(), link.window());
         // What works alone has one consumer at the broker, whose window does not grow.
         if wanted > has && (has == 0 || !look.is_alone) {
             let more = u16::try_from(wanted - has).unwrap_or(u16::MAX);
@@ -209,12 +209,27 @@ impl Worker {
             self.plan.desk.answer(&Ok(()));
             return (None, None);
         }
+        if let Some(since) = self.rich.filter(|_| !link.streams.is_empty()) {
+            let end = since.saturating_add(if look.window == 0 { look.linger() } else { TOO_MUCH });
+            return ((end <= now).then_some(Turn::Narrow), Some(end));
+        }
         let Some(since) = self.resting.filter(|_| look.window == 0) else { return (None, None) };
-        if look.is_in_hand {
+        if look.is_in_hand || (look.waiting > 0 && !look.counts) {
             return (None, None);
         }
-        let end = since.saturating_add(if look.is_untried { LINGER } else { LINGER_TRIED });
-        ((end <= now).then_some(Turn::Close), Some(end))
+        let end = since.saturating_add(look.linger());
+        ((end <= now).then_some(Turn::Rest), Some(end))
+    }
+
+    /// Notes since when it has more than is needed. Where others stand by nothing goes back before all does.
+    fn note_riches(&mut self, look: &Look, now: Millis) {
+        let has = self.link.as_ref().map_or(0, Link::window);
+        let stays = look.is_in_hand || (look.waiting > 0 && !look.counts);
+        let is_rich = match look.window {
+            0 => stays,
+            _ => look.wanted().saturating_mul(2) <= has,
+        };
+        self.rich = self.rich.or(Some(now)).filter(|_| is_rich && has > 0 && !look.is_alone);
     }
 
     /// What one needs that has none.
@@ -256,8 +271,16 @@ impl Worker {
         };
         self.seen = live.generation;
         self.again = self.plan.clock.now().saturating_add(AGAIN);
+        let queue = self.plan.desk.queue.clone();
+        let open = async {
+            let channel = live.connection.create_channel().await?;
+            // Who has a window of nothing yet is told all the same when there is no such queue.
+            let is_there = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(queue, is_there, FieldTable::default()).await?;
+            Ok(channel)
+        };
         let opened = tokio::select! {
-            opened = live.connection.create_channel() => opened,
+            opened = open => opened,
             () = upstream.gone(live.generation) => Err(lost()),
         };
         match opened {
@@ -268,7 +291,9 @@ impl Worker {
             }
             Err(error) => {
                 self.plan.desk.answer(&Err(refused(&error, &upstream.backend)));
-                if !live.is_connected() {
+                if is_deleted(&error) {
+                    self.cancelled();
+                } else if !live.is_connected() {
                     self.wait();
                 }
             }
@@ -310,6 +335,32 @@ impl Worker {
                     self.lost(&error);
                 }
             }
+        }
+    }
+
+    /// Has the broker send less from now on, and gives back what nobody was given.
+    async fn narrow(&mut self) {
+        self.rich = None;
+        let Some(link) = &mut self.link else { return };
+        let cancel = async {
+            for (consumer, _) in &link.streams {
+                link.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+            }
+            number_reached(&link.channel).await
+        };
+        let reached = tokio::select! {
+            reached = cancel => reached,
+            () = self.plan.upstream.gone(link.live.generation) => Err(lost()),
+        };
+        let came = poll_fn(|cx| Poll::Ready(link.take_rest(cx))).await;
+        match reached {
+            Ok(Some(reached)) => {
+                self.plan.desk.arrive(came);
+                self.plan.desk.give_back(reached);
+            }
+            // What was on its way may be in nobody's hands: with the channel it goes back.
+            Ok(None) => self.close().await,
+            Err(error) => self.lost(&error),
         }
     }
 
@@ -367,24 +418,4 @@ impl Worker {
             origin.flush();
         }
     }
-}
-
-/// How many messages a desk should have.
-fn window(look: &Look) -> u32 {
-    if look.window == 0 {
-        return 0;
-    }
-    if look.is_alone {
-        return MOST;
-    }
-    let waiting = match look.waiting {
-        0 => 0,
-        some => some.next_power_of_two().clamp(ROOM, MOST_WAITING),
-    };
-    look.window.min(MOST).next_power_of_two().min(MOST).saturating_add(u32::try_from(waiting).unwrap_or(0))
-}
-
-/// The connection is gone, whatever lapin says.
-fn lost() -> Error {
-    ErrorKind::InvalidConnectionState(ConnectionState::Error).into()
 }

@@ -25,6 +25,8 @@ pub(super) struct State {
     /// Consumers that it has at the broker.
     pub(super) streams: u32,
     marks: Marks,
+    /// Until then somebody waits for a message, who takes them one by one.
+    pub(super) asked_until: Millis,
     /// Who waits until the channel is there.
     pub(super) asking: Vec<Reply<()>>,
     /// Who waits to hear that a settlement is safe.
@@ -57,6 +59,7 @@ impl State {
             channel: None,
             streams: 0,
             marks: Marks::default(),
+            asked_until: 0,
             asking: Vec::new(),
             words: Vec::new(),
             fetching: HashMap::default(),
@@ -97,6 +100,20 @@ impl State {
         let Some(channel) = &self.channel else { return };
         for ack in self.marks.tell() {
             poke(channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple }));
+        }
+    }
+
+    /// There is no consumer at the broker any more, and it had reached this number: gives it back what nobody was given, and
+    /// what nobody has seen.
+    pub(super) fn give_back(&mut self, reached: u64) {
+        self.streams = 0;
+        self.work.give_back();
+        self.speak();
+        self.marks.told(reached);
+        let Some(channel) = &self.channel else { return };
+        for stray in self.marks.strays() {
+            poke(channel.basic_reject(stray, BasicRejectOptions { requeue: true }));
+            self.marks.told(stray);
         }
     }
 
@@ -159,6 +176,7 @@ fn limits(terms: &Terms, single_active: bool) -> Limits {
         delivery_limit: terms.max_deliveries.map(|most| most.get().saturating_sub(1)),
         retry: terms.retry,
         single_active,
+        keyed: terms.ordering_key.is_some(),
         ack_timeout: terms.ack_timeout,
         ..Limits::default()
     }

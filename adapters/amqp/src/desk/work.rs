@@ -1,5 +1,7 @@
 //! What lies on a desk, and who works it: pure but for the sinks.
 
+mod returning;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Context;
@@ -11,15 +13,12 @@ use linkspan_queues::{
     Assignment, ConsumerId, DeadReason, Effect, LaneId, Limits, NEVER, Queue, Queued, Tally,
 };
 
+use super::key::key_of;
 use super::loans::{Loan, Loans};
 use super::seat::Seat;
 
 /// So many messages are given out before it is looked whether sinks are above their marks.
 const ROUND: usize = 64;
-
-/// Milliseconds after which a message is given back to the broker, whatever it waits for: RabbitMQ closes the channel for one
-/// that it has waited 30 minutes for (`consumer_timeout`).
-const LONGEST: Millis = 1_500_000;
 
 /// The messages, and those who work them.
 pub(super) struct Work {
@@ -32,6 +31,10 @@ pub(super) struct Work {
     assignments: Vec<Assignment<Kept>>,
     words: Vec<Word>,
     touched: Vec<Arc<dyn DeliverySink>>,
+    /// Nothing may go back alone: what is left would overtake it.
+    together: bool,
+    /// Something has to go back.
+    overdue: bool,
 }
 
 /// What the broker is to be told of a loan.
@@ -62,6 +65,7 @@ pub(super) struct Arrival {
 impl Work {
     pub(super) fn new(now: Millis, limits: Limits) -> Self {
         Self {
+            together: limits.keyed,
             engine: Queue::with_journal(now, limits, Loans::default()),
             seats: BTreeMap::new(),
             tried: BTreeMap::new(),
@@ -69,12 +73,15 @@ impl Work {
             assignments: Vec::new(),
             words: Vec::new(),
             touched: Vec::new(),
+            overdue: false,
         }
     }
 
-    /// Other limits from now on.
-    pub(super) fn set_limits(&mut self, now: Millis, limits: Limits) {
+    /// Other limits from now on, and terms that say what keys messages have.
+    pub(super) fn set_limits(&mut self, now: Millis, limits: Limits, terms: &Terms) {
+        self.together = limits.keyed;
         self.engine.set_limits(limits);
+        self.engine.tell_keys(|message| key_of(terms, message));
         self.hand_out(now);
     }
 
@@ -109,7 +116,7 @@ impl Work {
             deadline: expiry.map_or(NEVER, |expiry| now.saturating_add(expiry.max(1))),
             attempts,
             priority: terms.priority(&batch, &head),
-            key: 0,
+            key: key_of(terms, &message),
             durable: head.flags.has(Flags::DURABLE),
             logged: true,
             apart: false,
@@ -252,6 +259,10 @@ impl Work {
         count: u32,
         outcome: &Settlement,
     ) -> Tally {
+        if *outcome == Settlement::Undo {
+            let end = first.saturating_add(count.into());
+            self.tried.retain(|_, (of, tag)| *of != id || !(first..end).contains(tag));
+        }
         let tally = self.engine.settle(now, id, first, count, outcome);
         self.hand_out(now);
         tally
@@ -316,52 +327,12 @@ impl Work {
         }
     }
 
-    /// Does what is due.
-    pub(super) fn tick(&mut self, now: Millis) {
-        while let Some((loan, since)) = self.engine.journal().oldest()
-            && since.saturating_add(LONGEST) <= now
-        {
-            self.engine.journal_mut().give_back(loan);
-            self.words.push(Word::Reject { loan, requeue: true });
-            let in_hand = self
-                .tried
-                .remove(&loan)
-                .is_some_and(|(id, tag)| self.engine.settle(now, id, tag, 1, &Settlement::Accept).known > 0);
-            if !in_hand {
-                self.stale.insert(loan);
-            }
-        }
-        self.engine.tick(now);
-        self.hand_out(now);
-    }
-
-    /// When [`Work::tick`] has something to do.
-    pub(super) fn next_tick(&self) -> Option<Millis> {
-        let oldest = self.engine.journal().oldest().map(|(_, since)| since.saturating_add(LONGEST));
-        oldest.into_iter().chain(self.engine.next_tick()).min()
-    }
-
     /// Removes what nobody has in hand, and tells how much.
     pub(super) fn purge(&mut self) -> u64 {
         let purged = self.engine.purge();
         self.stale.clear();
         self.settle_up();
         purged
-    }
-
-    /// The broker has everything back: it will give it again. Seats stay, and their tags go on.
-    pub(super) fn lose(&mut self, now: Millis, limits: Limits) {
-        let before = std::mem::replace(&mut self.engine, Queue::with_journal(now, limits, Loans::default()));
-        for (id, seat) in &self.seats {
-            if self.engine.add_consumer(seat.consumer(*id)).is_err() {
-                tracing::error!("a seat that was beside others is not any more");
-            }
-            self.engine.skip_tags(*id, before.next_tag(*id));
-            self.engine.set_paused(*id, !seat.is_open());
-        }
-        self.tried.clear();
-        self.stale.clear();
-        self.words.clear();
     }
 
     /// The queue is gone, and with it everybody's seat.
@@ -419,6 +390,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::consumers::LONGEST;
 
     /// A client: the tags and attempts that it was given.
     #[derive(Default)]
@@ -576,6 +548,36 @@ mod tests {
         given(&client);
         work.tick(2 * LONGEST);
         assert_eq!((given(&client), work.words()), (vec![], vec![]), "nobody is given it here");
+    }
+
+    #[test]
+    fn what_nobody_was_given_goes_back_in_its_order_and_what_was_stays() {
+        let client = Arc::new(Client::default());
+        let mut work = Work::new(0, Limits::default());
+        assert!(work.enter(1, seat(1, &client, 2)));
+        work.start(0, 1);
+        come(&mut work, 0, 1..=5);
+        assert_eq!(given(&client).len(), 2);
+        work.settle(0, 1, 2, 1, &Settlement::Undo);
+        work.give_back();
+        let back = |loan| Word::Reject { loan, requeue: true };
+        assert_eq!(work.words(), [back(2), back(3), back(4), back(5)]);
+        work.settle(0, 1, 1, 1, &Settlement::Accept);
+        assert_eq!((work.words(), is_empty(&work)), (vec![Word::Accept(1)], true));
+    }
+
+    #[test]
+    fn where_messages_have_keys_all_of_them_go_back_together() {
+        let client = Arc::new(Client::default());
+        let mut work = work(Limits { keyed: true, ..Limits::default() }, &client);
+        come(&mut work, 0, 1..=2);
+        assert!(!work.is_overdue());
+        work.tick(LONGEST);
+        assert!(work.is_overdue() && work.next_tick().is_none());
+        assert_eq!(work.words(), [], "with its channel");
+        work.lose(LONGEST, Limits { keyed: true, ..Limits::default() });
+        assert!(!work.is_overdue());
+        assert_eq!(work.settle(LONGEST, 1, 1, 2, &Settlement::Accept).known, 0);
     }
 
     #[test]

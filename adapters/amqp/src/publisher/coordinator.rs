@@ -186,7 +186,7 @@ impl Worker {
                     Poll::Pending => break,
                 }
             }
-            match self.inflight.send(channel, &sender, self.large.take()) {
+            match self.inflight.send(channel, &sender, self.large.take(), cx.waker()) {
                 Ok(None) => {}
                 Ok(Some(large)) => return Poll::Ready(Turn::Load(large)),
                 Err(failure) => return Poll::Ready(Turn::Failed(failure)),

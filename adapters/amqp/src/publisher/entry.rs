@@ -1,6 +1,8 @@
 //! One publish of one message, and what it comes to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::Waker;
 
 use lapin::message::BasicReturnMessage;
 use lapin::types::ShortString;
@@ -12,6 +14,7 @@ use crate::delay_queue::DelayQueue;
 use crate::gauge::{Gauge, OVERHEAD};
 use crate::goal::Goal;
 use crate::origin::Origin;
+use crate::repeats::{Repeats, Verdict, count};
 use crate::retained::Safe;
 use crate::translate::{Sender, channel_error, outgoing, with_time_of};
 
@@ -27,6 +30,10 @@ pub(super) struct Entry {
     pub(super) seq: Option<Seq>,
     pub(super) from: Option<Arc<str>>,
     pub(super) mandatory: bool,
+    /// What it is known by at its queue, once it is its turn to be published.
+    pub(super) repeat: Option<(Arc<Repeats>, u128)>,
+    /// The broker has sent it back where its queue was not the reason: it is published whatever is known.
+    pub(super) is_exempt: bool,
     /// Its address retains it: when that is safe, for a publisher that waits for it.
     pub(super) safe: Option<Safe>,
     /// What the broker said when it sent the message back.
@@ -35,7 +42,12 @@ pub(super) struct Entry {
 }
 
 /// What the publishes of one message have come to.
-pub(super) struct Join(pub(super) Mutex<(u16, Outcome)>);
+pub(super) struct Join {
+    /// How many are not known yet, and what the others have come to.
+    pub(super) all: Mutex<(u16, Outcome)>,
+    /// How many were not published because their queues have the message.
+    pub(super) known: AtomicU16,
+}
 
 pub(super) enum State {
     /// To be published.
@@ -51,6 +63,44 @@ pub(super) enum State {
 impl Entry {
     pub(super) fn is_flying(&self) -> bool {
         matches!(self.state, State::Flying)
+    }
+
+    /// Whether its queue has it already, or may have. Those who watch get no copy of what all queues have.
+    pub(super) fn judge(&mut self, waker: &Waker) -> Verdict {
+        if self.is_exempt {
+            return Verdict::New;
+        }
+        if let Some((repeats, id)) = &self.repeat {
+            return repeats.judge(*id, true, waker);
+        }
+        if let Some(join) = self.join.as_ref().filter(|_| self.goal.is_for_watchers(self.leg)) {
+            let is_known = join.known.load(Ordering::Relaxed) == self.leg;
+            return if is_known { Verdict::Known } else { Verdict::New };
+        }
+        let Some(repeats) = self.goal.repeats(self.leg) else { return Verdict::New };
+        let batch = self.batch.batch();
+        let Some(id) = batch.message(self.at).and_then(|message| repeats.id(&batch, message)) else {
+            return Verdict::New;
+        };
+        let verdict = repeats.judge(id, false, waker);
+        match verdict {
+            Verdict::New => self.repeat = Some((Arc::clone(repeats), id)),
+            Verdict::Known => {
+                count();
+                if let Some(join) = &self.join {
+                    join.known.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Verdict::Wait => {}
+        }
+        verdict
+    }
+
+    /// Its queue has not taken it.
+    pub(super) fn withdraw(&self) {
+        if let Some((repeats, id)) = &self.repeat {
+            repeats.withdraw(*id);
+        }
     }
 
     /// True when the broker may have it.
@@ -95,11 +145,14 @@ impl Entry {
 
     pub(super) fn tell(&mut self, gauge: &Gauge, touched: &mut Vec<Arc<Origin>>) {
         let State::Landed(mut outcome) = std::mem::replace(&mut self.state, State::Done) else { return };
+        if outcome != Outcome::Accepted {
+            self.withdraw();
+        }
         if self.returned.is_some() && outcome == Outcome::Accepted {
             outcome = Outcome::Unroutable;
         }
         if let Some(join) = &self.join {
-            let mut all = join.0.lock();
+            let mut all = join.all.lock();
             all.0 = all.0.saturating_sub(1);
             match (&all.1, &outcome) {
                 (Outcome::Refused(_), _) | (Outcome::Accepted, Outcome::Unroutable) => {}

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::AtomicU16;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -21,6 +22,7 @@ use crate::delay_queue::{DelayQueue, DelayQueues};
 use crate::gauge::Gauge;
 use crate::now::at_once;
 use crate::origin::Origin;
+use crate::repeats::Verdict;
 use crate::retained::is_safe;
 use crate::translate::{Sender, closed, outgoing};
 
@@ -82,7 +84,8 @@ impl Inflight {
     pub(super) fn add(&mut self, parcel: &Parcel) {
         for (at, message, goal, seq) in parcel.letters() {
             let legs = goal.legs();
-            let join = (legs > 1).then(|| Arc::new(Join(Mutex::new((legs, Outcome::Unroutable)))));
+            let all = || Join { all: Mutex::new((legs, Outcome::Unroutable)), known: AtomicU16::new(0) };
+            let join = (legs > 1).then(|| Arc::new(all()));
             for leg in 0..legs {
                 self.entries.push_back(Entry {
                     origin: Arc::clone(&parcel.origin),
@@ -94,6 +97,8 @@ impl Inflight {
                     seq,
                     from: parcel.from.clone(),
                     mandatory: message.flags.any(Flags::RECEIPT | Flags::MANDATORY),
+                    repeat: None,
+                    is_exempt: false,
                     safe: seq.and_then(|_| parcel.safe_at(at)),
                     returned: None,
                     state: State::Waiting,
@@ -108,6 +113,7 @@ impl Inflight {
         channel: &Arc<Channel>,
         sender: &Sender<'_>,
         mut large: Option<Bytes>,
+        waker: &Waker,
     ) -> Result<Option<Large>, Failure> {
         let window = self.careful.map_or(self.window, |(window, _)| window);
         while self.flights.len() < window && self.sent < self.window.saturating_mul(4) {
@@ -115,6 +121,18 @@ impl Inflight {
             if !matches!(entry.state, State::Waiting) {
                 self.sent += 1;
                 continue;
+            }
+            // What was read is for this one, which was judged before.
+            let verdict = if large.is_some() { Verdict::New } else { entry.judge(waker) };
+            match verdict {
+                Verdict::New => {}
+                Verdict::Wait => return Ok(None),
+                Verdict::Known => {
+                    entry.state = State::Landed(Outcome::Accepted);
+                    self.landed.push(self.first + self.sent as u64);
+                    self.sent += 1;
+                    continue;
+                }
             }
             let batch = entry.batch.batch();
             let Some(message) = batch.message(entry.at) else { return Ok(None) };
@@ -151,7 +169,7 @@ impl Inflight {
             let options = BasicPublishOptions { mandatory: entry.mandatory, immediate: false };
             let (channel, span, owned) = (Arc::clone(channel), message.payload, Arc::clone(&entry.batch));
             let number = self.first + self.sent as u64;
-            let safe = entry.safe.clone();
+            let (safe, repeat) = (entry.safe.clone(), entry.repeat.clone());
             let mut publish = Box::pin(async move {
                 let published = match &payload {
                     Some(bytes) => channel.basic_publish(exchange, key, options, bytes, properties).await,
@@ -165,7 +183,12 @@ impl Inflight {
                     Err(error) => return (number, Err(error)),
                 };
                 match confirmed {
-                    Ok(confirmation) => (number, Ok((confirmation, is_safe(safe).await))),
+                    Ok(confirmation) => {
+                        if let Some((repeats, id)) = repeat.filter(|_| !confirmation.is_nack()) {
+                            repeats.note(id).await;
+                        }
+                        (number, Ok((confirmation, is_safe(safe).await)))
+                    }
                     Err(error) => (number, Err(error)),
                 }
             });
@@ -293,7 +316,7 @@ impl Inflight {
             if let Some(queue) = entry.has_lost_its_delay_queue() {
                 // It is declared again and the message published again, in its order.
                 self.delays.forget_one(&queue);
-                (entry.state, entry.returned) = (State::Waiting, None);
+                (entry.state, entry.returned, entry.is_exempt) = (State::Waiting, None, true);
                 self.sent = self.sent.min(place);
                 continue;
             }
@@ -323,6 +346,7 @@ impl Inflight {
                 } else {
                     metrics::counter!("linkspan_messages_dropped_total", "reason" => "connection-lost")
                         .increment(1);
+                    entry.withdraw();
                     entry.state = State::Landed(Outcome::Accepted);
                     self.landed.push(number);
                 }
@@ -377,8 +401,9 @@ impl Inflight {
     /// The lane that this channel was for is over.
     pub(super) fn give_up(&mut self) {
         for entry in self.entries.drain(..) {
+            entry.withdraw();
             let last = entry.join.as_ref().is_none_or(|join| {
-                let mut all = join.0.lock();
+                let mut all = join.all.lock();
                 all.0 = all.0.saturating_sub(1);
                 all.0 == 0
             });

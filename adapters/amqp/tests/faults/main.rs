@@ -10,6 +10,8 @@
 )]
 
 mod losses;
+#[path = "../notes/mod.rs"]
+mod notes;
 mod poison;
 mod reaching;
 mod telling;
@@ -22,6 +24,8 @@ use linkspan_amqp::{AmqpBackend, AmqpOptions, Node};
 use linkspan_contract::conformance::Fixture;
 use linkspan_contract::{Backend, Health, SystemClock};
 use linkspan_integration_tests::{Cable, RabbitMq};
+
+use crate::notes::Notes;
 
 /// A back end behind a link of its own.
 struct Linked {
@@ -43,7 +47,9 @@ impl Linked {
         let cable = Cable::to(broker.address()).await;
         options.nodes = vec![Node { host: "127.0.0.1".into(), port: cable.address().port() }];
         change(&mut options);
-        let backend = AmqpBackend::open("rabbit", options, Arc::new(SystemClock)).expect("a back end opens");
+        let ledger = Arc::new(Notes::default());
+        let backend =
+            AmqpBackend::open("rabbit", options, Arc::new(SystemClock), ledger).expect("a back end opens");
         let linked = Self { cable, backend };
         linked.up().await;
         linked

@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::Linked;
+use crate::notes::Notes;
 
 async fn options() -> AmqpOptions {
     AmqpOptions::from_url(RabbitMq::shared().await.url()).expect("the broker's URL is one")
@@ -26,6 +27,10 @@ async fn wrong(change: impl FnOnce(&mut AmqpOptions)) -> String {
     change(&mut options);
     let found = probe(&options).await;
     found.expect_err("it cannot be reached like this").to_string()
+}
+
+fn notes() -> Arc<Notes> {
+    Arc::new(Notes::default())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,8 +69,12 @@ async fn a_client_is_told_at_once_that_the_broker_is_away_and_the_next_node_is_t
     let silent = Port::reserve();
     let nowhere = Node { host: "127.0.0.1".into(), port: silent.number() };
     let clock = Arc::new(SystemClock);
-    let backend =
-        AmqpBackend::open("rabbit", AmqpOptions { nodes: vec![nowhere.clone()], ..real.clone() }, clock);
+    let backend = AmqpBackend::open(
+        "rabbit",
+        AmqpOptions { nodes: vec![nowhere.clone()], ..real.clone() },
+        clock,
+        notes(),
+    );
     let backend = backend.expect("a back end opens without its broker");
     let client =
         Client { number: 1, identifier: "c".into(), user: "guest".into(), vhost: "/".into(), session: None };
@@ -81,7 +90,7 @@ async fn a_client_is_told_at_once_that_the_broker_is_away_and_the_next_node_is_t
     backend.close().await;
     // The second node is tried when the first one is not there.
     let nodes = vec![nowhere, real.nodes[0].clone()];
-    let backend = AmqpBackend::open("rabbit", AmqpOptions { nodes, ..real }, Arc::new(SystemClock));
+    let backend = AmqpBackend::open("rabbit", AmqpOptions { nodes, ..real }, Arc::new(SystemClock), notes());
     let backend = backend.expect("a back end opens");
     for _ in 0..500 {
         if backend.health().await == Health::Up {

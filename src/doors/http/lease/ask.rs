@@ -24,6 +24,13 @@ pub(super) enum Ask {
     },
     /// That request is gone.
     Leave(u64),
+    /// What that lease is for was not sent to its client.
+    Unread {
+        /// The lease.
+        lease: u64,
+        /// What it is for.
+        message: Kept,
+    },
     /// To settle what that lease is for.
     Settle {
         /// The lease.
@@ -65,7 +72,6 @@ impl Drop for Counted {
 #[derive(Debug)]
 pub(in crate::doors::http) struct Leased {
     pub(super) name: Name,
-    pub(super) message: Kept,
     /// Milliseconds that it has waited.
     pub(super) age: u64,
     /// How often it was given out before.
@@ -75,23 +81,23 @@ pub(in crate::doors::http) struct Leased {
     pub(super) grip: Grip,
 }
 
-/// Gives a message back at once that did not reach its client.
+/// Has the message of a lease; gives it back at once when it does not reach its client.
 #[derive(Debug)]
 pub(super) struct Grip {
     lease: u64,
     desk: Option<Asking>,
-    /// Something of it may have reached the client.
-    begun: bool,
+    /// None when something of it may have reached the client.
+    message: Option<Kept>,
 }
 
 impl Grip {
-    pub(super) fn on(lease: u64, desk: Asking) -> Self {
-        Self { lease, desk: Some(desk), begun: false }
+    pub(super) fn on(lease: u64, message: Kept, desk: Asking) -> Self {
+        Self { lease, desk: Some(desk), message: Some(message) }
     }
 
     /// It is on its way to the client.
-    pub(super) const fn begin(&mut self) {
-        self.begun = true;
+    pub(super) fn begin(&mut self) -> Option<Kept> {
+        self.message.take()
     }
 
     /// The client has it.
@@ -102,10 +108,12 @@ impl Grip {
 
 impl Drop for Grip {
     fn drop(&mut self) {
-        if let Some(desk) = self.desk.take() {
-            let outcome = if self.begun { Settlement::Release { delay: 0 } } else { Settlement::Undo };
-            // A desk that is gone has given it back already.
-            let _ = desk.send(Ask::Settle { lease: self.lease, outcome, reply: None });
-        }
+        let Some(desk) = self.desk.take() else { return };
+        let ask = match self.message.take() {
+            Some(message) => Ask::Unread { lease: self.lease, message },
+            None => Ask::Settle { lease: self.lease, outcome: Settlement::Release { delay: 0 }, reply: None },
+        };
+        // A desk that is gone has given it back already.
+        let _ = desk.send(ask);
     }
 }

@@ -15,15 +15,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ask::{Ask, Counted, Grip, Leased, Wish};
 use super::desk::{Desk, Over};
-use super::register::{Asking, Place, Register, Seat};
+use super::register::{Place, Register, Seat};
+use super::request::Leaving;
+use super::shelf::Shelf;
+use super::telling::Asked;
 use crate::doors::Stop;
 use crate::doors::http::Shared;
 use crate::doors::http::translate::Problem;
 use crate::doors::http::way::{Came, Way, millis};
 use crate::hub::Hub;
-
-/// How long who does not wait waits all the same: a broker has to be asked.
-const MOMENT: Duration = Duration::from_millis(250);
 
 /// How long a lease lasts when neither its request nor the queue's route says so.
 const USUAL: Duration = Duration::from_secs(30);
@@ -40,6 +40,9 @@ const KEPT: Duration = Duration::from_secs(10);
 
 /// How long a back end may take to begin.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long who does not wait waits all the same: a broker has to be asked.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// How often a request looks for another desk when its own has just closed.
 const TRIES: usize = 3;
@@ -78,56 +81,16 @@ pub(super) async fn take(
     Err(Refused::Away(queue.into()).into())
 }
 
-/// Settles what a lease is for, and returns when that is safe.
-///
-/// # Errors
-/// When it is over, or another user's; or the back end could not say in time.
-pub(super) async fn settle(
-    shared: &Shared,
-    user: &str,
-    name: &str,
-    outcome: Settlement,
-) -> Result<(), Problem> {
-    let (lease, desk) = shared.leases.find(name, user)?;
-    let (reply, answer) = oneshot::channel();
-    let ask = Ask::Settle { lease, outcome, reply: Some(reply) };
-    desk.send(ask).map_err(|_| Problem::lease_over())?;
-    match answer.await {
-        Ok(Outcome::Accepted | Outcome::Unroutable) => Ok(()),
-        Ok(Outcome::Refused(why) | Outcome::Failed(why)) => Err(why.into()),
-        Err(_) => Err(Refused::Away("unknown".into()).into()),
-    }
-}
-
 /// What `of` says of the route that owns a queue.
 fn route_of<T>(hub: &Hub, vhost: &str, queue: &str, of: impl FnOnce(&crate::hub::Route) -> T) -> Option<T> {
     let routes = hub.routes();
     routes.vhost(vhost)?.owner(queue).map(|route| of(route))
 }
 
-/// Tells a desk that a request is gone, answered or not.
-struct Leaving {
-    desk: Asking,
-    number: u64,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        // A desk that is gone waits for nobody.
-        let _ = self.desk.send(Ask::Leave(self.number));
-    }
-}
-
 /// What is out: the delivery, and its place among the leases.
-struct Out {
-    delivery: Delivery,
+pub(super) struct Out {
+    pub(super) delivery: Delivery,
     _seat: Seat,
-}
-
-/// Who is told what became of a settlement; with the lease, if that goes on.
-struct Asked {
-    reply: Option<oneshot::Sender<Outcome>>,
-    goes_on: Option<u64>,
 }
 
 enum Happened {
@@ -137,27 +100,29 @@ enum Happened {
     Time,
 }
 
-struct Keeper {
-    hub: Arc<Hub>,
-    vhost: Arc<str>,
-    register: Weak<Register>,
-    place: Place,
-    asks: mpsc::UnboundedReceiver<Ask>,
-    me: mpsc::WeakUnboundedSender<Ask>,
-    stop: Stop,
-    desk: Desk<Wish, Out>,
-    credit: Arc<Credit>,
-    way: Option<Way>,
+pub(super) struct Keeper {
+    pub(super) hub: Arc<Hub>,
+    pub(super) vhost: Arc<str>,
+    pub(super) register: Weak<Register>,
+    pub(super) place: Place,
+    pub(super) asks: mpsc::UnboundedReceiver<Ask>,
+    pub(super) me: mpsc::WeakUnboundedSender<Ask>,
+    pub(super) stop: Stop,
+    pub(super) desk: Desk<Wish, Out>,
+    pub(super) credit: Arc<Credit>,
+    pub(super) way: Option<Way>,
     /// How long a delivery lasts by itself, while the queue is consumed.
-    consumes: Option<Duration>,
-    asked: HashMap<Seq, Asked>,
-    next_word: Seq,
+    pub(super) consumes: Option<Duration>,
+    pub(super) asked: HashMap<Seq, Asked>,
+    pub(super) next_word: Seq,
+    /// What came when nobody waited for it any more.
+    pub(super) shelf: Shelf,
     /// Since when nobody waits.
-    idle: Option<Instant>,
+    pub(super) idle: Option<Instant>,
     /// What was released waits until then at the latest; a back end may have it wait at the way by which it was given.
-    released: Option<Instant>,
+    pub(super) released: Option<Instant>,
     /// Stands in the place of messages that their clients have.
-    nothing: Kept,
+    pub(super) nothing: Kept,
 }
 
 impl Keeper {
@@ -182,6 +147,7 @@ impl Keeper {
             consumes: None,
             asked: HashMap::new(),
             next_word: WORDS,
+            shelf: Shelf::default(),
             idle: None,
             released: None,
             nothing: Kept { batch: nothing, at: 0 },
@@ -209,7 +175,7 @@ impl Keeper {
             if self.way.is_none() && self.desk.waiting() == 0 && self.closes() {
                 return;
             }
-            self.credit.set_limit(self.desk.window());
+            self.credit.set_limit(self.desk.window().saturating_add(self.shelf.len()));
             let due = due.into_iter().chain(self.desk.next_due()).min();
             let happened = tokio::select! {
                 biased;
@@ -222,9 +188,13 @@ impl Keeper {
                 Happened::Stopped => stopping = true,
                 Happened::Asked(None) => return,
                 Happened::Asked(Some(ask)) => self.answer(ask),
-                Happened::Came(Came::Next(Next::Delivery(delivery))) => self.hand_out(delivery),
+                Happened::Came(Came::Next(Next::Delivery(delivery))) => {
+                    let waited = !self.shelf.is_empty();
+                    self.shelve(delivery, waited);
+                }
                 Happened::Came(Came::Next(Next::Ended(_, why))) => {
                     self.consumes = None;
+                    self.shelf.clear();
                     self.dismiss(|| Err(Problem::ended(why)));
                 }
                 Happened::Came(Came::Next(Next::Dropped(_)) | Came::Told) | Happened::Time => {}
@@ -245,47 +215,6 @@ impl Keeper {
         }
         if ear.is_over() {
             self.lose();
-        }
-    }
-
-    fn tell(&mut self, word: Seq, outcome: &Outcome) {
-        let Some(Asked { reply, goes_on }) = self.asked.remove(&word) else { return };
-        if let Some(lease) = goes_on
-            && *outcome != Outcome::Accepted
-            && let Some(out) = self.desk.take(lease)
-        {
-            self.forget(lease);
-            out.delivery.settle(Settlement::Release { delay: 0 });
-        }
-        if let Some(reply) = reply {
-            // Who hung up does not want to know.
-            let _ = reply.send(outcome.clone());
-        }
-    }
-
-    fn forget(&self, lease: u64) {
-        if let Some(register) = self.register.upgrade() {
-            register.forget(lease);
-        }
-    }
-
-    /// The way to the back end is lost, and with it all that is out.
-    fn lose(&mut self) {
-        self.way = None;
-        self.consumes = None;
-        self.released = None;
-        self.asked.clear();
-        let ended: Vec<_> = self.desk.end().collect();
-        for (lease, _) in ended {
-            self.forget(lease);
-        }
-        let lost = Refused::Away(self.place.queue.to_string());
-        self.dismiss(|| Err(lost.clone().into()));
-    }
-
-    fn dismiss(&mut self, answer: impl Fn() -> Result<Option<Leased>, Problem>) {
-        for Wish { reply, .. } in self.desk.dismiss() {
-            let _ = reply.send(answer());
         }
     }
 
@@ -334,17 +263,25 @@ impl Keeper {
         }
         let since = *self.idle.get_or_insert(now);
         let is_unused = self.desk.out() == 0 && self.asked.is_empty();
-        let way = self.way.as_mut()?;
+        let linger = since + LINGER;
+        if now < linger && !stopping && self.consumes.is_some() {
+            return Some(linger);
+        }
         if self.consumes.is_some() {
             let end = match &self.place.user {
-                None => since + LINGER,
+                None => linger,
                 Some(_) if is_unused => since + HOLD,
-                Some(_) => return None,
+                Some(_) => {
+                    self.shelf.clear();
+                    return None;
+                }
             };
             if now < end && !stopping {
+                self.shelf.clear();
                 return Some(end);
             }
             self.consumes = None;
+            let way = self.way.as_mut()?;
             match timeout(PATIENCE, way.leave()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => {
@@ -355,6 +292,9 @@ impl Keeper {
                 }
             }
         }
+        self.shelf.clear();
+        let way = self.way.as_mut()?;
+        way.settle();
         if !is_unused {
             return None;
         }
@@ -362,7 +302,6 @@ impl Keeper {
         if now < end && !stopping {
             return Some(end);
         }
-        way.settle();
         self.way = None;
         self.released = None;
         None
@@ -375,8 +314,18 @@ impl Keeper {
 
     fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Wait { number, wish, until } => self.desk.wait(number, wish, until),
+            Ask::Wait { number, wish, until } => {
+                self.desk.wait(number, wish, until);
+                self.serve(true);
+            }
             Ask::Leave(number) => drop(self.desk.leave(number)),
+            Ask::Unread { lease, message } => {
+                if let Some(Out { mut delivery, .. }) = self.desk.take(lease) {
+                    self.forget(lease);
+                    delivery.message = message;
+                    self.shelve(delivery, true);
+                }
+            }
             Ask::Settle { lease, outcome, reply } => self.settle(lease, outcome, reply),
         }
     }
@@ -414,8 +363,27 @@ impl Keeper {
         }
     }
 
-    /// Gives a message to who has waited longest; back to the queue when nobody waits any more.
-    fn hand_out(&mut self, mut delivery: Delivery) {
+    /// A message has come, or come back; its lease begins when it is given out, if it has `waited`.
+    fn shelve(&mut self, delivery: Delivery, waited: bool) {
+        self.shelf.put(delivery);
+        match self.consumes {
+            Some(_) => self.serve(waited),
+            // It was on its way when the queue was left.
+            None => self.shelf.clear(),
+        }
+    }
+
+    /// Gives what is here to those who wait. It may have `waited` for them, whose leases begin now.
+    fn serve(&mut self, waited: bool) {
+        while let Some(delivery) = self.shelf.take() {
+            if let Some(delivery) = self.hand_out(delivery, waited) {
+                return self.shelf.put(delivery);
+            }
+        }
+    }
+
+    /// Gives a message to who has waited longest; yields it when nobody waits any more.
+    fn hand_out(&mut self, mut delivery: Delivery, waited: bool) -> Option<Delivery> {
         let usual = self.consumes.unwrap_or(USUAL);
         while let Some(wish) = self.desk.next() {
             let Wish { user, lasts, seat, reply, counted } = wish;
@@ -423,34 +391,35 @@ impl Keeper {
             if reply.is_closed() {
                 continue;
             }
-            let (Some(register), Some(me)) = (self.register.upgrade(), self.me.upgrade()) else { return };
+            let (Some(register), Some(me)) = (self.register.upgrade(), self.me.upgrade()) else {
+                return Some(delivery);
+            };
             let name = register.issue(&user, me.clone());
             let lasts = lasts.unwrap_or(usual);
-            if lasts != usual {
+            if waited || lasts != usual {
                 delivery.extend(millis(lasts), None);
             }
             let message = std::mem::replace(&mut delivery.message, self.nothing.clone());
             let (age, attempt) = (delivery.age, delivery.attempt);
             self.desk.give(name.number, Out { delivery, _seat: seat }, Instant::now() + lasts);
-            let grip = Grip::on(name.number, me);
-            let leased = Leased { name, message, age, attempt, lasts, grip };
+            let grip = Grip::on(name.number, message, me);
+            let leased = Leased { name, age, attempt, lasts, grip };
             match reply.send(Ok(Some(leased))) {
                 Ok(()) => {
                     metrics::counter!("linkspan_messages_out_total", "door" => "http").increment(1);
-                    return;
+                    return None;
                 }
                 Err(unread) => {
                     register.forget(name.number);
-                    let Some(out) = self.desk.take(name.number) else { return };
-                    delivery = out.delivery;
+                    delivery = self.desk.take(name.number)?.delivery;
                     if let Ok(Some(mut leased)) = unread {
                         leased.grip.open();
-                        delivery.message = leased.message;
+                        delivery.message = leased.grip.begin()?;
                     }
                 }
             }
         }
-        delivery.settle(Settlement::Undo);
+        Some(delivery)
     }
 }
 

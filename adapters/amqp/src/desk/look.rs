@@ -1,0 +1,120 @@
+//! How it stands at a desk.
+
+use std::task::Context;
+
+use linkspan_contract::Millis;
+
+use super::{Desk, counts};
+
+/// Messages that a desk has at most for those who work there.
+const MOST: u32 = 1000;
+
+/// Messages that it has at most beside these because they wait for their time.
+const MOST_WAITING: usize = 4096;
+
+/// Messages by which it makes more room for these at least.
+const ROOM: usize = 32;
+
+/// Milliseconds that a desk keeps what it has when nobody works there, where somebody may come back to a seat, or others stand by.
+const LINGER: Millis = 1000;
+
+/// The same when somebody has tried some of it: how often would be forgotten, and who died of it often comes back.
+const LINGER_TRIED: Millis = 60_000;
+
+/// How it stands at a desk, for its task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// How many deliveries those here may have in hand.
+    pub(super) window: u32,
+    /// How many messages wait for their time.
+    pub(super) waiting: usize,
+    /// It has one consumer at the broker, where others stand by.
+    pub(super) is_alone: bool,
+    /// Messages that have a key in common go to one of them at a time.
+    pub(super) is_keyed: bool,
+    /// All has to go back together.
+    pub(super) is_overdue: bool,
+    /// It is known here how often messages were given out.
+    pub(super) counts: bool,
+    /// Nobody else is to consume from the queue.
+    pub(super) is_exclusive: bool,
+    /// Somebody has a seat, whatever the window.
+    pub(super) is_attended: bool,
+    /// Somebody waits for the channel.
+    pub(super) asks: bool,
+    /// Somebody waits to hear that a settlement is safe.
+    pub(super) has_words: bool,
+    /// Somebody has something in hand.
+    pub(super) is_in_hand: bool,
+    /// Nothing here was given to anybody yet.
+    pub(super) is_untried: bool,
+    /// The queue was deleted here.
+    pub(super) over: bool,
+    /// When something is due.
+    pub(super) next: Option<Millis>,
+}
+
+impl Desk {
+    /// Does what is due, and lets those go on whose sinks have drained.
+    pub(super) fn look(&self, cx: &mut Context<'_>) -> Look {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        state.work.drain(now, cx);
+        if state.work.next_tick().is_some_and(|at| at <= now) {
+            state.work.tick(now);
+        }
+        state.speak();
+        let is_keyed = state.terms.ordering_key.is_some();
+        let asked = u32::from(now < state.asked_until);
+        let look = Look {
+            window: state.work.window(u16::MAX).max(asked),
+            waiting: state.work.waiting(),
+            is_alone: state.single_active || is_keyed || state.work.is_exclusive(),
+            is_keyed,
+            is_overdue: state.work.is_overdue(),
+            counts: counts(&state.terms, self.is_quorum),
+            is_exclusive: state.work.is_exclusive(),
+            is_attended: state.work.consumers() > 0,
+            asks: !state.asking.is_empty(),
+            has_words: !state.words.is_empty(),
+            is_in_hand: state.work.is_in_hand(),
+            is_untried: state.work.is_untried(),
+            over: state.over,
+            next: state.work.next_tick().into_iter().chain((asked > 0).then_some(state.asked_until)).min(),
+        };
+        let touched = state.work.touched();
+        drop(state);
+        touched.iter().for_each(|sink| sink.flush());
+        look
+    }
+}
+
+impl Look {
+    /// How long it keeps what it has when nobody works there.
+    pub(super) const fn linger(&self) -> Millis {
+        match (self.is_keyed, self.counts) {
+            (false, true) if !self.is_untried => LINGER_TRIED,
+            (false, false) if !self.is_attended => 0,
+            _ => LINGER,
+        }
+    }
+
+    /// How many messages a desk should have.
+    pub(super) fn wanted(&self) -> u32 {
+        if self.window == 0 {
+            return 0;
+        }
+        if self.is_alone {
+            return MOST;
+        }
+        let waiting = match self.waiting {
+            0 => 0,
+            some => some.next_power_of_two().clamp(ROOM, MOST_WAITING),
+        };
+        self.window
+            .min(MOST)
+            .next_power_of_two()
+            .min(MOST)
+            .saturating_add(u32::try_from(waiting).unwrap_or(0))
+    }
+}

@@ -1,0 +1,152 @@
+//! The task that writes down what a queue has taken, and reads what others have written.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use linkspan_contract::ledger::{Ledger, LedgerError, Terms};
+use linkspan_contract::{Clock, Millis};
+use tokio::time::sleep;
+
+use super::Repeats;
+
+/// Where it is written down.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// What the keys of the queue's pages begin with.
+    pub(crate) prefix: String,
+    /// Whose pages these are.
+    pub(crate) instance: Arc<str>,
+}
+
+/// So many identifiers are written at once.
+const PAGE: usize = 32_768;
+
+/// Bytes that one takes: itself, and when its message was taken.
+const ENTRY: usize = 24;
+
+/// So many pages are read at once.
+const PAGES: usize = 16;
+
+/// How often it is looked what others have written.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long until a ledger that is away is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Milliseconds by which the clocks of instances may differ.
+const ASKEW: Millis = 60_000;
+
+/// Starts the task. It ends with its queue's last user.
+pub(crate) fn start(repeats: &Arc<Repeats>, plan: Plan) {
+    let worker = Worker { plan, repeats: Arc::downgrade(repeats), known: HashSet::new(), pages: 0 };
+    tokio::spawn(worker.run());
+}
+
+struct Worker {
+    plan: Plan,
+    repeats: Weak<Repeats>,
+    /// Pages that were read or written here, of those that are looked at.
+    known: HashSet<Box<str>>,
+    /// How many were written here.
+    pages: u64,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let mut after = String::new();
+        let mut has_begun = false;
+        loop {
+            let Some(repeats) = self.repeats.upgrade() else { return };
+            match self.read(&repeats, &after).await {
+                Ok(()) if !has_begun => {
+                    has_begun = true;
+                    repeats.begin();
+                }
+                Ok(()) => {}
+                Err(why) => self.complain(&why),
+            }
+            if !has_begun {
+                drop(repeats);
+                sleep(AGAIN).await;
+                continue;
+            }
+            after = self.key_of(self.plan.clock.now().saturating_sub(ASKEW));
+            self.known.retain(|key| **key > *after);
+            let noted = repeats.fresh.notified();
+            tokio::select! {
+                () = noted => {}
+                () = sleep(LOOK) => {}
+            }
+            if !self.write(&repeats).await {
+                return;
+            }
+        }
+    }
+
+    fn complain(&self, why: &LedgerError) {
+        tracing::warn!(
+            pages = self.plan.prefix,
+            %why,
+            "what is published to a queue with `deduplicate` waits: what it has taken cannot be read or written down"
+        );
+    }
+
+    fn key_of(&self, when: Millis) -> String {
+        format!("{}{when:016x}", self.plan.prefix)
+    }
+
+    /// Reads the pages behind that key.
+    async fn read(&mut self, repeats: &Repeats, after: &str) -> Result<(), LedgerError> {
+        let mut after: Option<Box<str>> = Some(after.into());
+        loop {
+            let pages = self.plan.ledger.scan(&self.plan.prefix, after.as_deref(), PAGES).await?;
+            let is_last = pages.len() < PAGES;
+            for (key, page) in pages {
+                if self.known.insert(key.clone()) {
+                    repeats.learn(page.value.chunks_exact(ENTRY).filter_map(entry));
+                }
+                after = Some(key);
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes down what has been taken, as soon as the ledger lets it; false when nobody needs it any more.
+    async fn write(&mut self, repeats: &Arc<Repeats>) -> bool {
+        loop {
+            let page = repeats.take_fresh(PAGE);
+            if page.is_empty() {
+                return true;
+            }
+            self.pages += 1;
+            let now = self.plan.clock.now();
+            let key = format!("{}-{}-{:08x}", self.key_of(now), self.plan.instance, self.pages);
+            self.known.insert(key.as_str().into());
+            let value: Vec<u8> = page.iter().flat_map(bytes).collect();
+            let lasts = Some(Duration::from_millis(repeats.window));
+            while let Err(why) = self.plan.ledger.put(&key, &value, Terms { lasts, ..Terms::default() }).await
+            {
+                self.complain(&why);
+                if Arc::strong_count(repeats) == 1 {
+                    return false;
+                }
+                sleep(AGAIN).await;
+            }
+            repeats.written(&page);
+        }
+    }
+}
+
+fn bytes((id, when): &(u128, Millis)) -> Vec<u8> {
+    [&id.to_le_bytes()[..], &when.to_le_bytes()[..]].concat()
+}
+
+fn entry(bytes: &[u8]) -> Option<(u128, Millis)> {
+    let (id, when) = bytes.split_first_chunk::<16>()?;
+    Some((u128::from_le_bytes(*id), u64::from_le_bytes(*when.first_chunk::<8>()?)))
+}

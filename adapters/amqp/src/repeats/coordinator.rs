@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use linkspan_contract::ledger::{Ledger, LedgerError, Terms};
+use linkspan_contract::ledger::{Conditions, Ledger, LedgerError};
 use linkspan_contract::{Clock, Millis};
 use tokio::time::sleep;
 
@@ -129,7 +129,8 @@ impl Worker {
             self.known.insert(key.as_str().into());
             let value: Vec<u8> = page.iter().flat_map(bytes).collect();
             let lasts = Some(Duration::from_millis(repeats.window));
-            while let Err(why) = self.plan.ledger.put(&key, &value, Terms { lasts, ..Terms::default() }).await
+            while let Err(why) =
+                self.plan.ledger.put(&key, &value, Conditions { lasts, ..Conditions::default() }).await
             {
                 self.complain(&why);
                 if Arc::strong_count(repeats) == 1 {

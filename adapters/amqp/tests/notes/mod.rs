@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use linkspan_contract::ledger::{Entry, Terms, Version};
+use linkspan_contract::ledger::{Conditions, Entry, Version};
 use linkspan_contract::{Fence, Health, Lease, Leases, Ledger, LedgerError, NotGranted};
 
 /// What was written, and until when it is there. Nobody else writes.
@@ -34,7 +34,7 @@ impl Ledger for Notes {
         Ok(self.0.lock().unwrap().get(key).and_then(Self::there))
     }
 
-    async fn put(&self, key: &str, value: &[u8], terms: Terms<'_>) -> Result<Version, LedgerError> {
+    async fn put(&self, key: &str, value: &[u8], terms: Conditions<'_>) -> Result<Version, LedgerError> {
         let mut all = self.0.lock().unwrap();
         let version = all.len() as Version + 1;
         let until = terms.lasts.map(|lasts| Instant::now() + lasts);
@@ -42,7 +42,7 @@ impl Ledger for Notes {
         Ok(version)
     }
 
-    async fn delete(&self, key: &str, _terms: Terms<'_>) -> Result<bool, LedgerError> {
+    async fn delete(&self, key: &str, _terms: Conditions<'_>) -> Result<bool, LedgerError> {
         Ok(self.0.lock().unwrap().remove(key).is_some())
     }
 

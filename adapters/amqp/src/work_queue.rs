@@ -212,7 +212,7 @@ mod tests {
         let short = Arc::new(Terms { expiry: Some(1000), ..Terms::default() });
         queues.note("jobs", &short, kind);
         queues.note("jobs", &short, kind);
-        assert_eq!((queues.edition(), queues.terms("jobs")), (1, Some(short)));
+        assert_eq!((queues.edition(), queues.terms("jobs")), (1, Some(Arc::clone(&short))));
         queues.note("jobs", &plain, kind);
         assert_eq!((queues.edition(), queues.terms("jobs")), (2, Some(plain)));
         queues.note("jobs", &short, kind);

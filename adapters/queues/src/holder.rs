@@ -138,6 +138,10 @@ impl<B> Holders<B> {
         self.slab.iter()
     }
 
+    pub(crate) fn each(&mut self, mut each: impl FnMut(usize, &mut Holder<B>)) {
+        self.slab.iter_mut().for_each(|(at, holder)| each(at, holder));
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Holder<B>> {
         self.slab.iter_mut().map(|(_, holder)| holder)
     }

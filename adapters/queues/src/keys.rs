@@ -104,6 +104,8 @@ pub(crate) enum Whose {
     Of(usize),
     /// Nobody, before others of the key.
     Nobody,
+    /// Nobody, before one that is parked, which nothing is in the way of any more.
+    AfterParked,
 }
 
 /// So many messages are passed over, at most, because others of their keys are in the way.
@@ -153,9 +155,12 @@ impl<B> Keys<B> {
     /// Who may be given the message of a key that stands there.
     pub(crate) fn whose(&self, key: Key, priority: u8, position: Position) -> Whose {
         let Some(of) = self.keys.get(&key).filter(|_| key != 0) else { return Whose::Anybody };
-        let is_behind =
-            of.parked.first_key_value().is_some_and(|(first, _)| *first < (Reverse(priority), position));
-        if is_behind || of.waiting.first().is_some_and(|first| *first < position) {
+        let first = of.parked.first_key_value().map(|(first, _)| *first);
+        if let Some(first) = first.filter(|first| *first < (Reverse(priority), position)) {
+            let is_free = of.in_hand == 0 && of.waiting.first().is_none_or(|waiting| *waiting > first.1);
+            return if is_free { Whose::AfterParked } else { Whose::Nobody };
+        }
+        if of.waiting.first().is_some_and(|first| *first < position) {
             Whose::Nobody
         } else if of.in_hand > 0 {
             Whose::Of(of.holder)

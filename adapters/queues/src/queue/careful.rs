@@ -31,7 +31,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 Whose::Of(at) if self.is_listed(at) => at,
                 Whose::Of(at) if self.park_head(level, Some(at)) => continue,
                 Whose::Nobody if self.park_head(level, None) => continue,
-                Whose::Of(_) | Whose::Nobody => break,
+                Whose::AfterParked if self.unpark(key) => continue,
+                Whose::Of(_) | Whose::Nobody | Whose::AfterParked => break,
             };
             let Some(holder) = self.holders.get_mut(at) else { break };
             let Some(wants) = holder.wants.as_mut() else { break };
@@ -107,11 +108,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 self.expire_head(level);
                 continue;
             }
+            let key = head.key;
             let holder = match self.whose(head) {
                 Whose::Anybody => return self.take_head(level),
                 Whose::Of(holder) if at == Some(holder) => return self.take_head(level),
                 Whose::Of(holder) => Some(holder),
-                Whose::Nobody => None,
+                Whose::AfterParked if self.unpark(key) => continue,
+                Whose::Nobody | Whose::AfterParked => None,
             };
             if !self.park_head(level, holder) {
                 return None;
@@ -266,14 +269,20 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.careful = self.limits.keyed || self.limits.weighted;
     }
 
-    /// Says anew what the keys of messages are that nobody has: others are meant from now on, or they were not known when
-    /// the messages were restored.
+    /// Says anew what the keys of messages are: others are meant from now on, or they were not known when the messages were
+    /// restored. Of what waits for its time, and only the journal has, they are read when it comes in.
     pub fn tell_keys(&mut self, key: impl Fn(&B) -> Key) {
         self.unpark_all();
         if self.keys.is_none() {
             return;
         }
         let mut keys = Keys::new();
+        self.holders.each(|at, holder| {
+            holder.unsettled.each(|message| {
+                message.key = key(&message.body);
+                keys.gave(message.key, at);
+            });
+        });
         self.ready.each(|message| message.key = key(&message.body));
         self.delayed.each(|message, _| {
             message.key = key(&message.body);

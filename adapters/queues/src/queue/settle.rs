@@ -199,7 +199,12 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             };
             let not_before = now.saturating_add(wait);
             self.note_return(&message, not_before);
+            let key = message.key;
             self.stand_by(now, message, not_before);
+            if not_before > now {
+                // Of another level there may be one that need not wait for it.
+                self.unpark(key);
+            }
         }
         self.keep_room(back);
     }

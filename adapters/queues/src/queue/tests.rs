@@ -793,6 +793,26 @@ fn what_the_same_consumer_is_given_too_often_is_dead_as_others_are() {
 }
 
 #[test]
+fn a_key_does_not_stand_still_when_a_higher_one_of_it_had_to_wait_for_what_comes_back() {
+    for delay in [0, 10] {
+        let mut queue = queue(Limits { keyed: true, max_priority: 2, ..Limits::default() });
+        consume(&mut queue, Consumer { several: true, ..settling(1) });
+        keyed(&mut queue, &[("low", 1)]);
+        assert_eq!(dispatch(&mut queue, 0), [(1, "low")]);
+        queue.push(0, Offer { key: 1, priority: 2, ..offer("high") }, &mut Vec::new());
+        assert_eq!(dispatch(&mut queue, 0), []);
+        queue.settle(0, 1, 1, 1, &Settlement::Release { delay });
+        queue.remove_consumer(0, 1);
+        consume(&mut queue, settling(2));
+        let mut given = dispatch(&mut queue, 0);
+        queue.tick(10);
+        given.extend(dispatch(&mut queue, 10));
+        given.sort_unstable();
+        assert_eq!(given, [(2, "high"), (2, "low")], "after {delay}");
+    }
+}
+
+#[test]
 fn a_key_moves_when_its_consumer_goes_and_its_order_stays() {
     let mut queue = queue(Limits { keyed: true, ..Limits::default() });
     let (one, _) = windowed(1, 2);

@@ -298,7 +298,10 @@ impl Desk {
 
     /// The desk has no consumers any more, and the broker had reached that number.
     fn give_back(&self, reached: u64) {
-        self.with(|state, _| state.give_back(reached));
+        self.with(|state, _| {
+            let but_tried = counts(&state.terms, self.is_quorum);
+            state.give_back(reached, but_tried);
+        });
     }
 
     /// Takes a message that lies here; until some time from now, more are asked of the broker when there is none.

@@ -154,3 +154,45 @@ async fn clients_that_ask_for_moments_are_given_a_queue_of_rabbitmq_in_its_order
     }
     server.stop().await;
 }
+
+/// A server with RabbitMQ alone behind it, and one work queue.
+async fn instance(jobs: &str) -> Server {
+    let url = RabbitMq::shared().await.url();
+    Server::start(&format!("{}{}{}", rabbit_at(url), home_is("rabbit"), work(jobs, jobs, "rabbit"))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_any_longer_is_another_instances_though_a_lease_goes_on() {
+    let jobs = unique("spare");
+    let (here, there) = (instance(&jobs).await, instance(&jobs).await);
+    let publisher = Amqp::confirming(here.amqp()).await;
+    let ask = |_| {
+        let (door, jobs) = (here.http(), jobs.clone());
+        tokio::spawn(async move { lease(door, &jobs, "?wait=1s").await })
+    };
+    let asking: Vec<_> = (0..4).map(ask).collect();
+    for job in ["0", "1"] {
+        publisher.publish("amq.topic", &jobs, job).await;
+    }
+    let mut leases = Vec::new();
+    for asked in asking {
+        let answer = soon("an answer", asked).await.unwrap();
+        leases.extend(Some(answer).filter(|answer| answer.status == 200));
+    }
+    assert_eq!(leases.len(), 2, "there were so many messages");
+    // The desk here could have two more, and RabbitMQ sends them.
+    for job in ["2", "3"] {
+        publisher.publish("amq.topic", &jobs, job).await;
+    }
+    for job in ["2", "3"] {
+        let answer = lease(there.http(), &jobs, "?wait=10s").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, job), "{answer:?}");
+    }
+    let released = leases.pop().unwrap();
+    let path = format!("{}/release", released.header("location").unwrap());
+    assert_eq!(http::post(here.http(), &path, &[], Vec::new()).await.status, 204);
+    let answer = lease(there.http(), &jobs, "?wait=10s").await;
+    assert_eq!((answer.status, &answer.body), (200, &released.body), "{answer:?}");
+    assert_eq!(accept(here.http(), &leases[0]).await, 204, "the other lease goes on");
+    (here.stop().await, there.stop().await);
+}

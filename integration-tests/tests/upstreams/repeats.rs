@@ -17,9 +17,14 @@ fn named(id: &str) -> BasicProperties {
 }
 
 fn configuration(url: &str, orders: &str, window: &str) -> String {
-    let route = work(orders, orders, "rabbit");
+    let route = work(&format!("{orders}/placed"), orders, "rabbit");
     let terms = format!("deduplicate = {{ by = \"message-id\", window = \"{window}\" }}\n");
     format!("{}{}{route}{terms}", rabbit_at(url), home_is("rabbit"))
+}
+
+/// The routing key of the address that orders are published to.
+fn key(orders: &str) -> String {
+    format!("{orders}.placed")
 }
 
 async fn server(orders: &str, window: &str) -> Server {
@@ -47,14 +52,14 @@ async fn what_is_published_again_is_taken_and_dropped_until_its_window_is_over()
     let orders = unique("orders");
     let server = server(&orders, "2s").await;
     let mut watcher = Mqtt5::connect(server.mqtt(), "watcher").await;
-    watcher.subscribe("#").await;
+    watcher.subscribe(&format!("{orders}/#")).await;
     let client = Amqp::confirming(server.amqp()).await;
     for (n, id) in ["a", "b", "a", "c", "b", "a"].into_iter().enumerate() {
-        let confirmed = client.publish_as("amq.topic", &orders, &format!("{id}{n}"), named(id)).await;
+        let confirmed = client.publish_as("amq.topic", &key(&orders), &format!("{id}{n}"), named(id)).await;
         assert!(confirmed.is_ack(), "{id}{n}");
     }
     for unnamed in ["x", "x"] {
-        assert!(client.publish("amq.topic", &orders, unnamed).await.is_ack());
+        assert!(client.publish("amq.topic", &key(&orders), unnamed).await.is_ack());
     }
     let taken = ["a0", "b1", "c3", "x", "x"];
     assert_eq!(all(&client, &orders, 5).await, taken);
@@ -62,7 +67,7 @@ async fn what_is_published_again_is_taken_and_dropped_until_its_window_is_over()
         assert_eq!(watcher.next_text().await, expected, "who watches gets no copy of what is dropped");
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(client.publish_as("amq.topic", &orders, "again", named("a")).await.is_ack());
+    assert!(client.publish_as("amq.topic", &key(&orders), "again", named("a")).await.is_ack());
     assert_eq!(all(&client, &orders, 1).await, ["again"]);
     server.stop().await;
 }
@@ -107,7 +112,9 @@ async fn what_was_confirmed_is_known_after_linkspan_was_killed() {
         client.channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         for id in 0..50 {
             let text = format!("{id} in life {life}");
-            assert!(client.publish_as("amq.topic", &orders, &text, named(&id.to_string())).await.is_ack());
+            assert!(
+                client.publish_as("amq.topic", &key(&orders), &text, named(&id.to_string())).await.is_ack()
+            );
         }
         process.kill();
     }
@@ -125,7 +132,7 @@ async fn what_a_transaction_publishes_counts_when_it_is_committed() {
     let publish = async |ids: &[&str]| {
         for id in ids {
             let options = BasicPublishOptions::default();
-            let (exchange, key) = ("amq.topic".into(), orders.as_str().into());
+            let (exchange, key) = ("amq.topic".into(), key(&orders).into());
             let published = client.channel.basic_publish(exchange, key, options, id.as_bytes(), named(id));
             drop(published.await.unwrap());
         }

@@ -209,7 +209,7 @@ impl Worker {
             self.plan.desk.answer(&Ok(()));
             return (None, None);
         }
-        if let Some(since) = self.rich.filter(|_| !link.streams.is_empty()) {
+        if let Some(since) = self.rich {
             let end = since.saturating_add(if look.window == 0 { look.linger() } else { TOO_MUCH });
             return ((end <= now).then_some(Turn::Narrow), Some(end));
         }
@@ -229,7 +229,8 @@ impl Worker {
             0 => stays,
             _ => look.wanted().saturating_mul(2) <= has,
         };
-        self.rich = self.rich.or(Some(now)).filter(|_| is_rich && has > 0 && !look.is_alone);
+        let is_rich = is_rich && (has > 0 || look.window == 0 && look.has_spare);
+        self.rich = self.rich.or(Some(now)).filter(|_| is_rich && self.link.is_some() && !look.is_alone);
     }
 
     /// What one needs that has none.

@@ -28,6 +28,8 @@ pub(super) struct Look {
     pub(super) window: u32,
     /// How many messages wait for their time.
     pub(super) waiting: usize,
+    /// Something lies here that nobody has in hand, and of which nothing is counted here.
+    pub(super) has_spare: bool,
     /// It has one consumer at the broker, where others stand by.
     pub(super) is_alone: bool,
     /// Messages that have a key in common go to one of them at a time.
@@ -69,6 +71,7 @@ impl Desk {
         let look = Look {
             window: state.work.window(u16::MAX).max(asked),
             waiting: state.work.waiting(),
+            has_spare: !counts(&state.terms, self.is_quorum) && state.work.has_ready(),
             is_alone: state.single_active || is_keyed || state.work.is_exclusive(),
             is_keyed,
             is_overdue: state.work.is_overdue(),

@@ -103,11 +103,11 @@ impl State {
         }
     }
 
-    /// There is no consumer at the broker any more, and it had reached this number: gives it back what nobody was given, and
+    /// There is no consumer at the broker any more, and it had reached this number: gives it back what nobody has in hand, and
     /// what nobody has seen.
-    pub(super) fn give_back(&mut self, reached: u64) {
+    pub(super) fn give_back(&mut self, reached: u64, but_tried: bool) {
         self.streams = 0;
-        self.work.give_back();
+        self.work.give_back(but_tried);
         self.speak();
         self.marks.told(reached);
         let Some(channel) = &self.channel else { return };

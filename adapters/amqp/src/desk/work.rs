@@ -364,6 +364,11 @@ impl Work {
         self.engine.len().saturating_add(self.engine.delayed() as u64)
     }
 
+    /// True when something could be given out.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.engine.is_empty()
+    }
+
     pub(super) fn consumers(&self) -> usize {
         self.seats.len()
     }
@@ -559,11 +564,27 @@ mod tests {
         come(&mut work, 0, 1..=5);
         assert_eq!(given(&client).len(), 2);
         work.settle(0, 1, 2, 1, &Settlement::Undo);
-        work.give_back();
+        work.give_back(true);
         let back = |loan| Word::Reject { loan, requeue: true };
         assert_eq!(work.words(), [back(2), back(3), back(4), back(5)]);
         work.settle(0, 1, 1, 1, &Settlement::Accept);
         assert_eq!((work.words(), is_empty(&work)), (vec![Word::Accept(1)], true));
+    }
+
+    #[test]
+    fn what_came_back_goes_back_too_unless_it_is_counted_here() {
+        for counted in [true, false] {
+            let client = Arc::new(Client::default());
+            let mut work = Work::new(0, Limits::default());
+            assert!(work.enter(1, seat(1, &client, 1)));
+            work.start(0, 1);
+            come(&mut work, 0, 1..=1);
+            assert_eq!(given(&client).len(), 1);
+            work.settle(0, 1, 1, 1, &RELEASE);
+            work.give_back(counted);
+            let back = if counted { vec![] } else { vec![Word::Reject { loan: 1, requeue: true }] };
+            assert_eq!((work.words(), work.is_untried()), (back, !counted), "counted: {counted}");
+        }
     }
 
     #[test]

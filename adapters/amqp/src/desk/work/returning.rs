@@ -53,12 +53,13 @@ impl Work {
         self.overdue = false;
     }
 
-    /// Gives the broker back what nobody was given.
-    pub(in crate::desk) fn give_back(&mut self) {
+    /// Gives the broker back what nobody has in hand; with `but_tried`, not what somebody has had, whose count would be
+    /// forgotten.
+    pub(in crate::desk) fn give_back(&mut self, but_tried: bool) {
         let tried = &self.tried;
         let mut back: Vec<Loan> = self
             .engine
-            .withdraw(|message| !tried.contains_key(&message.position))
+            .withdraw(|message| !but_tried || !tried.contains_key(&message.position))
             .into_iter()
             .map(|message| message.position)
             .filter(|loan| !self.stale.remove(loan))
@@ -66,6 +67,7 @@ impl Work {
         // A quorum queue gives out in this order what it gets back.
         back.sort_unstable();
         for loan in back {
+            self.tried.remove(&loan);
             self.engine.journal_mut().give_back(loan);
             self.words.push(Word::Reject { loan, requeue: true });
         }

@@ -5,6 +5,8 @@
 //!
 //! Needs `valgrind`. Run it with `cargo bench -p linkspan-integration-tests --bench route_cost`.
 
+#![allow(clippy::print_stdout, reason = "what was counted is what it has to say")]
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -44,7 +46,7 @@ const MEASURED: &str = "LINKSPAN_ROUTE_COST_OTHERS";
 
 fn main() -> ExitCode {
     let done = match std::env::var(MEASURED) {
-        Ok(others) => others.parse().context("how many routes").and_then(|others| run(others)),
+        Ok(others) => others.parse().context("how many routes").and_then(run),
         Err(_) => compare(),
     };
     match done {

@@ -100,6 +100,15 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// Takes the next message that who is at this place, if anybody is yet, may have.
     pub(super) fn pop_for(&mut self, now: Millis, at: Option<usize>) -> Option<Queued<B>> {
+        let mut passed = Vec::new();
+        let found = self.find_for(now, at, &mut passed);
+        // Who may have these can take them: nothing else will have them looked at again.
+        passed.into_iter().for_each(|key| drop(self.unpark(key)));
+        found
+    }
+
+    /// The same; also yields the keys of those that it has `passed` over and somebody can take.
+    fn find_for(&mut self, now: Millis, at: Option<usize>, passed: &mut Vec<Key>) -> Option<Queued<B>> {
         while self.has_head()
             && let Some(level) = self.head_level()
         {
@@ -116,6 +125,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 Whose::AfterParked if self.unpark(key) => continue,
                 Whose::Nobody | Whose::AfterParked => None,
             };
+            if holder.is_some_and(|holder| self.is_listed(holder)) && !passed.contains(&key) {
+                passed.push(key);
+            }
             if !self.park_head(level, holder) {
                 return None;
             }

@@ -896,6 +896,17 @@ fn what_is_fetched_keeps_others_of_its_key() {
 }
 
 #[test]
+fn what_a_fetch_passes_over_goes_to_who_can_take_it() {
+    let mut queue = queue(Limits { keyed: true, ..Limits::default() });
+    consume(&mut queue, settling(1));
+    keyed(&mut queue, &[("a1", 1), ("a2", 1)]);
+    assert_eq!(dispatch(&mut queue, 0).len(), 2);
+    queue.settle(0, 1, 1, 1, &Settlement::Undo);
+    assert_eq!(queue.fetch(0, 7, 7, false), None, "it is for who has the other one");
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a1")]);
+}
+
+#[test]
 fn what_waits_for_others_of_its_key_expires() {
     let mut queue = queue(Limits { keyed: true, message_ttl: Some(50), ..Limits::default() });
     let (one, _) = windowed(1, 1);

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod careful;
 mod crash;
 #[path = "../log/heard.rs"]
 #[allow(dead_code, reason = "not everything is used here")]

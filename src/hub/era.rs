@@ -1,13 +1,10 @@
 //! How long the routes before a reload are still followed: until every lane has resolved its subscriptions again.
 
+mod coordinator;
+
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{sleep, timeout};
-
-/// How often it is looked whether one is over.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// The era of the routes in force. Every lane with subscriptions has one in hand: that of the routes by which it resolved
 /// them.
@@ -38,19 +35,16 @@ impl Eras {
 }
 
 impl Past {
-    /// Returns when it is over; false when it is not within `limit`.
-    pub async fn ends(&self, limit: Duration) -> bool {
-        let over = async {
-            while self.0.strong_count() > 0 {
-                sleep(LOOK).await;
-            }
-        };
-        timeout(limit, over).await.is_ok()
+    /// Whether it is.
+    fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]

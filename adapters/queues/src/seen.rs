@@ -201,7 +201,6 @@ impl Seen {
 }
 
 /// Which shelf is meant.
-#[expect(clippy::cast_possible_truncation, reason = "eight bits are left")]
 const fn place(hash: u64) -> usize {
     (hash >> 56) as usize
 }

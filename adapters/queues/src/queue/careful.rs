@@ -103,7 +103,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         let mut passed = Vec::new();
         let found = self.find_for(now, at, &mut passed);
         // Who may have these can take them: nothing else will have them looked at again.
-        passed.into_iter().for_each(|key| drop(self.unpark(key)));
+        for key in passed {
+            self.unpark(key);
+        }
         found
     }
 

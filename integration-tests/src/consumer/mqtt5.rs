@@ -13,6 +13,9 @@ use super::received::{Hand, Received};
 use super::{Asking, Refusal, Taking};
 use crate::patience::soon;
 
+/// How many refusals may wait to be sent.
+const UNSENT: usize = 1024;
+
 pub(super) async fn consume(
     at: SocketAddr,
     name: &str,
@@ -47,7 +50,7 @@ pub(super) async fn consume(
             return Err(Refusal { code: number(refused), text: format!("SUBACK of {filter}: {refused:?}") });
         }
     }
-    let (refusals, mut refused) = mpsc::unbounded_channel::<PubAck>();
+    let (refusals, mut refused) = mpsc::channel::<PubAck>(UNSENT);
     Ok(tokio::spawn(async move {
         loop {
             let event = tokio::select! {

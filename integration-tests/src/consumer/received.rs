@@ -21,7 +21,7 @@ pub(super) enum Hand {
     Mqtt3(rumqttc::AsyncClient, rumqttc::Publish),
     Mqtt5 {
         client: v5::AsyncClient,
-        refusals: mpsc::UnboundedSender<v5::mqttbytes::v5::PubAck>,
+        refusals: mpsc::Sender<v5::mqttbytes::v5::PubAck>,
         publish: v5::mqttbytes::v5::Publish,
     },
     Amqp(Box<Delivery>),
@@ -97,7 +97,7 @@ impl Received {
             Hand::Mqtt5 { refusals, publish, .. } => {
                 let mut ack = v5::mqttbytes::v5::PubAck::new(publish.pkid, None);
                 ack.reason = v5::mqttbytes::v5::PubAckReason::UnspecifiedError;
-                refusals.send(ack).expect("the client lives");
+                refusals.try_send(ack).expect("the client lives, and sends what it says");
             }
             Hand::Amqp(delivery) => {
                 let options = BasicNackOptions { requeue, ..BasicNackOptions::default() };

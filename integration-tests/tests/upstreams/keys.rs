@@ -142,7 +142,8 @@ async fn another_instance_stands_by_and_takes_over_in_order() {
     }
     assert_ordered(&came, 4);
     assert_eq!(came.iter().collect::<BTreeSet<_>>().len(), 40);
-    (here.stop().await, there.stop().await);
+    here.stop().await;
+    there.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

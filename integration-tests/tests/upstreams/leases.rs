@@ -194,5 +194,6 @@ async fn what_nobody_waits_for_any_longer_is_another_instances_though_a_lease_go
     let answer = lease(there.http(), &jobs, "?wait=10s").await;
     assert_eq!((answer.status, &answer.body), (200, &released.body), "{answer:?}");
     assert_eq!(accept(here.http(), &leases[0]).await, 204, "the other lease goes on");
-    (here.stop().await, there.stop().await);
+    here.stop().await;
+    there.stop().await;
 }

@@ -9,12 +9,15 @@ use async_trait::async_trait;
 use linkspan_contract::ledger::{Conditions, Entry, Version};
 use linkspan_contract::{Fence, Health, Lease, Leases, Ledger, LedgerError, NotGranted};
 
-/// What was written, and until when it is there. Nobody else writes.
+/// What was written. Nobody else writes.
 #[derive(Default)]
-pub struct Notes(Mutex<BTreeMap<Box<str>, (Entry, Option<Instant>)>>);
+pub struct Notes(Mutex<BTreeMap<Box<str>, Note>>);
+
+/// An entry, and until when it is there.
+type Note = (Entry, Option<Instant>);
 
 impl Notes {
-    fn there(entry: &(Entry, Option<Instant>)) -> Option<Entry> {
+    fn there(entry: &Note) -> Option<Entry> {
         entry.1.is_none_or(|until| until > Instant::now()).then(|| entry.0.clone())
     }
 }

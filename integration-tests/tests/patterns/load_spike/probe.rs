@@ -10,9 +10,12 @@ use tokio::task::JoinHandle;
 /// How often one is published.
 const EVERY: Duration = Duration::from_millis(10);
 
+/// Minutes of them.
+const ROOM: usize = 1 << 16;
+
 /// A publisher and a consumer of another route.
 pub struct Probe {
-    latencies: mpsc::UnboundedReceiver<Duration>,
+    latencies: mpsc::Receiver<Duration>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -22,7 +25,7 @@ impl Probe {
         let began = Instant::now();
         let mut consumer = Consumer::connect(dialect, door, "probe-consumer", taking).await;
         let mut publisher = Publisher::connect(dialect, door, "probe-publisher").await;
-        let (tells, latencies) = mpsc::unbounded_channel();
+        let (tells, latencies) = mpsc::channel(ROOM);
         let address = address.to_owned();
         let publishing = tokio::spawn(async move {
             let mut turns = tokio::time::interval(EVERY);
@@ -36,7 +39,7 @@ impl Probe {
             loop {
                 let received = consumer.next().await;
                 let published = Duration::from_nanos(received.text().parse().expect("a time"));
-                if tells.send(began.elapsed().saturating_sub(published)).is_err() {
+                if tells.try_send(began.elapsed().saturating_sub(published)).is_err() {
                     return;
                 }
                 received.settle().await;

@@ -58,11 +58,13 @@ pub async fn check(stage: &Stage) {
             }
         }
         keys.check_progress(is_idle);
-        if keys.worked("doomed") >= EACH && keys.worked("other") >= EACH && keys.in_hand("doomed") > 0 {
-            if let Some(consumer) = doomed.take() {
-                Consumer::kill(consumer).await;
-                keys.die("doomed");
-            }
+        if keys.worked("doomed") >= EACH
+            && keys.worked("other") >= EACH
+            && keys.in_hand("doomed") > 0
+            && let Some(consumer) = doomed.take()
+        {
+            Consumer::kill(consumer).await;
+            keys.die("doomed");
         }
     }
     assert!(doomed.is_none(), "the one had {} and the other {}", keys.worked("doomed"), keys.worked("other"));

@@ -37,7 +37,6 @@ impl HubLane {
                 format!("{FENCE} is {said}, and nobody has queue '{queue}' at this server now: consume anew")
             }
         };
-        metrics::counter!("linkspan_publishes_fenced_total").increment(1);
         Err(Refused::Fenced(why))
     }
 }

@@ -90,14 +90,19 @@ impl Wanted {
         let home = Course { backend, queues: Vec::new(), retains: false, route: None, fences: Vec::new() };
         match &self.kind {
             Kind::Exchange { .. } => Ok(home),
-            Kind::Queue { name } => match table.owner(name) {
-                Some(route) => {
-                    let fences = route.fence.iter().cloned().collect();
-                    let (backend, route) = (Arc::clone(&route.backend), Some(Arc::clone(route)));
-                    Ok(Course { backend, route, fences, ..home })
-                }
-                None => Ok(home),
-            },
+            Kind::Queue { name } => {
+                let others = self.more.iter().filter_map(|name| std::str::from_utf8(name).ok());
+                let owners = std::iter::once(&**name).chain(others).filter_map(|name| table.owner(name));
+                let fences = owners.filter_map(|route| route.fence.clone()).collect();
+                let home = Course { fences, ..home };
+                Ok(match table.owner(name) {
+                    Some(route) => {
+                        let (backend, route) = (Arc::clone(&route.backend), Some(Arc::clone(route)));
+                        Course { backend, route, ..home }
+                    }
+                    None => home,
+                })
+            }
             Kind::Address { path, syntax } => {
                 let mut course = Course { retains: true, ..home };
                 for (at, path) in std::iter::once(path).chain(&self.more).enumerate() {

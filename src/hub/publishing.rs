@@ -223,7 +223,9 @@ impl HubLane {
         let flags = batch.message(at).map_or(Flags::NONE, |message| message.flags);
         all.taken += 1;
         // Who is the holder no more has to hear of it, whether it asked for receipts or not.
-        let is_heard = flags.any(Flags::RECEIPT | Flags::MANDATORY) || matches!(refused, Refused::Fenced(_));
+        let is_fenced = matches!(refused, Refused::Fenced(_));
+        metrics::counter!("linkspan_publishes_fenced_total").increment(is_fenced.into());
+        let is_heard = is_fenced || flags.any(Flags::RECEIPT | Flags::MANDATORY);
         if !is_heard {
             metrics::counter!("linkspan_messages_dropped_total", "reason" => "refused").increment(1);
             return;

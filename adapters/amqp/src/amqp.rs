@@ -128,6 +128,9 @@ impl AmqpBackend {
                 (upstream, publisher)
             })
             .collect();
+        for (consuming, (publishing, _)) in consuming.iter().zip(&publishing) {
+            consuming.publish_by(publishing);
+        }
         let inner = Embedded::open(&name, EmbeddedOptions::default(), Arc::clone(&clock));
         let vhost: Arc<str> = options.vhost.as_str().into();
         let watch = watching::start(watching::Plan {

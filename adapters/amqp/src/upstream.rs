@@ -1,7 +1,7 @@
 //! One connection of Linkspan's to the broker, as those see it who use it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use lapin::{Channel, Connection};
@@ -22,6 +22,8 @@ pub(crate) struct Upstream {
     /// It is to end.
     pub(crate) closing: Notify,
     closed: AtomicBool,
+    /// What is published for the users of a consuming one goes this way.
+    publishing: OnceLock<Arc<Upstream>>,
     lanes: AtomicUsize,
     blocked: Mutex<Option<Arc<str>>>,
     origins: Mutex<Vec<Weak<Origin>>>,
@@ -67,6 +69,7 @@ impl Upstream {
             link,
             closing: Notify::new(),
             closed: AtomicBool::new(false),
+            publishing: OnceLock::new(),
             lanes: AtomicUsize::new(0),
             blocked: Mutex::default(),
             origins: Mutex::default(),
@@ -200,6 +203,16 @@ impl Upstream {
     /// Why the broker takes nothing now, when it does not.
     pub(crate) fn blocked(&self) -> Option<Arc<str>> {
         self.blocked.lock().clone()
+    }
+
+    /// Has what is published for users of this one go by another.
+    pub(crate) fn publish_by(&self, publishing: &Arc<Self>) {
+        let _ = self.publishing.set(Arc::clone(publishing));
+    }
+
+    /// The way for what is published for users of this one, unless the broker takes nothing now.
+    pub(crate) fn publishing(&self) -> Option<&Arc<Self>> {
+        self.publishing.get().filter(|publishing| publishing.blocked().is_none())
     }
 
     /// Carries out a request on a channel that nothing else is on: when the broker refuses, it closes no other.

@@ -89,6 +89,8 @@ struct State {
     told: u64,
     /// Something was given out since the gate was last told.
     moved: bool,
+    /// Much was brought in of which nobody could be given anything, and there may be more.
+    looks_again: bool,
     /// Where the coordinator will look at this queue.
     scheduled: Option<Place>,
     /// What is published to it is lost for it without a word to the publisher: others may get it.
@@ -195,6 +197,7 @@ impl Queue {
                 congested: 0,
                 told: 0,
                 moved: false,
+                looks_again: false,
                 scheduled: None,
                 is_group,
                 is_inbox,
@@ -387,6 +390,8 @@ impl Queue {
         self.tell(state, bytes);
         if again {
             self.look_soon();
+        } else if std::mem::take(&mut state.looks_again) {
+            self.look_in_a_moment();
         }
         self.schedule(state);
         if state.engine.has_effects() { Said::of(&mut state.engine) } else { Said::default() }

@@ -143,7 +143,7 @@ impl Worker {
             }
         }
         let reached = match may_stray && self.transaction.is_none() {
-            true => number_reached(channel).await,
+            true => number_reached(&self.plan.upstream, channel).await,
             false => Ok(None),
         };
         let source = poll_fn(|cx| Poll::Ready(taker.take_rest(from, cx))).await;

@@ -347,7 +347,7 @@ impl Worker {
             for (consumer, _) in &link.streams {
                 link.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
-            number_reached(&link.channel).await
+            number_reached(&self.plan.upstream, &link.channel).await
         };
         let reached = tokio::select! {
             reached = cancel => reached,

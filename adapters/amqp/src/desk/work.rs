@@ -20,12 +20,20 @@ use super::seat::Seat;
 /// So many messages are given out before it is looked whether sinks are above their marks.
 const ROUND: usize = 64;
 
+/// A message that was given to somebody, last in this delivery.
+struct Tried {
+    of: ConsumerId,
+    tag: DeliveryTag,
+    /// It had been given to somebody before.
+    before: bool,
+}
+
 /// The messages, and those who work them.
 pub(super) struct Work {
     engine: Queue<Kept, Loans>,
     seats: BTreeMap<ConsumerId, Seat>,
     /// What was given to somebody and is not over: to whom last, under which number.
-    tried: BTreeMap<Loan, (ConsumerId, DeliveryTag)>,
+    tried: BTreeMap<Loan, Tried>,
     /// What was given back to the broker while the engine still had it.
     stale: BTreeSet<Loan>,
     assignments: Vec<Assignment<Kept>>,
@@ -165,9 +173,14 @@ impl Work {
             self.touched.push(Arc::clone(&seat.sink));
         }
         if !assignment.settled {
-            self.tried.insert(loan, (consumer, assignment.tag));
+            self.note_tried(loan, consumer, assignment.tag);
         }
         None
+    }
+
+    fn note_tried(&mut self, loan: Loan, of: ConsumerId, tag: DeliveryTag) {
+        let before = self.tried.contains_key(&loan);
+        self.tried.insert(loan, Tried { of, tag, before });
     }
 
     /// Gathers what the broker is to be told of what is over.
@@ -261,7 +274,7 @@ impl Work {
     ) -> Tally {
         if *outcome == Settlement::Undo {
             let end = first.saturating_add(count.into());
-            self.tried.retain(|_, (of, tag)| *of != id || !(first..end).contains(tag));
+            self.tried.retain(|_, it| it.of != id || it.before || !(first..end).contains(&it.tag));
         }
         let tally = self.engine.settle(now, id, first, count, outcome);
         self.hand_out(now);
@@ -320,7 +333,7 @@ impl Work {
                 continue;
             }
             if !settled {
-                self.tried.insert(assignment.message.position, (id, assignment.tag));
+                self.note_tried(assignment.message.position, id, assignment.tag);
             }
             self.settle_up();
             return Some(assignment);

@@ -56,6 +56,8 @@ pub(super) enum State {
     Flying,
     /// Confirmed, or not taken; not told yet.
     Landed(Outcome),
+    /// Confirmed; what it is known by is being written down.
+    Noting(Outcome),
     /// Told.
     Done,
 }
@@ -103,6 +105,23 @@ impl Entry {
         }
     }
 
+    /// Its queue has taken it: what it is known by, which is to be written down before anybody is told.
+    pub(super) fn begin_to_note(&mut self) -> Option<(Arc<Repeats>, u128)> {
+        let is_taken = matches!(self.state, State::Landed(Outcome::Accepted)) && self.returned.is_none();
+        let repeat = self.repeat.take_if(|_| is_taken)?;
+        if let State::Landed(outcome) = std::mem::replace(&mut self.state, State::Done) {
+            self.state = State::Noting(outcome);
+        }
+        Some(repeat)
+    }
+
+    /// It is written down.
+    pub(super) fn noted(&mut self) {
+        if let State::Noting(outcome) = std::mem::replace(&mut self.state, State::Done) {
+            self.state = State::Landed(outcome);
+        }
+    }
+
     /// True when the broker may have it.
     pub(super) fn was_sent(&self) -> bool {
         matches!(self.state, State::Flying | State::Landed(_))
@@ -145,11 +164,11 @@ impl Entry {
 
     pub(super) fn tell(&mut self, gauge: &Gauge, touched: &mut Vec<Arc<Origin>>) {
         let State::Landed(mut outcome) = std::mem::replace(&mut self.state, State::Done) else { return };
-        if outcome != Outcome::Accepted {
-            self.withdraw();
-        }
         if self.returned.is_some() && outcome == Outcome::Accepted {
             outcome = Outcome::Unroutable;
+        }
+        if outcome != Outcome::Accepted {
+            self.withdraw();
         }
         if let Some(join) = &self.join {
             let mut all = join.all.lock();

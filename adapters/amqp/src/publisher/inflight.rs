@@ -29,6 +29,9 @@ use crate::translate::{Sender, closed, outgoing};
 /// A publish that was handed to lapin, with the number of its entry: what the broker said, and what became of it here.
 type Flight = Pin<Box<dyn Future<Output = (u64, lapin::Result<(Confirmation, Outcome)>)> + Send>>;
 
+/// What a queue has taken is being written down; the number of the entry.
+type Note = Pin<Box<dyn Future<Output = u64> + Send>>;
+
 /// What ended a channel.
 #[derive(Debug, Clone)]
 pub(super) struct Failure(pub(super) lapin::Error);
@@ -41,6 +44,7 @@ pub(super) struct Inflight {
     /// How many of them were handed to lapin.
     sent: usize,
     flights: FuturesUnordered<Flight>,
+    notes: FuturesUnordered<Note>,
     bell: Arc<Bell>,
     /// Those of which it has become known what they have come to.
     landed: Vec<u64>,
@@ -65,6 +69,7 @@ impl Inflight {
             first: 0,
             sent: 0,
             flights: FuturesUnordered::new(),
+            notes: FuturesUnordered::new(),
             bell: Arc::default(),
             landed: Vec::new(),
             doubtful: Vec::new(),
@@ -169,7 +174,7 @@ impl Inflight {
             let options = BasicPublishOptions { mandatory: entry.mandatory, immediate: false };
             let (channel, span, owned) = (Arc::clone(channel), message.payload, Arc::clone(&entry.batch));
             let number = self.first + self.sent as u64;
-            let (safe, repeat) = (entry.safe.clone(), entry.repeat.clone());
+            let safe = entry.safe.clone();
             let mut publish = Box::pin(async move {
                 let published = match &payload {
                     Some(bytes) => channel.basic_publish(exchange, key, options, bytes, properties).await,
@@ -183,12 +188,7 @@ impl Inflight {
                     Err(error) => return (number, Err(error)),
                 };
                 match confirmed {
-                    Ok(confirmation) => {
-                        if let Some((repeats, id)) = repeat.filter(|_| !confirmation.is_nack()) {
-                            repeats.note(id).await;
-                        }
-                        (number, Ok((confirmation, is_safe(safe).await)))
-                    }
+                    Ok(confirmation) => (number, Ok((confirmation, is_safe(safe).await))),
                     Err(error) => (number, Err(error)),
                 }
             });
@@ -224,8 +224,21 @@ impl Inflight {
             self.landed.append(&mut self.doubtful);
         }
         let told = self.tell();
+        let told = self.collect_notes(cx) || told;
         landing?;
         Ok(told)
+    }
+
+    /// Tells of what has been written down meanwhile.
+    fn collect_notes(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(Some(number)) = Pin::new(&mut self.notes).poll_next(cx) {
+            let place = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+            if let Some(entry) = self.entries.get_mut(place) {
+                entry.noted();
+                self.landed.push(number);
+            }
+        }
+        self.tell()
     }
 
     /// Notes all that has become known. It ends when nothing more is known: what lapin knew before something that is
@@ -318,6 +331,13 @@ impl Inflight {
                 self.delays.forget_one(&queue);
                 (entry.state, entry.returned, entry.is_exempt) = (State::Waiting, None, true);
                 self.sent = self.sent.min(place);
+                continue;
+            }
+            if let Some((repeats, id)) = entry.begin_to_note() {
+                self.notes.push(Box::pin(async move {
+                    repeats.note(id).await;
+                    number
+                }));
                 continue;
             }
             entry.tell(&self.gauge, &mut self.touched);

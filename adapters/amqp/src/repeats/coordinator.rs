@@ -60,12 +60,15 @@ impl Worker {
         let mut has_begun = false;
         loop {
             let Some(repeats) = self.repeats.upgrade() else { return };
+            let now = self.plan.clock.now();
             match self.read(&repeats, &after).await {
-                Ok(()) if !has_begun => {
-                    has_begun = true;
-                    repeats.begin();
+                Ok(()) => {
+                    after = self.key_of(now.saturating_sub(ASKEW));
+                    self.known.retain(|key| **key > *after);
+                    if !std::mem::replace(&mut has_begun, true) {
+                        repeats.begin();
+                    }
                 }
-                Ok(()) => {}
                 Err(why) => self.complain(&why),
             }
             if !has_begun {
@@ -73,8 +76,6 @@ impl Worker {
                 sleep(AGAIN).await;
                 continue;
             }
-            after = self.key_of(self.plan.clock.now().saturating_sub(ASKEW));
-            self.known.retain(|key| **key > *after);
             let noted = repeats.fresh.notified();
             tokio::select! {
                 () = noted => {}
@@ -96,6 +97,15 @@ impl Worker {
 
     fn key_of(&self, when: Millis) -> String {
         format!("{}{when:016x}", self.plan.prefix)
+    }
+
+    /// That of another page of its own.
+    fn next_key(&mut self) -> String {
+        self.pages += 1;
+        let now = self.key_of(self.plan.clock.now());
+        let key = format!("{now}-{}-{:08x}", self.plan.instance, self.pages);
+        self.known.insert(key.as_str().into());
+        key
     }
 
     /// Reads the pages behind that key.
@@ -123,15 +133,13 @@ impl Worker {
             if page.is_empty() {
                 return true;
             }
-            self.pages += 1;
-            let now = self.plan.clock.now();
-            let key = format!("{}-{}-{:08x}", self.key_of(now), self.plan.instance, self.pages);
-            self.known.insert(key.as_str().into());
             let value: Vec<u8> = page.iter().flat_map(bytes).collect();
             let lasts = Some(Duration::from_millis(repeats.window));
-            while let Err(why) =
+            // Others look from the present on: a page that comes late has a key of its own time.
+            while let Err(why) = {
+                let key = self.next_key();
                 self.plan.ledger.put(&key, &value, Conditions { lasts, ..Conditions::default() }).await
-            {
+            } {
                 self.complain(&why);
                 if Arc::strong_count(repeats) == 1 {
                     return false;

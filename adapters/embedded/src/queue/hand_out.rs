@@ -40,7 +40,11 @@ impl State {
             if scratch.assignments.is_empty() {
                 // What is brought in may be dead: who has very much of it looks again soon.
                 idle += 1;
-                if held || idle > IDLE || !self.fill(now) {
+                if idle > IDLE {
+                    self.looks_again = true;
+                    return;
+                }
+                if held || !self.fill(now) {
                     return;
                 }
                 continue;

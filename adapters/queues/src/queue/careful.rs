@@ -29,8 +29,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             let at = match self.whose(head) {
                 Whose::Anybody => first,
                 Whose::Of(at) if self.is_listed(at) => at,
-                Whose::Of(at) if self.park_head(level, Some(at)) => continue,
-                Whose::Nobody if self.park_head(level, None) => continue,
+                Whose::Of(at) if self.park_head(level, Some(at), false) => continue,
+                Whose::Nobody if self.park_head(level, None, false) => continue,
                 Whose::AfterParked if self.unpark(key) => continue,
                 Whose::Of(_) | Whose::Nobody | Whose::AfterParked => break,
             };
@@ -127,10 +127,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
                 Whose::AfterParked if self.unpark(key) => continue,
                 Whose::Nobody | Whose::AfterParked => None,
             };
-            if holder.is_some_and(|holder| self.is_listed(holder)) && !passed.contains(&key) {
+            let is_wanted = holder.is_some_and(|holder| self.is_listed(holder));
+            if is_wanted && !passed.contains(&key) {
                 passed.push(key);
             }
-            if !self.park_head(level, holder) {
+            if !self.park_head(level, holder, is_wanted) {
                 return None;
             }
         }
@@ -168,14 +169,17 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
     }
 
-    /// Has the first of a level wait for others of its key; false when too many do.
-    fn park_head(&mut self, level: usize, holder: Option<usize>) -> bool {
+    /// Has the first of a level wait for others of its key; false when too many do. What `is_wanted` by who may have it stays
+    /// in memory: else it would be brought in again at once, and passed over again.
+    fn park_head(&mut self, level: usize, holder: Option<usize>, is_wanted: bool) -> bool {
         let Some(keys) = self.keys.as_mut().filter(|keys| !keys.is_full()) else { return false };
         let Some(message) = self.ready.pop_of(level) else { return false };
         self.wake = self.wake.min(message.deadline);
         // A journal keeps what many others wait with.
-        let is_kept =
-            J::RECORDS && message.logged && self.limits.window.is_some_and(|window| keys.is_beyond(window));
+        let is_kept = !is_wanted
+            && J::RECORDS
+            && message.logged
+            && self.limits.window.is_some_and(|window| keys.is_beyond(window));
         let parked = if is_kept { Parked::stub(&message) } else { Parked::Whole(message) };
         keys.park(parked, holder);
         true

@@ -118,7 +118,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             if self.outside.spans(message.priority, message.position) {
                 self.outside.count(message.priority, message.size);
             } else if self.is_overdone(&message) {
+                let key = message.key;
                 self.bury(message, DeadReason::DeliveryLimit);
+                self.unpark(key);
             } else {
                 self.make_ready(message);
             }

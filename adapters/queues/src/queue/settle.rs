@@ -115,9 +115,11 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         back.sort_unstable_by_key(|message| message.position);
         // The last first: then each goes to the front of its line.
         while let Some(message) = back.pop() {
-            self.took_back(message.key);
+            let key = message.key;
+            self.took_back(key);
             self.note_return(&message, 0);
             self.make_ready(message);
+            self.unpark(key);
         }
         self.keep_room(back);
     }
@@ -132,8 +134,10 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             return;
         }
         if let Some(message) = self.take_one(consumer, tag) {
+            let key = message.key;
             self.note_return(&message, 0);
             self.make_ready(message);
+            self.unpark(key);
         }
     }
 
@@ -201,10 +205,8 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.note_return(&message, not_before);
             let key = message.key;
             self.stand_by(now, message, not_before);
-            if not_before > now {
-                // Of another level there may be one that need not wait for it.
-                self.unpark(key);
-            }
+            // Of a higher level there may be one that need not wait for it.
+            self.unpark(key);
         }
         self.keep_room(back);
     }

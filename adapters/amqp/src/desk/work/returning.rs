@@ -21,7 +21,7 @@ impl Work {
             let in_hand = self
                 .tried
                 .remove(&loan)
-                .is_some_and(|(id, tag)| self.engine.settle(now, id, tag, 1, &Settlement::Accept).known > 0);
+                .is_some_and(|it| self.engine.settle(now, it.of, it.tag, 1, &Settlement::Accept).known > 0);
             if !in_hand {
                 self.stale.insert(loan);
             }

@@ -164,9 +164,14 @@ pub(crate) fn afterwards(work: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
+/// What something comes to, when that is soon enough.
+pub(crate) async fn within<T>(limit: Duration, what: impl Future<Output = T>) -> Option<T> {
+    timeout(limit, what).await.ok()
+}
+
 /// Waits for something, but not for ever.
 pub(crate) async fn at_most(limit: Duration, what: impl Future<Output = ()>) {
-    if timeout(limit, what).await.is_err() {
+    if within(limit, what).await.is_none() {
         tracing::warn!("the back end is closed although not all that was under way has arrived");
     }
 }

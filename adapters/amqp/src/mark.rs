@@ -11,8 +11,8 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::time::timeout;
 
+use crate::coordinator::within;
 use crate::now::poke;
 use crate::random;
 use crate::upstream::Upstream;
@@ -34,13 +34,13 @@ pub(crate) async fn number_reached(upstream: &Upstream, channel: &Channel) -> la
     let own = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue.clone(), own, FieldTable::default()).await?;
     let key = queue.clone();
-    let marking = publishing.request(async |channel| {
+    let mark = async |channel: &Channel| {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let (exchange, properties) = (ShortString::default(), BasicProperties::default());
         channel.basic_publish(exchange, key, BasicPublishOptions::default(), b"", properties).await?.await
-    });
-    let got = match timeout(SOON, marking).await {
-        Ok(Ok(Confirmation::Ack(_))) => {
+    };
+    let got = match within(SOON, publishing.request(mark)).await {
+        Some(Ok(Confirmation::Ack(_))) => {
             channel.basic_get(queue.clone(), BasicGetOptions { no_ack: true }).await?
         }
         _ => None,

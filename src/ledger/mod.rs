@@ -18,6 +18,8 @@
 //! | key `hub/<instance>/dead-letters/<hash>` | a queue of dead letters that are carried to their address |
 //! | key `repeats/<hash>/<time>-<instance>-<number>` | what a queue at an AMQP broker has taken, many messages in one: no JSON, but 16 bytes that identify each and 8 that say when, little-endian |
 //! | lease `work-queue/<back end>/<vhost>/<queue>` | who takes a work queue's messages from an MQTT broker |
+//! | lease `exclusive/<instance>/<back end>/<vhost>/<queue>` | who has a queue that one consumer at a time has; no instance in it where instances share the queue |
+//! | key `exclusive/<back end>/<vhost>/<queue>` | where each instance has such a queue of its own: the greatest fence that any has given; a number, no JSON |
 
 pub mod embedded;
 pub mod postgres;

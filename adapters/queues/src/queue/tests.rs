@@ -813,6 +813,26 @@ fn a_key_does_not_stand_still_when_a_higher_one_of_it_had_to_wait_for_what_comes
 }
 
 #[test]
+fn a_higher_one_of_a_key_waits_for_no_other_levels_when_a_lower_one_has_come_back() {
+    for outcome in [Some(Settlement::Undo), Some(Settlement::Release { delay: 0 }), None] {
+        let mut queue = queue(Limits { keyed: true, max_priority: 2, ..Limits::default() });
+        consume(&mut queue, windowed(1, 1).0);
+        keyed(&mut queue, &[("low", 1)]);
+        assert_eq!(dispatch(&mut queue, 0), [(1, "low")]);
+        consume(&mut queue, windowed(2, 1).0);
+        queue.push(0, Offer { key: 1, priority: 2, ..offer("high") }, &mut Vec::new());
+        assert_eq!(dispatch(&mut queue, 0), []);
+        queue.push(0, Offer { priority: 1, ..offer("middle") }, &mut Vec::new());
+        if let Some(outcome) = &outcome {
+            queue.settle(0, 1, 1, 1, outcome);
+        } else {
+            queue.release_lane(0, 1);
+        }
+        assert_eq!(dispatch(&mut queue, 0), [(2, "high")], "after {outcome:?}");
+    }
+}
+
+#[test]
 fn a_key_moves_when_its_consumer_goes_and_its_order_stays() {
     let mut queue = queue(Limits { keyed: true, ..Limits::default() });
     let (one, _) = windowed(1, 2);

@@ -172,3 +172,29 @@ async fn a_transaction_with_an_old_fence_is_none() {
     published.await.expect("nothing is said before the commit is asked for");
     assert!(amqp.channel.tx_commit().await.is_err());
 }
+
+/// `CC` is RabbitMQ's way to name more queues.
+#[tokio::test]
+async fn a_copy_to_a_queue_that_only_a_holder_publishes_to_needs_the_number_too() {
+    let ledger = "[[route]]\nmatch = \"ledger\"\npattern = \"competing-consumers\"\nqueue = \"ledger\"\nfence = \"bids\"\n";
+    let server = Server::start(&format!("{}{ledger}", routes())).await;
+    let (_holder, delivery) = first_bid(&server).await;
+    for (fence, taken) in [(fence(&delivery) - 1, false), (fence(&delivery), true)] {
+        let amqp = Amqp::confirming(server.amqp()).await;
+        amqp.queue("plain").await;
+        let mut headers = FieldTable::default();
+        headers.insert("linkspan-fence".into(), AMQPValue::LongLongInt(fence));
+        headers
+            .insert("CC".into(), AMQPValue::FieldArray(vec![AMQPValue::LongString("ledger".into())].into()));
+        let properties = BasicProperties::default().with_headers(headers);
+        let options = BasicPublishOptions::default();
+        let published = amqp.channel.basic_publish("".into(), "plain".into(), options, b"a bid", properties);
+        let answered = match published.await {
+            Ok(confirm) => soon("an answer", confirm).await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert_eq!(answered.is_ok(), taken, "under {fence}: {answered:?}");
+        let reader = Amqp::connect(server.amqp()).await;
+        assert_eq!(reader.get("ledger").await.is_some(), taken, "under {fence}");
+    }
+}

@@ -17,7 +17,7 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::notes::{Line, Taken};
 
@@ -27,8 +27,12 @@ const PREFETCH: u16 = 20;
 /// The time between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long an attempt to connect may take.
+/// How long an attempt to connect may take, and an acknowledgement on its way out.
 const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long a consumer is given nothing before it takes its connection for dead, well beyond what any fault lasts. A client
+/// library may not tell a consumer of the end of its connection.
+const SILENCE: Duration = Duration::from_secs(12);
 
 /// For how long a broker keeps a session whose client is away, in seconds.
 const KEPT: u32 = 3600;
@@ -140,8 +144,8 @@ async fn by_mqtt(hands: Hands, at: SocketAddr, name: String, topic: String) {
 async fn by_amqp(hands: Hands, url: String, queue: String, bound_by: Option<String>) {
     loop {
         let consuming = consume(&url, &queue, bound_by.as_deref());
-        if let Ok(Ok((_connection, consumer))) = timeout(CONNECT, consuming).await {
-            over_amqp(&hands, consumer).await;
+        if let Ok(Ok((connection, consumer))) = timeout(CONNECT, consuming).await {
+            over_amqp(&hands, &connection, consumer).await;
             hands.lost();
         }
         sleep(RETRY).await;
@@ -165,12 +169,14 @@ async fn consume(url: &str, queue: &str, bound_by: Option<&str>) -> lapin::Resul
 }
 
 /// Returns when the consumer is lost.
-async fn over_amqp(hands: &Hands, mut consumer: Consumer) {
+async fn over_amqp(hands: &Hands, connection: &Connection, mut consumer: Consumer) {
     hands.ready();
-    while let Some(Ok(delivery)) = consumer.next().await {
+    let mut heard = Instant::now();
+    while connection.status().connected() && heard.elapsed() < SILENCE {
+        let Ok(given) = timeout(RETRY, consumer.next()).await else { continue };
+        let Some(Ok(delivery)) = given else { return };
+        heard = Instant::now();
         hands.take(&delivery.data);
-        if delivery.ack(BasicAckOptions::default()).await.is_err() {
-            break;
-        }
+        let Ok(Ok(_)) = timeout(CONNECT, delivery.ack(BasicAckOptions::default())).await else { return };
     }
 }

@@ -14,8 +14,11 @@ use super::*;
 use crate::ledger::{EmbeddedLedger, Watched};
 use crate::routes::{Filter, Pattern, Route};
 
+mod fed;
 mod left;
+mod reload;
 mod remembered;
+mod replaced;
 pub(crate) mod spool;
 
 fn route(filter: &str, backend: &str, queues: &[&str]) -> Arc<Route> {
@@ -232,6 +235,37 @@ impl Client1 {
 
 const WANTED: Flags = Flags::RECEIPT;
 
+fn binding<'a>(queue: &'a str, key: &'a str) -> linkspan_contract::Binding<'a> {
+    let to = linkspan_contract::topology::BindingEnd::Queue(queue);
+    linkspan_contract::Binding { source: "amq.topic", to, key: key.as_bytes(), arguments: &[] }
+}
+
+impl Client1 {
+    async fn bind(&mut self, queue: &str, key: &str) {
+        self.lane.declare_queue(&QueueSpec { durable: true, ..QueueSpec::new(queue) }).await.unwrap();
+        self.bind_to(queue, key).await;
+    }
+
+    async fn bind_to(&mut self, queue: &str, key: &str) {
+        self.lane.bind(&binding(queue, key)).await.unwrap();
+    }
+
+    async fn unbind_from(&mut self, queue: &str, key: &str) {
+        self.lane.unbind(&binding(queue, key)).await.unwrap();
+    }
+
+    async fn waits(&mut self, queue: &str, messages: u64) {
+        let spec = QueueSpec { passive: true, ..QueueSpec::new(queue) };
+        let waiting = async {
+            while self.lane.declare_queue(&spec).await.unwrap().messages != messages {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let patience = Duration::from_secs(5);
+        tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| panic!("{queue} is due {messages}"));
+    }
+}
+
 #[tokio::test]
 async fn a_route_may_name_another_back_end_and_watchers_see_all_of_them() {
     let hub = hub([route("far/#", "two", &[])]).await;
@@ -299,70 +333,6 @@ async fn retained_messages_are_kept_for_publish_subscribe_only() {
 }
 
 #[tokio::test]
-async fn a_reload_turns_a_subscriber_into_a_worker_without_its_doing() {
-    let hub = hub([]).await;
-    let mut one = Client1::connect(&hub, 1, None).await;
-    let mut two = Client1::connect(&hub, 2, None).await;
-    let mut publisher = Client1::connect(&hub, 3, None).await;
-    for client in [&mut one, &mut two] {
-        client.subscribe(Source::Filter("jobs"), Settle::OnDelivery).await.unwrap();
-    }
-    publisher.publish(&["jobs"], WANTED);
-    assert_eq!((one.topics(1).await.len(), two.topics(1).await.len()), (1, 1), "both get a copy");
-
-    hub.reroute(routes([route("jobs", "two", &["jobs"])])).await.unwrap();
-    for client in [&mut one, &mut two] {
-        assert!(client.ear.changed.load(Ordering::SeqCst), "lanes are told");
-        client.lane.refresh().await;
-    }
-    publisher.publish(&["jobs", "jobs"], WANTED);
-    assert_eq!((one.topics(1).await.len(), two.topics(1).await.len()), (1, 1), "each gets one of two");
-}
-
-#[tokio::test]
-async fn a_reload_that_would_strand_messages_is_refused_with_their_number() {
-    let hub = hub([route("jobs", "one", &["jobs"])]).await;
-    let mut publisher = Client1::connect(&hub, 1, None).await;
-    publisher.publish(&["jobs", "jobs"], WANTED);
-    let error = hub.reroute(routes([])).await.unwrap_err();
-    assert!(matches!(&error, RoutesError::NotEmpty { messages: 2, .. }), "{error}");
-    publisher.publish(&["jobs"], WANTED);
-    let mut worker = Client1::connect(&hub, 2, None).await;
-    worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.unwrap();
-    assert_eq!(worker.topics(3).await.len(), 3, "the old routes stayed in force");
-    let error = hub.reroute(routes([])).await.unwrap_err();
-    assert!(matches!(&error, RoutesError::NotEmpty { messages: 0, unsettled: Some(1), .. }), "{error}");
-    assert!(error.to_string().contains("0 messages that wait and 1 that are not acknowledged"), "{error}");
-    worker.deliveries.settle_into(worker.lane.as_mut());
-    hub.reroute(routes([])).await.unwrap();
-    assert!(worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.is_err(), "the queue is gone");
-}
-
-#[tokio::test]
-async fn what_was_given_before_a_reload_is_not_taken_for_what_is_given_after_it() {
-    let hub = hub([route("jobs", "one", &["old"])]).await;
-    let mut publisher = Client1::connect(&hub, 1, None).await;
-    let mut worker = Client1::connect(&hub, 2, None).await;
-    worker.subscribe(Source::Filter("jobs"), Settle::AsPublished).await.unwrap();
-    publisher.publish(&["jobs"; 2], WANTED);
-    let (one, two) = (worker.next().await, worker.next().await);
-
-    hub.reroute(routes([route("jobs", "one", &["new"]), route("elsewhere", "one", &["old"])])).await.unwrap();
-    worker.lane.refresh().await;
-    publisher.publish(&["jobs"; 3], WANTED);
-    let (three, four) = (worker.next().await, worker.next().await);
-    one.settle(Settlement::Accept);
-    two.settle(Settlement::Release { delay: 0 });
-    let fifth = tokio::time::timeout(Duration::from_millis(50), worker.next()).await;
-    assert!(fifth.is_err(), "the window is 2, and what was settled took nothing from it");
-    assert_eq!(publisher.ready("old").await, 1, "one was accepted, one released");
-    drop((three, four));
-    worker.deliveries.settle_into(worker.lane.as_mut());
-    drop(worker);
-    assert_eq!(publisher.ready("new").await, 3, "none of these was accepted");
-}
-
-#[tokio::test]
 async fn what_nobody_had_asked_for_counts_as_not_given_when_its_lane_goes() {
     let hub = hub([route("jobs", "one", &["jobs"])]).await;
     let mut publisher = Client1::connect(&hub, 1, None).await;
@@ -378,27 +348,6 @@ async fn what_nobody_had_asked_for_counts_as_not_given_when_its_lane_goes() {
     let mut other = Client1::connect(&hub, 3, None).await;
     other.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.unwrap();
     assert_eq!((other.next().await.attempt, other.next().await.attempt), (1, 0));
-}
-
-#[tokio::test]
-async fn a_reload_does_not_touch_a_watcher_on_the_back_ends_that_stay() {
-    let hub = hub([]).await;
-    let mut watcher = Client1::connect(&hub, 1, None).await;
-    watcher.subscribe(Source::Filter("#"), Settle::AsPublished).await.unwrap();
-    let mut publisher = Client1::connect(&hub, 2, None).await;
-    publisher.publish(&["near"], WANTED | Flags::DURABLE);
-    let before = watcher.next().await;
-    hub.reroute(routes([route("far/#", "two", &[])])).await.unwrap();
-    watcher.lane.refresh().await;
-    publisher.publish(&["near"], WANTED | Flags::DURABLE);
-    let after = watcher.next().await;
-    assert_eq!((after.key, after.tag), (before.key, before.tag + 1), "it is the same subscription still");
-    publisher.publish(&["far/a"], WANTED);
-    assert_eq!(watcher.topics(1).await, ["far/a"], "and there is one more");
-    hub.reroute(routes([])).await.unwrap();
-    watcher.lane.refresh().await;
-    publisher.publish(&["far/a"], WANTED);
-    assert_eq!(watcher.topics(1).await, ["far/a"]);
 }
 
 #[tokio::test]
@@ -427,17 +376,6 @@ async fn a_busy_task_reaches_another_back_end_all_the_same() {
 }
 
 #[tokio::test]
-async fn routes_in_force_are_reported_as_such_although_an_old_queue_could_not_be_deleted() {
-    let two = Fickle::new(2);
-    let hub = hub_with(Arc::clone(&two) as _, [route("jobs", "two", &["jobs"])]).await;
-    let client = Client1::connect(&hub, 1, None).await;
-    hub.reroute(routes([])).await.unwrap();
-    assert_eq!(two.lets_in.load(Ordering::SeqCst), 0, "it was looked whether the queue is empty");
-    assert!(hub.routes().vhost("/").unwrap().find(b"jobs").is_none());
-    assert!(client.ear.changed.load(Ordering::SeqCst), "lanes are told");
-}
-
-#[tokio::test]
 async fn a_transaction_does_not_reach_beyond_the_home_back_end_and_says_so() {
     let hub = hub([route("far/#", "two", &[]), route("jobs", "two", &["jobs"])]).await;
     let mut client = Client1::connect(&hub, 1, None).await;
@@ -452,171 +390,4 @@ async fn a_transaction_does_not_reach_beyond_the_home_back_end_and_says_so() {
     assert!(matches!(refused, Err(Refused::Precondition(_))), "{refused:?}");
     let refused = client.lane.fetch("jobs", SubscriptionKey::default(), true).await;
     assert!(matches!(refused, Err(Refused::Precondition(_))), "{refused:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_subscription_that_is_replaced_loses_nothing_on_any_back_end_also_after_a_reload() {
-    let hub = hub([route("far/#", "two", &[])]).await;
-    let credit = Arc::new(Credit::new(0));
-    let mut watcher = Client1::connect(&hub, 1, Some(Arc::clone(&credit))).await;
-    let key = SubscriptionKey { subscription: 1, part: 0 };
-    let mut how = Subscribe::new(Settle::AsPublished);
-    let mut publisher = Client1::connect(&hub, 2, None).await;
-    for round in 0..4 {
-        match round {
-            // The back ends get other numbers, the second time before the lane was told.
-            1 => {
-                hub.reroute(routes([route("far/#", "two", &[]), route("x", "one", &["x"])])).await.unwrap();
-                watcher.lane.refresh().await;
-            }
-            2 => hub.reroute(routes([])).await.unwrap(),
-            3 => {
-                watcher.lane.refresh().await;
-                hub.reroute(routes([route("far/#", "two", &[])])).await.unwrap();
-            }
-            _ => {}
-        }
-        how.no_local = !how.no_local;
-        let lent = Some(Arc::clone(&credit));
-        watcher.lane.subscribe(&Source::Filter("#"), key, &how, lent).await.unwrap();
-        watcher.lane.start(key);
-        let near = format!("near/{round}");
-        publisher.publish(&[&near], WANTED | Flags::DURABLE);
-        if round < 2 {
-            let far = format!("far/{round}");
-            publisher.publish(&[&far], WANTED | Flags::DURABLE);
-        }
-    }
-    credit.grant(100);
-    watcher.lane.resume();
-    let mut got = watcher.topics(4).await;
-    got.sort();
-    assert_eq!(
-        got,
-        ["near/0", "near/1", "near/2", "near/3"],
-        "in round 2 the routes left the other back end"
-    );
-}
-
-#[tokio::test]
-async fn a_subscription_that_cannot_be_replaced_everywhere_stays_as_it_was() {
-    let two = Fickle::new(0);
-    let hub = hub_with(Arc::clone(&two) as _, []).await;
-    let credit = Arc::new(Credit::new(0));
-    let mut watcher = Client1::connect(&hub, 1, Some(Arc::clone(&credit))).await;
-    let key = SubscriptionKey { subscription: 1, part: 0 };
-    let how = Subscribe::new(Settle::AsPublished);
-    let lent = Some(Arc::clone(&credit));
-    watcher.lane.subscribe(&Source::Filter("#"), key, &how, lent.clone()).await.unwrap();
-    watcher.lane.start(key);
-    let mut publisher = Client1::connect(&hub, 2, None).await;
-    publisher.publish(&["near/1"], WANTED | Flags::DURABLE);
-    hub.reroute(routes([route("far/#", "two", &[])])).await.unwrap();
-    let how = Subscribe { no_local: true, ..how };
-    let refused = watcher.lane.subscribe(&Source::Filter("#"), key, &how, lent).await;
-    assert!(matches!(refused, Err(Refused::Away(_))), "{refused:?}");
-    publisher.publish(&["near/2"], WANTED | Flags::DURABLE);
-    watcher.publish(&["near/3"], WANTED | Flags::DURABLE);
-    credit.grant(100);
-    watcher.lane.resume();
-    assert_eq!(watcher.topics(3).await, ["near/1", "near/2", "near/3"]);
-}
-
-#[tokio::test]
-async fn a_consumer_that_is_replaced_stays_within_the_window_of_its_route() {
-    let hub = hub([route("jobs", "two", &["jobs"])]).await;
-    let credit = Arc::new(Credit::new(100));
-    let mut worker = Client1::connect(&hub, 1, Some(Arc::clone(&credit))).await;
-    let mut publisher = Client1::connect(&hub, 2, None).await;
-    publisher.publish(&["jobs"; 5], WANTED | Flags::DURABLE);
-    let key = SubscriptionKey { subscription: 1, part: 0 };
-    let mut how = Subscribe::new(Settle::AsPublished);
-    let mut given = Vec::new();
-    for _ in 0..2 {
-        let lent = Some(Arc::clone(&credit));
-        worker.lane.subscribe(&Source::Queue("jobs"), key, &how, lent).await.unwrap();
-        worker.lane.start(key);
-        how.no_local = true;
-    }
-    given.push(worker.next().await);
-    given.push(worker.next().await);
-    assert_eq!(publisher.ready("jobs").await, 3, "the window of the route is 2");
-    given.drain(..).for_each(|delivery| delivery.settle(Settlement::Accept));
-    assert_eq!(worker.topics(3).await.len(), 3);
-}
-
-fn binding<'a>(queue: &'a str, key: &'a str) -> linkspan_contract::Binding<'a> {
-    let to = linkspan_contract::topology::BindingEnd::Queue(queue);
-    linkspan_contract::Binding { source: "amq.topic", to, key: key.as_bytes(), arguments: &[] }
-}
-
-impl Client1 {
-    async fn bind(&mut self, queue: &str, key: &str) {
-        self.lane.declare_queue(&QueueSpec { durable: true, ..QueueSpec::new(queue) }).await.unwrap();
-        self.bind_to(queue, key).await;
-    }
-
-    async fn bind_to(&mut self, queue: &str, key: &str) {
-        self.lane.bind(&binding(queue, key)).await.unwrap();
-    }
-
-    async fn unbind_from(&mut self, queue: &str, key: &str) {
-        self.lane.unbind(&binding(queue, key)).await.unwrap();
-    }
-
-    async fn waits(&mut self, queue: &str, messages: u64) {
-        let spec = QueueSpec { passive: true, ..QueueSpec::new(queue) };
-        let waiting = async {
-            while self.lane.declare_queue(&spec).await.unwrap().messages != messages {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let patience = Duration::from_secs(5);
-        tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| panic!("{queue} is due {messages}"));
-    }
-}
-
-#[tokio::test]
-async fn a_queue_bound_to_addresses_of_another_back_end_gets_their_messages_until_it_is_unbound() {
-    let hub = hub([route("far/#", "two", &[])]).await;
-    let mut client = Client1::connect(&hub, 1, None).await;
-    client.bind("q", "#.t").await;
-    client.bind("q", "far.a.*").await;
-    let mut publisher = Client1::connect(&hub, 2, None).await;
-    publisher.publish(&["near/t", "far/a/b", "far/c/t", "far/c/d", "far/a/t"], WANTED | Flags::DURABLE);
-    client.waits("q", 4).await;
-    client.lane.delete_queue("q", false, false).await.unwrap();
-    client.bind("q", "near.x").await;
-    publisher.publish(&["far/a/b", "near/x"], WANTED | Flags::DURABLE);
-    client.waits("q", 1).await;
-}
-
-#[tokio::test]
-async fn dead_letters_of_one_back_end_come_to_an_address_of_another() {
-    let mut jobs = route("jobs", "two", &["jobs"]);
-    Arc::make_mut(&mut jobs).dead_letter = Some("failed/jobs".into());
-    let hub = hub([jobs, route("failed/#", "one", &["failed"])]).await;
-    let mut worker = Client1::connect(&hub, 1, None).await;
-    let mut publisher = Client1::connect(&hub, 2, None).await;
-    publisher.publish(&["jobs"; 3], WANTED | Flags::DURABLE);
-    worker.subscribe(Source::Queue("jobs"), Settle::ByConsumer).await.unwrap();
-    for _ in 0..3 {
-        worker.next().await.settle(Settlement::Reject(None));
-        worker.deliveries.settle_into(&mut *worker.lane);
-    }
-    worker.waits("failed", 3).await;
-}
-
-#[tokio::test]
-async fn a_reload_that_says_drain_moves_a_queue_that_is_not_empty_to_another_back_end() {
-    let hub = hub([route("jobs", "one", &["jobs"])]).await;
-    let mut publisher = Client1::connect(&hub, 1, None).await;
-    publisher.publish(&["jobs"; 5], WANTED | Flags::DURABLE);
-    let refused = hub.reroute(routes([route("jobs", "two", &["jobs"])])).await;
-    assert!(matches!(refused, Err(RoutesError::NotEmpty { messages: 5, .. })), "{refused:?}");
-    let mut drained = route("jobs", "two", &["work"]);
-    Arc::make_mut(&mut drained).drain = true;
-    hub.reroute(routes([drained])).await.unwrap();
-    publisher.publish(&["jobs"], WANTED | Flags::DURABLE);
-    publisher.waits("work", 6).await;
 }

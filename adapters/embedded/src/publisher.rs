@@ -215,7 +215,7 @@ impl Publisher {
     ) -> u32 {
         self.begin();
         let deduplicates = self.vhost.house.deduplicates();
-        let mut own = if deduplicates { self.take_turns(batch, again) } else { VecDeque::new() };
+        let mut own = None;
         let splits = Flags(batch.any.0 & Flags::DURABLE.0);
         let mut rest = batch.messages;
         let mut start = 0_u32;
@@ -234,7 +234,18 @@ impl Publisher {
                 return start;
             };
             match &plan.way {
-                Way::Common if deduplicates && !plan.repeats.is_empty() => {
+                Way::Common if plan.repeats.is_empty() => {
+                    let found = self.slots.append(plan, target, start..end, first.flags, scratch);
+                    if !found {
+                        unroutable(batch, start..end, published);
+                    }
+                }
+                // What was picked so far waits for nobody's turn: a batch that needs none pays nothing for it.
+                Way::Common | Way::Own if deduplicates && own.is_none() => {
+                    own = Some(self.take_turns(batch, start, again));
+                    continue;
+                }
+                Way::Common => {
                     for place in start..end {
                         let repeats = plan.repeats.iter().map(|(slot, repeats)| (*slot, repeats));
                         let Some(known) = again.look(repeats, batch, place, now, scratch) else { continue };
@@ -244,15 +255,9 @@ impl Publisher {
                         }
                     }
                 }
-                Way::Common => {
-                    let found = self.slots.append(plan, target, start..end, first.flags, scratch);
-                    if !found {
-                        unroutable(batch, start..end, published);
-                    }
-                }
                 Way::Own => {
                     for place in start..end {
-                        let looked_up = own.pop_front();
+                        let looked_up = own.as_mut().and_then(VecDeque::pop_front);
                         let mut routes =
                             looked_up.unwrap_or_else(|| route_one(&self.vhost, goal, batch, place));
                         if deduplicates {
@@ -282,12 +287,12 @@ impl Publisher {
         start
     }
 
-    /// Waits for its turn at each queue that drops what comes again. Yields where those messages go that find their way by
-    /// their headers, one by one.
+    /// Waits for its turn at each queue that drops what comes again, of those that messages from this place on go to. Yields
+    /// where those messages go that find their way by their headers, one by one.
     #[cold]
-    fn take_turns(&mut self, batch: &Batch<'_>, again: &mut Again) -> VecDeque<Routes> {
+    fn take_turns(&mut self, batch: &Batch<'_>, start: u32, again: &mut Again) -> VecDeque<Routes> {
         let (mut queues, mut own, mut last) = (Vec::new(), VecDeque::new(), None);
-        for (place, message) in (0..).zip(batch.messages) {
+        for (place, message) in (start..).zip(batch.messages.get(start as usize..).unwrap_or_default()) {
             let target = message.target;
             if last != Some(target) {
                 self.renew(target);

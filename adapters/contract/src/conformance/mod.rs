@@ -14,6 +14,7 @@
 
 pub mod clocks;
 pub mod competing;
+pub mod declarations;
 pub mod heard;
 pub mod ledger;
 pub mod letters;
@@ -126,6 +127,8 @@ macro_rules! conformance {
                 exchanges_lead_to_exchanges_and_to_alternates
                 a_queue_gets_a_message_once
                 a_missing_exchange_ends_the_batch
+            }
+            declarations {
                 declarations_must_agree
                 names_and_ends_must_exist
                 predeclared_exchanges_are_there_and_stay

@@ -22,7 +22,7 @@
 //! | --- | --- |
 //! | [`backend`] | [`Backend`], [`Connection`], [`Lane`]: the three scopes |
 //! | [`batch`], [`message`], [`body`] | what is published: lent, kept, or too large for memory |
-//! | [`form`], [`neutral`], [`properties`], [`value`] | how encoded properties are read by somebody who speaks another protocol |
+//! | [`form`], [`neutral`], [`properties`], [`value`], [`textual`] | how encoded properties are read by somebody who speaks another protocol, or has only texts |
 //! | [`address`] | one address space, two spellings: `a/b/c` and `a.b.c` |
 //! | [`destination`], [`source`], [`topology`] | where messages go, where they come from, what AMQP clients declare |
 //! | [`terms`], [`attribute`] | how a route wants its queues, and what it reads from messages |
@@ -62,6 +62,7 @@ pub mod settlement;
 pub mod sink;
 pub mod source;
 pub mod terms;
+pub mod textual;
 pub mod topology;
 pub mod value;
 

@@ -66,6 +66,25 @@ impl Value<'_> {
         }
     }
 
+    /// The value for who has nothing but texts: numbers in decimal, bytes that are no UTF-8 in hexadecimal, tables and arrays as
+    /// JSON.
+    pub fn to_text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Void => Cow::Borrowed(""),
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Bool(_) | Self::F32(_) | Self::F64(_) | Self::Array(_) | Self::Table(_) => {
+                Cow::Owned(json(self).to_string())
+            }
+            Self::Decimal { scale, value } => Cow::Owned(decimal(*scale, *value)),
+            Self::LongString(bytes) | Self::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => Cow::Borrowed(text),
+                Err(_) => Cow::Owned(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+            },
+            Self::Timestamp(seconds) => Cow::Owned(seconds.to_string()),
+            number => Cow::Owned(number.as_i64().unwrap_or_default().to_string()),
+        }
+    }
+
     /// The same value, owning all its bytes.
     pub fn into_owned(self) -> Value<'static> {
         match self {
@@ -94,4 +113,57 @@ impl Value<'_> {
 /// The same fields, owning all their bytes.
 pub fn owned_fields(fields: Vec<(Cow<'_, str>, Value<'_>)>) -> Vec<(Cow<'static, str>, Value<'static>)> {
     fields.into_iter().map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned())).collect()
+}
+
+fn json(value: &Value<'_>) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match value {
+        Value::Void => Json::Null,
+        Value::Bool(yes) => Json::Bool(*yes),
+        Value::F32(number) => f64::from(*number).into(),
+        Value::F64(number) => (*number).into(),
+        Value::Timestamp(seconds) => (*seconds).into(),
+        Value::Array(items) => items.iter().map(json).collect(),
+        Value::Table(fields) => {
+            Json::Object(fields.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
+        }
+        other => match other.as_i64() {
+            Some(number) => number.into(),
+            None => Json::String(other.to_text().into_owned()),
+        },
+    }
+}
+
+fn decimal(scale: u8, value: u32) -> String {
+    let (digits, scale) = (value.to_string(), usize::from(scale));
+    if scale == 0 {
+        return digits;
+    }
+    let padded = format!("{digits:0>width$}", width = scale + 1);
+    let (whole, rest) = padded.split_at(padded.len() - scale);
+    format!("{whole}.{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_has_its_text() {
+        for (value, text) in [
+            (Value::Void, ""),
+            (Value::Bool(true), "true"),
+            (Value::I32(-3), "-3"),
+            (Value::F64(0.5), "0.5"),
+            (Value::Decimal { scale: 2, value: 5 }, "0.05"),
+            (Value::Decimal { scale: 0, value: 5 }, "5"),
+            (Value::Timestamp(9), "9"),
+            (Value::Bytes(b"\xfe\x01"[..].into()), "fe01"),
+            (Value::LongString(b"\xff"[..].into()), "ff"),
+            (Value::Array(vec![Value::U8(1), Value::Text("a".into())]), "[1,\"a\"]"),
+            (Value::Table(vec![("n".into(), Value::I64(1))]), "{\"n\":1}"),
+        ] {
+            assert_eq!(value.to_text(), text, "{value:?}");
+        }
+    }
 }

@@ -1,18 +1,18 @@
 //! Messages as MQTT 5 packets, and back.
 //!
-//! What MQTT has no word for travels as a user property with the prefix `amqp-`, so that an application's own `type` or
-//! `timestamp` stays what it is; a value that cannot be one stays a header. MQTT 3.1.1 carries topic, payload, QoS and
-//! RETAIN: all properties, the expiry among them, are lost there.
+//! What MQTT has no word for travels as a user property ([`textual`]). MQTT 3.1.1 carries topic, payload, QoS and RETAIN: all
+//! properties, the expiry among them, are lost there.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use linkspan_contract::neutral::{self, NEUTRAL};
+use linkspan_contract::textual::{self, Textual};
 use linkspan_contract::{
     Batch, Body, Flags, Kept, Message, Millis, OwnedBatch, Properties, Refused, Span, TargetId, Value,
-    address,
 };
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
@@ -20,25 +20,6 @@ use crate::upstream::packet::{Incoming, Outgoing, Version};
 
 /// Says which client of which Linkspan instance published a message; taken off again here.
 pub(crate) const ORIGIN: &str = "linkspan-origin";
-
-const MESSAGE_ID: &str = "amqp-message-id";
-const TIMESTAMP: &str = "amqp-timestamp";
-const APP_ID: &str = "amqp-app-id";
-const KIND: &str = "amqp-type";
-const USER_ID: &str = "amqp-user-id";
-const CONTENT_ENCODING: &str = "amqp-content-encoding";
-const EXPIRATION: &str = "amqp-expiration";
-const REPLY_TO: &str = "amqp-reply-to";
-const PRIORITY: &str = "amqp-priority";
-
-/// Headers of AMQP messages that stand for MQTT's own properties.
-const PAYLOAD_FORMAT: &str = "x-payload-format";
-const RETAIN: &str = "x-retain";
-const CORRELATION: &str = "x-correlation-id";
-const CONTENT_TYPE: &str = "x-content-type";
-
-/// Bytes of AMQP's longest short string.
-const SHORT: usize = 255;
 
 /// Payloads longer than this are not copied into a batch.
 pub(crate) const APART_FROM: usize = 32 * 1024;
@@ -93,107 +74,19 @@ fn properties_of(
     Ok(to)
 }
 
-/// What MQTT 5 can say of neutral properties. A text with U+0000 or of more than 65,535 bytes is left out.
+/// What MQTT 5 can say of neutral properties.
 fn put(from: &Properties<'_>, to: &mut PublishProperties) {
-    let header_text = |name| from.header(name).and_then(Value::as_str).filter(|text| is_text(text));
-    let correlation = from.correlation.as_deref().or_else(|| match from.header(CORRELATION) {
-        Some(Value::Bytes(bytes) | Value::LongString(bytes)) => Some(&**bytes),
-        _ => None,
+    let said = Textual::of(from);
+    to.payload_format_indicator = said.utf8_payload.map(u8::from);
+    to.response_topic = said.reply_to.map(String::from);
+    to.correlation_data = said.correlation.map(Bytes::copy_from_slice);
+    to.content_type = said.content_type.map(String::from);
+    let Ok(()) = said.pairs(|name, value| {
+        if name != ORIGIN {
+            to.user_properties.push((name.into(), value.into()));
+        }
+        Ok::<_, Infallible>(())
     });
-    let topic = from.reply_to.as_deref().filter(|name| address::is_topic(name.as_bytes()));
-    to.payload_format_indicator = payload_format(from).map(u8::from);
-    to.response_topic = topic.map(String::from);
-    to.correlation_data =
-        correlation.filter(|bytes| bytes.len() <= usize::from(u16::MAX)).map(Bytes::copy_from_slice);
-    to.content_type = text(&from.content_type).or_else(|| header_text(CONTENT_TYPE)).map(String::from);
-    let user = &mut to.user_properties;
-    for (name, value) in [
-        (MESSAGE_ID, &from.message_id),
-        (APP_ID, &from.app_id),
-        (KIND, &from.kind),
-        (USER_ID, &from.user_id),
-        (CONTENT_ENCODING, &from.content_encoding),
-        (EXPIRATION, &from.expiration),
-    ] {
-        user.extend(text(value).map(|value| (name.into(), value.into())));
-    }
-    if topic.is_none() {
-        user.extend(text(&from.reply_to).map(|name| (REPLY_TO.into(), name.into())));
-    }
-    for (name, number) in [(TIMESTAMP, from.timestamp), (PRIORITY, from.priority.map(u64::from))] {
-        user.extend(number.map(|number| (name.into(), number.to_string())));
-    }
-    for (name, value) in &from.headers {
-        let told_otherwise = matches!(&**name, PAYLOAD_FORMAT | RETAIN | CORRELATION | CONTENT_TYPE | ORIGIN);
-        let value = shown(value);
-        if !told_otherwise && is_text(name) && is_text(&value) {
-            user.push((name.to_string(), value.into_owned()));
-        }
-    }
-}
-
-fn payload_format(from: &Properties<'_>) -> Option<bool> {
-    let header = || match from.header(PAYLOAD_FORMAT)? {
-        Value::Text(text) => Some(&**text == "1"),
-        value => value.as_bool().or_else(|| value.as_i64().map(|number| number == 1)),
-    };
-    from.utf8_payload.or_else(header)
-}
-
-fn text<'a>(of: &'a Option<Cow<'_, str>>) -> Option<&'a str> {
-    of.as_deref().filter(|text| is_text(text))
-}
-
-/// Whether MQTT can say it (MQTT 5 §1.5.4).
-fn is_text(text: &str) -> bool {
-    text.len() <= usize::from(u16::MAX) && !text.contains('\0')
-}
-
-/// A header's value as text: numbers in decimal, bytes in hexadecimal, tables and arrays as JSON.
-fn shown<'a>(value: &'a Value<'_>) -> Cow<'a, str> {
-    match value {
-        Value::Void => Cow::Borrowed(""),
-        Value::Text(text) => Cow::Borrowed(text),
-        Value::Bool(_) | Value::F32(_) | Value::F64(_) | Value::Array(_) | Value::Table(_) => {
-            Cow::Owned(json(value).to_string())
-        }
-        Value::Decimal { scale, value } => Cow::Owned(decimal(*scale, *value)),
-        Value::LongString(bytes) | Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) => Cow::Owned(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
-        },
-        Value::Timestamp(seconds) => Cow::Owned(seconds.to_string()),
-        number => Cow::Owned(number.as_i64().unwrap_or_default().to_string()),
-    }
-}
-
-fn json(value: &Value<'_>) -> serde_json::Value {
-    use serde_json::Value as Json;
-    match value {
-        Value::Void => Json::Null,
-        Value::Bool(yes) => Json::Bool(*yes),
-        Value::F32(number) => f64::from(*number).into(),
-        Value::F64(number) => (*number).into(),
-        Value::Timestamp(seconds) => (*seconds).into(),
-        Value::Array(items) => items.iter().map(json).collect(),
-        Value::Table(fields) => {
-            Json::Object(fields.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
-        }
-        other => match other.as_i64() {
-            Some(number) => number.into(),
-            None => Json::String(shown(other).into_owned()),
-        },
-    }
-}
-
-fn decimal(scale: u8, value: u32) -> String {
-    let (digits, scale) = (value.to_string(), usize::from(scale));
-    if scale == 0 {
-        return digits;
-    }
-    let padded = format!("{digits:0>width$}", width = scale + 1);
-    let (whole, rest) = padded.split_at(padded.len() - scale);
-    format!("{whole}.{rest}")
 }
 
 /// Who published a message that came, when that is told.
@@ -212,36 +105,11 @@ fn neutral_of(from: &PublishProperties) -> Properties<'_> {
         ..Properties::default()
     };
     for (name, value) in &from.user_properties {
-        if name != ORIGIN && !(name.starts_with("amqp-") && set(&mut to, name, value)) {
+        if name != ORIGIN && !(name.starts_with("amqp-") && textual::restore(&mut to, name, value)) {
             to.headers.push((Cow::Borrowed(name), Value::Text(Cow::Borrowed(value))));
         }
     }
     to
-}
-
-/// Makes a user property the property that it stands for; false when it stands for none, cannot be one, or is a
-/// repetition.
-fn set<'a>(to: &mut Properties<'a>, name: &str, value: &'a str) -> bool {
-    fn put<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
-        let free = slot.is_none() && value.is_some();
-        if free {
-            *slot = value;
-        }
-        free
-    }
-    let short = || (value.len() <= SHORT).then_some(Cow::Borrowed(value));
-    match name {
-        MESSAGE_ID => put(&mut to.message_id, short()),
-        APP_ID => put(&mut to.app_id, short()),
-        KIND => put(&mut to.kind, short()),
-        USER_ID => put(&mut to.user_id, short()),
-        CONTENT_ENCODING => put(&mut to.content_encoding, short()),
-        EXPIRATION => put(&mut to.expiration, short().filter(|text| text.parse::<u64>().is_ok())),
-        REPLY_TO => put(&mut to.reply_to, short()),
-        TIMESTAMP => put(&mut to.timestamp, value.parse().ok()),
-        PRIORITY => put(&mut to.priority, value.parse().ok()),
-        _ => false,
-    }
 }
 
 /// Appends a message that came to a batch in the making. A payload of [`APART_FROM`] bytes or more is left out: it goes
@@ -363,26 +231,6 @@ mod tests {
         assert_eq!(kept.properties().unwrap(), properties, "and the origin is taken off");
         assert_eq!((&*kept.address().topic(), kept.payload()), (&b"a/b"[..], Some(&b"payload"[..])));
         assert!(kept.message().flags.has(Flags::DURABLE | Flags::HEADERS | Flags::PRIORITY));
-    }
-
-    #[test]
-    fn typed_headers_are_shown_as_text() {
-        let headers = [
-            ("void", Value::Void, ""),
-            ("yes", Value::Bool(true), "true"),
-            ("count", Value::I32(-3), "-3"),
-            ("price", Value::Decimal { scale: 2, value: 5 }, "0.05"),
-            ("raw", Value::Bytes(b"\xfe\x01"[..].into()), "fe01"),
-            ("list", Value::Array(vec![Value::U8(1), Value::Text("a".into())]), "[1,\"a\"]"),
-            ("table", Value::Table(vec![("n".into(), Value::I64(1))]), "{\"n\":1}"),
-        ];
-        let list = headers.iter().map(|(name, value, _)| ((*name).into(), value.clone())).collect();
-        let properties = Properties { headers: list, ..Properties::default() };
-        let (_, kept) = there_and_back(&properties, Message::default(), b"");
-        let read = kept.properties().unwrap();
-        let shown: Vec<_> =
-            read.headers.iter().map(|(name, value)| (&**name, value.as_str().unwrap())).collect();
-        assert_eq!(shown, headers.iter().map(|(name, _, text)| (*name, *text)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(super) mod properties;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use linkspan_contract::textual::PRIORITY;
 use linkspan_contract::{
     BackendError, Ended, Flags, Message, Outcome, Refused, Replay, Settle, Settlement, Span, TargetId,
     WireForm,
@@ -29,9 +30,6 @@ use crate::protocol::mqtt::{
 pub fn forms() -> [&'static dyn WireForm; 2] {
     [form::of(Version::V311), form::of(Version::V5)]
 }
-
-/// The user property that carries AMQP's priority.
-pub(super) const PRIORITY: &str = "amqp-priority";
 
 /// The length of its name, as it stands before the name.
 const PRIORITY_LEN: u8 = 13;

@@ -1,34 +1,14 @@
-//! MQTT 5 properties as neutral ones, and back.
-//!
-//! What AMQP has as a property of its own travels in MQTT as a user property with the prefix `amqp-`, so that an
-//! application's own `type` or `timestamp` stays what it is. A value that the property cannot hold stays a header.
+//! MQTT 5 properties as neutral ones, and back. What AMQP has as a property of its own is a user property in MQTT
+//! ([`textual`]).
 
 use std::borrow::Cow;
 
-use linkspan_contract::{Properties, Value, address};
+use linkspan_contract::textual::{self, Textual};
+use linkspan_contract::{Properties, Value};
 
-use super::PRIORITY;
 use crate::protocol::mqtt::{
     Error, PayloadFormat, PublishProperties, SubscriptionIdentifiers, UserProperties,
 };
-
-const MESSAGE_ID: &str = "amqp-message-id";
-const TIMESTAMP: &str = "amqp-timestamp";
-const APP_ID: &str = "amqp-app-id";
-const KIND: &str = "amqp-type";
-const USER_ID: &str = "amqp-user-id";
-const CONTENT_ENCODING: &str = "amqp-content-encoding";
-const EXPIRATION: &str = "amqp-expiration";
-const REPLY_TO: &str = "amqp-reply-to";
-
-/// Headers of AMQP messages that stand for MQTT's own properties.
-const PAYLOAD_FORMAT: &str = "x-payload-format";
-const RETAIN: &str = "x-retain";
-const CORRELATION: &str = "x-correlation-id";
-const CONTENT_TYPE: &str = "x-content-type";
-
-/// Bytes of AMQP's longest short string.
-const SHORT: usize = 255;
 
 /// The first user property of that name.
 pub(super) fn first<'a>(properties: &PublishProperties<'a>, name: &str) -> Option<&'a str> {
@@ -50,156 +30,32 @@ pub(super) fn neutral<'a>(from: &PublishProperties<'a>) -> Properties<'a> {
         ..Properties::default()
     };
     for (name, value) in from.user_properties.iter() {
-        if !(name.starts_with("amqp-") && set(&mut to, name, value)) {
+        if !(name.starts_with("amqp-") && textual::enter(&mut to, name, value)) {
             to.headers.push((Cow::Borrowed(name), Value::Text(Cow::Borrowed(value))));
         }
     }
     to
 }
 
-/// Makes a user property the property that it stands for; false when it stands for none, cannot be one, or is a repetition.
-fn set<'a>(to: &mut Properties<'a>, name: &str, value: &'a str) -> bool {
-    fn put<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
-        let free = slot.is_none() && value.is_some();
-        if free {
-            *slot = value;
-        }
-        free
-    }
-    let short = || (value.len() <= SHORT).then_some(Cow::Borrowed(value));
-    match name {
-        MESSAGE_ID => put(&mut to.message_id, short()),
-        APP_ID => put(&mut to.app_id, short()),
-        KIND => put(&mut to.kind, short()),
-        USER_ID => put(&mut to.user_id, short()),
-        CONTENT_ENCODING => put(&mut to.content_encoding, short()),
-        TIMESTAMP => put(&mut to.timestamp, value.parse().ok()),
-        PRIORITY => put(&mut to.priority, value.parse().ok()),
-        _ => false,
-    }
-}
-
 /// Appends neutral properties as an encoded list of a PUBLISH, without its length and without an expiry. What MQTT cannot
-/// say (a text with U+0000 or of more than 65,535 bytes) is left out.
+/// say is left out.
 pub(super) fn append(from: &Properties<'_>, list: &mut Vec<u8>) -> Result<(), Error> {
-    let header_text = |name| from.header(name).and_then(Value::as_str).filter(|text| is_text(text));
-    let correlation = from.correlation.as_deref().or_else(|| match from.header(CORRELATION) {
-        Some(Value::Bytes(bytes) | Value::LongString(bytes)) => Some(&**bytes),
-        _ => None,
-    });
-    let reply_to = from.reply_to.as_deref().filter(|name| address::is_topic(name.as_bytes()));
+    let said = Textual::of(from);
     let properties = PublishProperties {
-        payload_format_indicator: payload_format(from),
-        response_topic: reply_to,
-        correlation_data: correlation.filter(|bytes| bytes.len() <= usize::from(u16::MAX)),
-        content_type: text(&from.content_type).or_else(|| header_text(CONTENT_TYPE)),
+        payload_format_indicator: said.utf8_payload.map(|utf8| match utf8 {
+            true => PayloadFormat::Utf8,
+            false => PayloadFormat::Unspecified,
+        }),
+        response_topic: said.reply_to,
+        correlation_data: said.correlation,
+        content_type: said.content_type,
         ..PublishProperties::default()
     };
     properties.append(list)?;
     for subscription in &from.subscriptions {
         SubscriptionIdentifiers::append(list, *subscription)?;
     }
-    for (name, value) in [
-        (MESSAGE_ID, &from.message_id),
-        (APP_ID, &from.app_id),
-        (KIND, &from.kind),
-        (USER_ID, &from.user_id),
-        (CONTENT_ENCODING, &from.content_encoding),
-        (EXPIRATION, &from.expiration),
-    ] {
-        if let Some(value) = text(value) {
-            UserProperties::append(list, name, value)?;
-        }
-    }
-    if reply_to.is_none()
-        && let Some(name) = text(&from.reply_to)
-    {
-        UserProperties::append(list, REPLY_TO, name)?;
-    }
-    for (name, number) in [(TIMESTAMP, from.timestamp), (PRIORITY, from.priority.map(u64::from))] {
-        if let Some(number) = number {
-            UserProperties::append(list, name, &number.to_string())?;
-        }
-    }
-    for (name, value) in &from.headers {
-        let told_otherwise = matches!(&**name, PAYLOAD_FORMAT | RETAIN | CORRELATION | CONTENT_TYPE);
-        let value = shown(value);
-        if !told_otherwise && is_text(name) && is_text(&value) {
-            UserProperties::append(list, name, &value)?;
-        }
-    }
-    Ok(())
-}
-
-fn payload_format(from: &Properties<'_>) -> Option<PayloadFormat> {
-    let header = || match from.header(PAYLOAD_FORMAT)? {
-        Value::Text(text) => Some(&**text == "1"),
-        value => value.as_bool().or_else(|| value.as_i64().map(|number| number == 1)),
-    };
-    from.utf8_payload.or_else(header).map(|utf8| match utf8 {
-        true => PayloadFormat::Utf8,
-        false => PayloadFormat::Unspecified,
-    })
-}
-
-fn text<'a>(of: &'a Option<Cow<'_, str>>) -> Option<&'a str> {
-    of.as_deref().filter(|text| is_text(text))
-}
-
-/// Whether MQTT can say it (§1.5.4).
-fn is_text(text: &str) -> bool {
-    text.len() <= usize::from(u16::MAX) && !text.contains('\0')
-}
-
-/// A header's value as text: numbers in decimal, bytes in hexadecimal, tables and arrays as JSON.
-fn shown<'a>(value: &'a Value<'_>) -> Cow<'a, str> {
-    match value {
-        Value::Void => Cow::Borrowed(""),
-        Value::Text(text) => Cow::Borrowed(text),
-        Value::Bool(_) | Value::F32(_) | Value::F64(_) | Value::Array(_) | Value::Table(_) => {
-            Cow::Owned(json(value).to_string())
-        }
-        Value::Decimal { scale, value } => Cow::Owned(decimal(*scale, *value)),
-        Value::LongString(bytes) | Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) => Cow::Owned(hexadecimal(bytes)),
-        },
-        Value::Timestamp(seconds) => Cow::Owned(seconds.to_string()),
-        number => Cow::Owned(number.as_i64().unwrap_or_default().to_string()),
-    }
-}
-
-fn json(value: &Value<'_>) -> serde_json::Value {
-    use serde_json::Value as Json;
-    match value {
-        Value::Void => Json::Null,
-        Value::Bool(yes) => Json::Bool(*yes),
-        Value::F32(number) => f64::from(*number).into(),
-        Value::F64(number) => (*number).into(),
-        Value::Timestamp(seconds) => (*seconds).into(),
-        Value::Array(items) => items.iter().map(json).collect(),
-        Value::Table(fields) => {
-            Json::Object(fields.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
-        }
-        other => match other.as_i64() {
-            Some(number) => number.into(),
-            None => Json::String(shown(other).into_owned()),
-        },
-    }
-}
-
-fn decimal(scale: u8, value: u32) -> String {
-    let (digits, scale) = (value.to_string(), usize::from(scale));
-    if scale == 0 {
-        return digits;
-    }
-    let padded = format!("{digits:0>width$}", width = scale + 1);
-    let (whole, rest) = padded.split_at(padded.len() - scale);
-    format!("{whole}.{rest}")
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    said.pairs(|name, value| UserProperties::append(list, name, value))
 }
 
 #[cfg(test)]
@@ -277,29 +133,6 @@ mod tests {
         let mut back = Vec::new();
         append(&neutral, &mut back).unwrap();
         assert_eq!(back, encoded);
-    }
-
-    #[test]
-    fn typed_headers_are_shown_as_text() {
-        let headers = vec![
-            ("void", Value::Void, ""),
-            ("yes", Value::Bool(true), "true"),
-            ("count", Value::I32(-3), "-3"),
-            ("ratio", Value::F64(0.5), "0.5"),
-            ("price", Value::Decimal { scale: 2, value: 5 }, "0.05"),
-            ("when", Value::Timestamp(9), "9"),
-            ("raw", Value::Bytes(b"\xfe\x01"[..].into()), "fe01"),
-            ("list", Value::Array(vec![Value::U8(1), Value::Text("a".into())]), "[1,\"a\"]"),
-            ("table", Value::Table(vec![("n".into(), Value::I64(1))]), "{\"n\":1}"),
-        ];
-        let properties = Properties {
-            headers: headers.iter().map(|(name, value, _)| ((*name).into(), value.clone())).collect(),
-            ..Properties::default()
-        };
-        let mut encoded = Vec::new();
-        append(&properties, &mut encoded).unwrap();
-        let expected: Vec<_> = headers.iter().map(|(name, _, text)| (*name, *text)).collect();
-        assert_eq!(user(&encoded), expected);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! later of what was in hand then is ignored.
 
 pub(crate) mod coordinator;
+mod inflow;
 mod key;
 mod link;
 mod loans;
@@ -30,9 +31,11 @@ use linkspan_queues::{ConsumerId, LaneId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use self::link::Lent;
 pub(crate) use self::seat::Seat;
 use self::state::State;
 use self::work::Arrival;
+use crate::levels::Levels;
 use crate::origin::Origin;
 use crate::translate::{Arrived, Letter, attempt, refused};
 use crate::work_queue::Kind;
@@ -40,6 +43,8 @@ use crate::work_queue::Kind;
 /// One queue's desk at this instance.
 pub(crate) struct Desk {
     pub(crate) queue: ShortString,
+    /// The queues that it has for its levels, where it has some.
+    levels: Option<Arc<Levels>>,
     backend: Arc<str>,
     topic_exchange: ShortString,
     clock: Arc<dyn Clock>,
@@ -79,11 +84,13 @@ impl Desk {
         backend: &Arc<str>,
         topic_exchange: &str,
         clock: Arc<dyn Clock>,
-        (terms, kind): (Arc<Terms>, Kind),
+        (terms, kind, levels): (Arc<Terms>, Kind, Option<Arc<Levels>>),
     ) -> Self {
-        let state = State::new(clock.now(), terms, kind.single_active);
+        let highest = levels.as_ref().map(|levels| levels.highest());
+        let state = State::new(clock.now(), terms, kind.single_active, highest);
         Self {
             queue,
+            levels,
             backend: Arc::clone(backend),
             topic_exchange: ShortString::try_new(topic_exchange).unwrap_or_default(),
             clock,
@@ -215,7 +222,7 @@ impl Desk {
         if let Some(fetched) = self.with(|state, now| state.take(now, lane, &id, key, settled)) {
             return Ok(Some(fetched));
         }
-        if self.state.lock().terms.ordering_key.is_some() {
+        if self.levels.is_some() || self.state.lock().terms.ordering_key.is_some() {
             return coordinator::wait_for_one(self, lane, id, key, settled).await;
         }
         self.ready().await?;
@@ -240,7 +247,7 @@ impl Desk {
         let Some(BasicGetMessage { mut delivery, message_count, .. }) = got else { return Ok(None) };
         self.with(|state, now| {
             let same = state.channel.as_ref().is_some_and(|other| Arc::ptr_eq(other, &channel));
-            if same && let Some(arrival) = self.arrival(&mut delivery, now) {
+            if same && let Some(arrival) = self.arrival(&mut delivery, None, now) {
                 state.arrive(now, arrival);
             }
         });
@@ -266,19 +273,19 @@ impl Desk {
         self.with(|state, _| state.over = true);
     }
 
-    fn arrival(&self, delivery: &mut Delivery, now: Millis) -> Option<Arrival> {
+    fn arrival(&self, delivery: &mut Delivery, level: Option<u8>, now: Millis) -> Option<Arrival> {
         let letter = Letter { topic_exchange: self.topic_exchange.as_str(), unescape: false, now };
         let (loan, attempt) = (delivery.delivery_tag, attempt(delivery));
         let expiry = delivery.properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
         let message = Arrived::one(delivery, &letter)?;
-        Some(Arrival { loan, message, attempt, expiry })
+        Some(Arrival { loan, message, attempt, expiry, level })
     }
 
     /// Messages have come by the channel, in the broker's order.
-    fn arrive(&self, deliveries: Vec<Delivery>) {
+    fn arrive(&self, deliveries: Vec<Lent>) {
         self.with(|state, now| {
-            for mut delivery in deliveries {
-                if let Some(arrival) = self.arrival(&mut delivery, now) {
+            for (level, mut delivery) in deliveries {
+                if let Some(arrival) = self.arrival(&mut delivery, level, now) {
                     state.arrive(now, arrival);
                 }
             }
@@ -291,9 +298,37 @@ impl Desk {
         self.state.lock().open(channel);
     }
 
-    /// The desk has so many consumers at the broker.
-    fn consumes_by(&self, streams: usize) {
-        self.state.lock().streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    /// The desk has so many consumers at each of its queues at the broker, which lends so many messages of each.
+    fn consumes_by(&self, streams: usize, window: u32) {
+        let mut state = self.state.lock();
+        state.streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        state.work.open_levels(window);
+    }
+
+    /// Its queues at the broker, with their levels where each has one.
+    fn queues(&self) -> Vec<(Option<u8>, ShortString)> {
+        match &self.levels {
+            Some(levels) => (0..).map(Some).zip(levels.queues().cloned()).collect(),
+            None => vec![(None, self.queue.clone())],
+        }
+    }
+
+    /// What the broker is to be asked of levels.
+    fn ask(&self) -> Vec<u8> {
+        self.state.lock().work.ask()
+    }
+
+    /// The broker has so many messages of each of these levels that it has lent to nobody; what it had lent has come.
+    fn learn(&self, ready: impl Iterator<Item = (u8, u32)>) {
+        self.with(|state, now| {
+            ready.for_each(|(level, ready)| state.work.told(now, level, ready));
+            state.work.hand_out(now);
+        });
+    }
+
+    /// True when nobody has anything more to be given.
+    fn is_known_empty(&self) -> bool {
+        self.state.lock().work.is_known_empty()
     }
 
     /// The desk has no consumers any more, and the broker had reached that number.

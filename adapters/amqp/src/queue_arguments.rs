@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use lapin::types::FieldTable;
 use linkspan_contract::{Millis, Overflow, QueueSpec, Refused, Terms, Value};
 
+use crate::levels;
 use crate::translate::table;
 use crate::work_queue::Kind;
 
@@ -32,6 +33,9 @@ pub(crate) fn queue_arguments(spec: &QueueSpec<'_>) -> Result<FieldTable, Refuse
     }
     if let Some(terms) = spec.terms {
         add_terms(spec.name, terms, is_quorum(spec), &mut arguments)?;
+        if terms.priorities.as_ref().is_some_and(|it| levels::are_apart(it, is_quorum(spec))) {
+            arguments.retain(|(name, _)| *name != "x-max-priority");
+        }
     }
     table(arguments.iter().map(|(name, value)| (*name, value)))
 }
@@ -46,7 +50,7 @@ pub(crate) fn kind(spec: &QueueSpec<'_>) -> Kind {
 }
 
 /// Whether the queue is to be a quorum queue.
-fn is_quorum(spec: &QueueSpec<'_>) -> bool {
+pub(crate) fn is_quorum(spec: &QueueSpec<'_>) -> bool {
     let kind = spec.arguments.iter().find(|(name, _)| *name == "x-queue-type");
     kind.is_some_and(|(_, kind)| kind.as_str() == Some("quorum"))
 }
@@ -80,12 +84,7 @@ fn add_terms<'a>(
     is_quorum: bool,
     arguments: &mut Vec<(&'a str, Value<'a>)>,
 ) -> Result<(), Refused> {
-    if is_quorum && terms.priorities.is_some() {
-        return Err(Refused::Precondition(format!(
-            "queue '{queue}' is a quorum queue, and RabbitMQ's quorum queues have no priorities: give its route \
-             `queue-type = \"classic\"`"
-        )));
-    }
+    check_priorities(queue, terms, is_quorum)?;
     if let Some(retry) = terms.retry {
         let deliveries = terms.max_deliveries.map_or(1, NonZeroU32::get);
         let waits = (1..deliveries).try_fold(0, |all: Millis, attempt| {
@@ -135,6 +134,25 @@ fn add_terms<'a>(
     Ok(())
 }
 
+/// What the levels of a queue need.
+fn check_priorities(queue: &str, terms: &Terms, is_quorum: bool) -> Result<(), Refused> {
+    let Some(priorities) = &terms.priorities else { return Ok(()) };
+    let is_one = priorities.apart == Some(false);
+    let why = if is_one && is_quorum {
+        "is a quorum queue, and RabbitMQ's quorum queues have no such priorities: leave `as = \"native\"` out of its \
+         route, which has a queue for each level then, or write `queue-type = \"classic\"`"
+    } else if is_one && priorities.weighted {
+        "is to be one queue, and one queue of RabbitMQ's always gives its highest level first: leave `as = \"native\"` \
+         out of its route, which has a queue for each level then, or write `order = \"strict\"`"
+    } else if terms.ordering_key.is_some() && levels::are_apart(priorities, is_quorum) {
+        "has a queue for each level, and its route an `ordering-key`: of each queue RabbitMQ makes one Linkspan the only \
+         consumer, which may be another one for each, so that messages of one key would go to several consumers"
+    } else {
+        return Ok(());
+    };
+    Err(Refused::Precondition(format!("queue '{queue}' {why}")))
+}
+
 fn whole(number: u64) -> Value<'static> {
     Value::I64(i64::try_from(number).unwrap_or(i64::MAX))
 }
@@ -144,14 +162,15 @@ mod tests {
     use std::num::{NonZeroU32, NonZeroU64};
     use std::sync::Arc;
 
-    use linkspan_contract::{Priorities, Retry};
+    use linkspan_contract::{Attribute, Priorities, Retry};
 
     use super::*;
 
     /// What a durable queue of that type is declared with, as text.
     fn declared(kind: Option<&str>, terms: &Terms) -> Result<Vec<String>, Refused> {
-        let arguments: Vec<_> =
+        let mut arguments: Vec<_> =
             kind.map(|kind| ("x-queue-type", Value::Text(kind.into()))).into_iter().collect();
+        arguments.extend(terms.priorities.iter().map(|it| ("x-max-priority", Value::U8(it.highest))));
         let terms = Arc::new(terms.clone());
         let spec =
             QueueSpec { durable: true, arguments: &arguments, terms: Some(&terms), ..QueueSpec::new("jobs") };
@@ -185,15 +204,34 @@ mod tests {
     fn what_a_quorum_queue_does_not_know_is_refused_with_what_to_write_instead() {
         let dead =
             Terms { max_length: NonZeroU64::new(7), overflow: Overflow::DeadLetter, ..Terms::default() };
-        let priorities = Priorities { highest: 9, weighted: false, from: None, otherwise: 0, apart: false };
-        let levels = Terms { priorities: Some(priorities), ..Terms::default() };
-        for terms in [&dead, &levels] {
+        for terms in [&dead, &levels(false, Some(false))] {
             let Err(Refused::Precondition(why)) = declared(Some("quorum"), terms) else {
                 panic!("RabbitMQ would refuse it");
             };
             assert!(why.contains("queue-type = \"classic\""), "{why}");
             assert!(declared(None, terms).is_ok());
         }
+    }
+
+    fn levels(weighted: bool, apart: Option<bool>) -> Terms {
+        let priorities = Priorities { highest: 9, weighted, from: None, otherwise: 0, apart };
+        Terms { priorities: Some(priorities), ..Terms::default() }
+    }
+
+    #[test]
+    fn one_queue_has_no_shares_and_several_have_no_keys() {
+        assert!(declared(None, &levels(true, Some(false))).is_err());
+        for (kind, weighted) in [(None, true), (Some("quorum"), false)] {
+            let apart = levels(weighted, None);
+            let table = declared(kind, &apart).unwrap();
+            assert!(!has(&table, "x-max-priority", ""), "each level is a queue: {table:?}");
+            let keyed = Terms { ordering_key: Some(Attribute::MessageId), ..apart };
+            let Err(Refused::Precondition(why)) = declared(kind, &keyed) else {
+                panic!("keys would be shared")
+            };
+            assert!(why.contains("`ordering-key`"), "{why}");
+        }
+        assert!(has(&declared(None, &levels(false, None)).unwrap(), "x-max-priority", "9"));
     }
 
     #[test]

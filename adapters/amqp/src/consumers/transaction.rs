@@ -155,7 +155,7 @@ impl Worker {
                                 continue;
                             }
                         }
-                        let (exchange, key) = goal.leg(leg);
+                        let (exchange, key) = goal.way(leg, &batch, message);
                         let delay = DelayQueue::of(&key, goal.terms(leg), &batch, message);
                         if let Some(delay) = &delay {
                             delay.declare(channel);

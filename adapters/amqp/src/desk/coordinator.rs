@@ -15,7 +15,8 @@ use linkspan_queues::{ConsumerId, LaneId};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Desk;
-use super::link::{Came, Link, lost};
+use super::inflow::coordinator::ready_in;
+use super::link::{Came, Intake, Link, lost};
 use super::look::Look;
 use crate::mark::number_reached;
 use crate::translate::{closed, is_deleted, refused};
@@ -38,8 +39,8 @@ pub(super) async fn get(desk: &Arc<Desk>, channel: Arc<Channel>) -> Result<Optio
     got.unwrap_or_else(|_| Err(Refused::Away(desk.backend.to_string())))
 }
 
-/// Takes a message for who takes them one by one from a queue whose messages have keys: it comes by the desk's consumer, or
-/// others would overtake those that are in hand here or at another Linkspan.
+/// Takes a message for who takes them one by one from a queue whose messages have keys, or levels with queues of their own: it
+/// comes by the desk's consumers, or others would overtake those that are in hand here or at another Linkspan.
 ///
 /// # Errors
 /// What the broker says.
@@ -50,10 +51,10 @@ pub(super) async fn wait_for_one(
     key: SubscriptionKey,
     settled: bool,
 ) -> Result<Option<Fetched>, Refused> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + if desk.levels.is_some() { PATIENCE_WITH_LEVELS } else { PATIENCE };
     loop {
         let taken = desk.take_or_ask(lane, &id, key, settled, ASKED);
-        if taken.is_some() || Instant::now() >= end {
+        if taken.is_some() || desk.is_known_empty() || Instant::now() >= end {
             return Ok(taken);
         }
         desk.ready().await?;
@@ -63,6 +64,9 @@ pub(super) async fn wait_for_one(
 
 /// How long who takes messages one by one waits for the desk's consumer to be sent one.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The same where the broker is asked, which has something in one of many queues, or in none.
+const PATIENCE_WITH_LEVELS: Duration = Duration::from_secs(5);
 
 /// How long it is looked for the next time.
 const LULL: Duration = Duration::from_millis(10);
@@ -123,6 +127,8 @@ enum Turn {
     Widen(u16, bool),
     /// Have less here.
     Narrow,
+    /// Ask whether there is more of some levels.
+    Ask,
     Words,
     /// Give the broker back what is here.
     Close,
@@ -135,12 +141,11 @@ impl Worker {
     async fn run(mut self) {
         loop {
             match poll_fn(|cx| self.turn(cx)).await {
-                Turn::Came(Came::Messages(deliveries)) => self.plan.desk.arrive(deliveries),
-                Turn::Came(Came::Lost(error)) => self.lost(&error),
-                Turn::Came(Came::Cancelled) => self.cancelled(),
+                Turn::Came(came) => self.take_in(came),
                 Turn::Open => self.open().await,
                 Turn::Widen(more, exclusive) => self.widen(more, exclusive).await,
                 Turn::Narrow => self.narrow().await,
+                Turn::Ask => self.ask().await,
                 Turn::Words => self.tell_words().await,
                 Turn::Close => self.close().await,
                 Turn::Rest if self.plan.desk.give_up() => self.close().await,
@@ -182,7 +187,8 @@ impl Worker {
                 self.resting = Some(now);
                 continue;
             }
-            let Some(at) = at.into_iter().chain(look.next).min() else { return Poll::Pending };
+            let asks_at = look.asks_at.filter(|_| self.link.is_some());
+            let Some(at) = at.into_iter().chain(look.next).chain(asks_at).min() else { return Poll::Pending };
             let wait = Duration::from_millis(at.saturating_sub(now).max(1));
             self.alarm.as_mut().reset(Instant::now() + wait);
             if self.alarm.as_mut().poll(cx).is_pending() {
@@ -208,6 +214,9 @@ impl Worker {
         if look.asks {
             self.plan.desk.answer(&Ok(()));
             return (None, None);
+        }
+        if look.asks_at.is_some_and(|at| at <= now) && has > 0 {
+            return (Some(Turn::Ask), None);
         }
         if let Some(since) = self.rich {
             let end = since.saturating_add(if look.window == 0 { look.linger() } else { TOO_MUCH });
@@ -272,12 +281,14 @@ impl Worker {
         };
         self.seen = live.generation;
         self.again = self.plan.clock.now().saturating_add(AGAIN);
-        let queue = self.plan.desk.queue.clone();
+        let queues = self.plan.desk.queues();
         let open = async {
             let channel = live.connection.create_channel().await?;
             // Who has a window of nothing yet is told all the same when there is no such queue.
-            let is_there = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            channel.queue_declare(queue, is_there, FieldTable::default()).await?;
+            for (_, queue) in queues {
+                let is_there = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+                channel.queue_declare(queue, is_there, FieldTable::default()).await?;
+            }
             Ok(channel)
         };
         let opened = tokio::select! {
@@ -307,26 +318,60 @@ impl Worker {
         self.waiting = Some(Box::pin(async move { upstream.after(seen).await }));
     }
 
-    /// Has the broker send more, by another consumer.
+    fn take_in(&mut self, came: Came) {
+        match came {
+            Came::Messages(deliveries) => self.plan.desk.arrive(deliveries),
+            Came::Lost(error) => self.lost(&error),
+            Came::Cancelled => self.cancelled(),
+        }
+    }
+
+    /// Asks the broker whether it has more of levels of which nothing lies here.
+    async fn ask(&mut self) {
+        let Some(link) = &self.link else { return };
+        let levels = self.plan.desk.ask();
+        let queues = self.plan.desk.queues();
+        let of_level = |level: &u8| queues.get(usize::from(*level)).map(|(_, queue)| queue);
+        let told = tokio::select! {
+            told = ready_in(&link.channel, levels.iter().filter_map(of_level)) => told,
+            () = self.plan.upstream.gone(link.live.generation) => Err(lost()),
+        };
+        let came = poll_fn(|cx| Poll::Ready(self.link.as_mut().and_then(|link| link.poll_next(cx)))).await;
+        came.into_iter().for_each(|came| self.take_in(came));
+        match told {
+            Ok(ready) if self.link.is_some() => self.plan.desk.learn(levels.into_iter().zip(ready)),
+            Err(error) if is_deleted(&error) => self.cancelled(),
+            Err(error) => self.lost(&error),
+            Ok(_) => {}
+        }
+    }
+
+    /// Has the broker send more, by another consumer of each queue.
     async fn widen(&mut self, more: u16, exclusive: bool) {
         let Some(link) = &mut self.link else { return };
-        self.serial += 1;
-        let tag = ShortString::try_new(format!("linkspan-desk-{}", self.serial)).unwrap_or_default();
-        let queue = self.plan.desk.queue.clone();
+        let queues = self.plan.desk.queues();
+        let serial = &mut self.serial;
         let (channel, upstream) = (Arc::clone(&link.channel), Arc::clone(&self.plan.upstream));
         let consume = async {
             channel.basic_qos(more, BasicQosOptions { global: false }).await?;
             let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
-            channel.basic_consume(queue, tag, options, FieldTable::default()).await
+            let mut streams = Vec::new();
+            for (level, queue) in queues {
+                *serial += 1;
+                let tag = ShortString::try_new(format!("linkspan-desk-{serial}")).unwrap_or_default();
+                let consumer = channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
+                streams.push(Intake { consumer, window: more, level });
+            }
+            Ok(streams)
         };
-        let consumer = tokio::select! {
-            consumer = consume => consumer,
+        let streams = tokio::select! {
+            streams = consume => streams,
             () = upstream.gone(link.live.generation) => Err(lost()),
         };
-        match consumer {
-            Ok(consumer) => {
-                link.streams.push((consumer, more));
-                self.plan.desk.consumes_by(link.streams.len());
+        match streams {
+            Ok(streams) => {
+                link.streams.extend(streams);
+                self.plan.desk.consumes_by(link.of_one().count(), link.window());
             }
             Err(error) => {
                 self.plan.desk.answer(&Err(refused(&error, &upstream.backend)));
@@ -344,7 +389,7 @@ impl Worker {
         self.rich = None;
         let Some(link) = &mut self.link else { return };
         let cancel = async {
-            for (consumer, _) in &link.streams {
+            for Intake { consumer, .. } in &link.streams {
                 link.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
             number_reached(&self.plan.upstream, &link.channel).await

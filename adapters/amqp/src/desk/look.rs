@@ -7,7 +7,7 @@ use linkspan_contract::Millis;
 use super::{Desk, counts};
 
 /// Messages that a desk has at most for those who work there.
-const MOST: u32 = 1000;
+pub(super) const MOST: u32 = 1000;
 
 /// Messages that it has at most beside these because they wait for their time.
 const MOST_WAITING: usize = 4096;
@@ -46,12 +46,18 @@ pub(super) struct Look {
     pub(super) asks: bool,
     /// Somebody waits to hear that a settlement is safe.
     pub(super) has_words: bool,
+    /// How many messages somebody has in hand.
+    pub(super) in_hand: u32,
     /// Somebody has something in hand.
     pub(super) is_in_hand: bool,
     /// Nothing here was given to anybody yet.
     pub(super) is_untried: bool,
     /// The queue was deleted here.
     pub(super) over: bool,
+    /// There is a queue at the broker for each level.
+    pub(super) has_levels: bool,
+    /// When the broker is to be asked whether it has more of some.
+    pub(super) asks_at: Option<Millis>,
     /// When something is due.
     pub(super) next: Option<Millis>,
 }
@@ -80,9 +86,12 @@ impl Desk {
             is_attended: state.work.consumers() > 0,
             asks: !state.asking.is_empty(),
             has_words: !state.words.is_empty(),
+            in_hand: u32::try_from(state.work.in_hand()).unwrap_or(u32::MAX),
             is_in_hand: state.work.is_in_hand(),
             is_untried: state.work.is_untried(),
             over: state.over,
+            has_levels: self.levels.is_some(),
+            asks_at: state.work.asks_at(),
             next: state.work.next_tick().into_iter().chain((asked > 0).then_some(state.asked_until)).min(),
         };
         let touched = state.work.touched();
@@ -114,10 +123,16 @@ impl Look {
             0 => 0,
             some => some.next_power_of_two().clamp(ROOM, MOST_WAITING),
         };
-        self.window
+        // More of each level than all can have in hand: so something of it lies here as long as the broker may have more.
+        let (window, times, most) = match self.has_levels {
+            true => (self.window.saturating_add(self.in_hand), 2, 2 * MOST),
+            false => (self.window, 1, MOST),
+        };
+        window
             .min(MOST)
             .next_power_of_two()
-            .min(MOST)
+            .saturating_mul(times)
+            .min(most)
             .saturating_add(u32::try_from(waiting).unwrap_or(0))
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) work: Work,
     pub(super) terms: Arc<Terms>,
     pub(super) single_active: bool,
+    /// The highest level, where each has a queue at the broker.
+    highest: Option<u8>,
     /// Where what is here came by.
     pub(super) channel: Option<Arc<Channel>>,
     /// Consumers that it has at the broker.
@@ -51,11 +53,12 @@ struct Fetching {
 }
 
 impl State {
-    pub(super) fn new(now: Millis, terms: Arc<Terms>, single_active: bool) -> Self {
+    pub(super) fn new(now: Millis, terms: Arc<Terms>, single_active: bool, highest: Option<u8>) -> Self {
         Self {
-            work: Work::new(now, limits(&terms, single_active)),
+            work: Work::new(now, limits(&terms, single_active, highest)).with_levels(highest),
             terms,
             single_active,
+            highest,
             channel: None,
             streams: 0,
             marks: Marks::default(),
@@ -70,7 +73,7 @@ impl State {
 
     /// What the engine is told of the route's terms.
     pub(super) fn limits(&self) -> Limits {
-        limits(&self.terms, self.single_active)
+        limits(&self.terms, self.single_active, self.highest)
     }
 
     /// There is a channel.
@@ -107,6 +110,7 @@ impl State {
     /// what nobody has seen.
     pub(super) fn give_back(&mut self, reached: u64, but_tried: bool) {
         self.streams = 0;
+        self.work.close_levels();
         self.work.give_back(but_tried);
         self.speak();
         self.marks.told(reached);
@@ -162,6 +166,7 @@ impl State {
     pub(super) fn forget(&mut self) {
         self.channel = None;
         self.streams = 0;
+        self.work.close_levels();
         self.marks = Marks::default();
         for fetching in self.fetching.values_mut() {
             fetching.is_lost = true;
@@ -170,9 +175,11 @@ impl State {
 }
 
 /// What the engine is told of a route's terms.
-fn limits(terms: &Terms, single_active: bool) -> Limits {
+fn limits(terms: &Terms, single_active: bool, highest: Option<u8>) -> Limits {
+    let priorities = terms.priorities.as_ref();
     Limits {
-        max_priority: terms.priorities.as_ref().map_or(0, |priorities| priorities.highest),
+        max_priority: highest.or(priorities.map(|priorities| priorities.highest)).unwrap_or(0),
+        weighted: highest.is_some() && priorities.is_some_and(|priorities| priorities.weighted),
         delivery_limit: terms.max_deliveries.map(|most| most.get().saturating_sub(1)),
         retry: terms.retry,
         single_active,

@@ -147,7 +147,7 @@ impl Inflight {
                 (Some(Body::Stored(_)), Some(bytes)) => Some(bytes),
                 (Some(body), None) => return Ok(Some(Large((*body).clone()))),
             };
-            let (exchange, key) = entry.goal.leg(entry.leg);
+            let (exchange, key) = entry.goal.way(entry.leg, &batch, message);
             let by_name = exchange.as_str().is_empty();
             let terms = entry.goal.terms(entry.leg);
             let delay = DelayQueue::of(&key, terms, &batch, message);

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::declared::{Bound, Declared, Exchange, Queue};
 use crate::goal::short;
-use crate::queue_arguments::{kind, queue_arguments};
+use crate::queue_arguments::{QueueArguments, is_of_limit, kind, queue_arguments};
 use crate::random;
 use crate::translate::table;
 use crate::upstream::Upstream;
@@ -102,12 +102,24 @@ impl Clerk {
             auto_delete: spec.auto_delete,
             nowait: false,
         };
-        let queue = Queue { name: name.clone(), options, arguments: queue_arguments(spec)? };
-        let asked = queue.clone();
-        let told = self
-            .upstream
-            .request(async |it| it.queue_declare(asked.name, asked.options, asked.arguments).await)
-            .await?;
+        let QueueArguments { wanted, limited } = queue_arguments(spec)?;
+        let mut queue = Queue { name: name.clone(), options, arguments: wanted };
+        let mut told = self.declare(&queue).await;
+        if let Err(why) = &told
+            && let Some(limited) = limited.filter(|_| is_of_limit(why))
+        {
+            let has_one = matches!(why, Refused::Inequivalent { .. });
+            queue.arguments = limited;
+            told = self.declare(&queue).await;
+            if has_one && told.is_ok() {
+                tracing::warn!(
+                    queue = %name,
+                    "the broker has this quorum queue with a limit of deliveries (RabbitMQ 4: 20 unless it says another) and \
+                     counts what came back though nobody was given it; a queue that is declared anew has none"
+                );
+            }
+        }
+        let told = told?;
         if !spec.passive {
             self.declared.add_queue(queue);
             if let Some(terms) = spec.terms {
@@ -123,6 +135,11 @@ impl Clerk {
             desk.count(&mut counts);
         }
         Ok(counts)
+    }
+
+    async fn declare(&self, queue: &Queue) -> Result<lapin::Queue, Refused> {
+        let Queue { name, options, arguments } = queue.clone();
+        self.upstream.request(async |it| it.queue_declare(name, options, arguments).await).await
     }
 
     pub(crate) async fn delete_queue(

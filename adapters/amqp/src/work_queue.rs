@@ -159,7 +159,7 @@ impl WorkQueues {
         several: bool,
         make: impl FnOnce(&Arc<Terms>, Kind) -> Arc<Desk>,
     ) -> Option<Arc<Desk>> {
-        let is_needed = |queue: &WorkQueue| several || desk::is_needed(&queue.terms, queue.kind.is_quorum);
+        let is_needed = |queue: &WorkQueue| several || desk::is_needed(&queue.terms, queue.kind);
         {
             let queues = self.queues.read();
             match queues.get(name) {
@@ -173,6 +173,16 @@ impl WorkQueues {
         let queue = queues.entry(name.into()).or_insert_with(WorkQueue::of_nobody);
         let desk = queue.desk.get_or_insert_with(|| make(&queue.terms, queue.kind));
         Some(Arc::clone(desk))
+    }
+
+    /// The queue is gone at the broker, and with it what is kept of one that no route has.
+    pub(crate) fn lose_desk(&self, name: &str, desk: &Arc<Desk>) {
+        let mut queues = self.queues.write();
+        let Some(queue) = queues.get_mut(name) else { return };
+        if queue.desk.take_if(|it| Arc::ptr_eq(it, desk)).is_some() && !queue.is_of_route {
+            queues.remove(name);
+            self.edition.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// There is no such queue at the broker: it is forgotten, unless a route has it.
@@ -200,6 +210,9 @@ impl WorkQueues {
 
 #[cfg(test)]
 mod tests {
+    use lapin::types::ShortString;
+    use linkspan_contract::{Retry, SystemClock};
+
     use super::*;
 
     #[test]
@@ -221,5 +234,32 @@ mod tests {
         queues.forget("jobs");
         queues.forget("jobs");
         assert_eq!((queues.edition(), queues.terms("jobs")), (5, None));
+    }
+
+    #[test]
+    fn the_desk_of_a_queue_that_is_gone_is_forgotten_and_with_it_a_queue_that_no_route_has() {
+        let queues = WorkQueues::default();
+        let kind = Kind { is_quorum: false, single_active: false };
+        let retry = Some(Retry { delay: 1, factor: 100, max: 1 });
+        queues.note("jobs", &Arc::new(Terms { retry, ..Terms::default() }), kind);
+        let made = |name: &str| {
+            let make = |terms: &Arc<Terms>, kind| {
+                let name = ShortString::try_new(name).unwrap();
+                let (backend, of_route) = ("rabbit".into(), (Arc::clone(terms), kind));
+                Arc::new(Desk::new(name, &backend, "amq.topic", Arc::new(SystemClock), of_route))
+            };
+            queues.desk(name, true, make).unwrap()
+        };
+        let (jobs, leased) = (made("jobs"), made("leased"));
+        queues.lose_desk("jobs", &leased);
+        assert!(queues.desk_there("jobs").is_some(), "it is another's");
+        let edition = queues.edition();
+        queues.lose_desk("jobs", &jobs);
+        assert!(
+            queues.desk_there("jobs").is_none() && queues.terms("jobs").is_some_and(|it| it.retry == retry)
+        );
+        queues.lose_desk("leased", &leased);
+        assert!(queues.terms("leased").is_none() && queues.edition() > edition);
+        assert_eq!((Arc::strong_count(&jobs), Arc::strong_count(&leased)), (1, 1), "nothing holds them");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,12 +20,15 @@ use super::look::Look;
 use crate::mark::number_reached;
 use crate::translate::{closed, is_deleted, refused};
 use crate::upstream::{Live, Upstream};
+use crate::work_queue::WorkQueues;
 
 /// What the task is made of.
 pub(crate) struct Plan {
     pub(crate) desk: Arc<Desk>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Where the desk is known.
+    pub(crate) work_queues: Weak<WorkQueues>,
 }
 
 /// Has one more message taken from the broker, whether or not somebody still waits for it; tells how many it has behind
@@ -200,10 +203,13 @@ impl Worker {
             return (Some(Turn::Close), None);
         }
         let (wanted, has) = (look.wanted(), link.window());
-        // What works alone has one consumer at the broker, whose window does not grow.
         if wanted > has && (has == 0 || !look.is_alone) {
             let more = u16::try_from(wanted - has).unwrap_or(u16::MAX);
             return (Some(Turn::Widen(more, look.is_exclusive)), None);
+        }
+        if wanted > has && !look.has_others_stand_by {
+            // The broker's one consumer makes room for one with a greater window; nobody else is given anything meanwhile.
+            return (Some(Turn::Narrow), None);
         }
         if look.asks {
             self.plan.desk.answer(&Ok(()));
@@ -343,11 +349,17 @@ impl Worker {
     async fn narrow(&mut self) {
         self.rich = None;
         let Some(link) = &mut self.link else { return };
+        let getting = self.plan.desk.getting(&link.channel);
         let cancel = async {
+            // What was taken by itself is on its way to who took it: it must lie here before it is looked what nobody has.
+            let quiet = match &getting {
+                Some(getting) => Some(getting.write().await),
+                None => None,
+            };
             for (consumer, _) in &link.streams {
                 link.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
-            number_reached(&self.plan.upstream, &link.channel).await
+            Ok((quiet, number_reached(&self.plan.upstream, &link.channel).await?))
         };
         let reached = tokio::select! {
             reached = cancel => reached,
@@ -355,20 +367,25 @@ impl Worker {
         };
         let came = poll_fn(|cx| Poll::Ready(link.take_rest(cx))).await;
         match reached {
-            Ok(Some(reached)) => {
+            Ok((_quiet, Some(reached))) => {
                 self.plan.desk.arrive(came);
                 self.plan.desk.give_back(reached);
             }
             // What was on its way may be in nobody's hands: with the channel it goes back.
-            Ok(None) => self.close().await,
+            Ok((_, None)) => self.close().await,
             Err(error) => self.lost(&error),
         }
     }
 
-    /// The queue is gone.
+    /// The queue is gone, and the desk with it: who comes when there is another works at another.
     fn cancelled(&mut self) {
         self.link = None;
         self.plan.desk.end(Ended::QueueDeleted);
+        let desk = &self.plan.desk;
+        if let Some(work_queues) = self.plan.work_queues.upgrade() {
+            work_queues.lose_desk(desk.queue.as_str(), desk);
+        }
+        desk.close();
     }
 
     /// The channel is gone.

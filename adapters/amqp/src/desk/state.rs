@@ -9,6 +9,7 @@ use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::{DeliveryTag, Millis, Seq, Settled, SubscriptionKey, Terms};
 use linkspan_queues::{ConsumerId, LaneId, Limits};
+use tokio::sync::RwLock;
 
 use super::work::{Arrival, Word, Work};
 use crate::consumers::{Marks, Reply};
@@ -22,6 +23,8 @@ pub(super) struct State {
     pub(super) single_active: bool,
     /// Where what is here came by.
     pub(super) channel: Option<Arc<Channel>>,
+    /// Who takes one message by it reads this until that lies here.
+    pub(super) getting: Arc<RwLock<()>>,
     /// Consumers that it has at the broker.
     pub(super) streams: u32,
     marks: Marks,
@@ -57,6 +60,7 @@ impl State {
             terms,
             single_active,
             channel: None,
+            getting: Arc::default(),
             streams: 0,
             marks: Marks::default(),
             asked_until: 0,
@@ -76,6 +80,8 @@ impl State {
     /// There is a channel.
     pub(super) fn open(&mut self, channel: &Arc<Channel>) {
         self.channel = Some(Arc::clone(channel));
+        // An answer that the last one owes holds up nobody.
+        self.getting = Arc::default();
         self.marks = Marks::default();
     }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::declared::{Bound, Declared, Exchange, Queue};
 use crate::goal::short;
 use crate::levels::Levels;
-use crate::queue_arguments::{is_quorum, kind, queue_arguments};
+use crate::queue_arguments::{QueueArguments, is_of_limit, is_quorum, kind, queue_arguments};
 use crate::random;
 use crate::translate::table;
 use crate::upstream::Upstream;
@@ -107,8 +107,24 @@ impl Clerk {
             auto_delete: spec.auto_delete,
             nowait: false,
         };
-        let queue = Queue { name: name.clone(), options, arguments: queue_arguments(spec)? };
-        let told = self.declare(&queue).await?;
+        let QueueArguments { wanted, limited } = queue_arguments(spec)?;
+        let mut queue = Queue { name: name.clone(), options, arguments: wanted };
+        let mut told = self.declare(&queue).await;
+        if let Err(why) = &told
+            && let Some(limited) = limited.filter(|_| is_of_limit(why))
+        {
+            let has_one = matches!(why, Refused::Inequivalent { .. });
+            queue.arguments = limited;
+            told = self.declare(&queue).await;
+            if has_one && told.is_ok() {
+                tracing::warn!(
+                    queue = %name,
+                    "the broker has this quorum queue with a limit of deliveries (RabbitMQ 4: 20 unless it says another) and \
+                     counts what came back though nobody was given it; a queue that is declared anew has none"
+                );
+            }
+        }
+        let told = told?;
         if let (Some(levels), Some(_), Some(store)) = (&levels, spec.terms, self.work_queues.store()) {
             store.note(name.as_str(), levels.highest()).await?;
         }

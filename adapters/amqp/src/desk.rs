@@ -7,6 +7,7 @@
 //! later of what was in hand then is ignored.
 
 pub(crate) mod coordinator;
+mod fetching;
 mod inflow;
 mod key;
 mod link;
@@ -29,7 +30,7 @@ use linkspan_contract::{
 };
 use linkspan_queues::{ConsumerId, LaneId};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
 
 use self::link::Lent;
 pub(crate) use self::seat::Seat;
@@ -48,20 +49,31 @@ pub(crate) struct Desk {
     backend: Arc<str>,
     topic_exchange: ShortString,
     clock: Arc<dyn Clock>,
-    is_quorum: bool,
+    kind: Kind,
     state: Mutex<State>,
     /// The task that keeps its channel.
     task: AtomicWaker,
 }
 
-/// Whether the broker lacks what a route says of its queue, which it has as a quorum queue or a classic one.
-pub(crate) fn is_needed(terms: &Terms, is_quorum: bool) -> bool {
-    counts(terms, is_quorum) || terms.ordering_key.is_some()
+/// Whether the broker lacks what a route says of its queue.
+pub(crate) fn is_needed(terms: &Terms, kind: Kind) -> bool {
+    counts(terms, kind) || terms.ordering_key.is_some() || kind.has_levels
 }
 
-/// Whether a desk knows of messages what is forgotten when they are given back.
-fn counts(terms: &Terms, is_quorum: bool) -> bool {
-    terms.retry.is_some() || terms.max_deliveries.is_some() && !is_quorum
+/// Whether a desk knows of messages what is forgotten when they are given back. A quorum queue counts what was sent to a
+/// desk and came back, which may be much that nobody was given where others stand by.
+pub(crate) fn counts(terms: &Terms, kind: Kind) -> bool {
+    terms.retry.is_some() || terms.max_deliveries.is_some() && (!kind.is_quorum || is_sent_much(terms, kind))
+}
+
+/// Whether a desk is sent much that nobody there may be given.
+fn is_sent_much(terms: &Terms, kind: Kind) -> bool {
+    has_others_stand_by(terms, kind) || kind.has_levels
+}
+
+/// Whether one consumer at a time is sent what a queue has. It is sent very much, for its window cannot grow.
+fn has_others_stand_by(terms: &Terms, kind: Kind) -> bool {
+    kind.single_active || terms.ordering_key.is_some()
 }
 
 /// Leaves its seat when who asked for it does not wait for the answer, or gets a bad one.
@@ -94,7 +106,7 @@ impl Desk {
             backend: Arc::clone(backend),
             topic_exchange: ShortString::try_new(topic_exchange).unwrap_or_default(),
             clock,
-            is_quorum: kind.is_quorum,
+            kind,
             state: Mutex::new(state),
             task: AtomicWaker::new(),
         }
@@ -223,13 +235,13 @@ impl Desk {
             return Ok(Some(fetched));
         }
         if self.levels.is_some() || self.state.lock().terms.ordering_key.is_some() {
-            return coordinator::wait_for_one(self, lane, id, key, settled).await;
+            return fetching::coordinator::wait_for_one(self, lane, id, key, settled).await;
         }
         self.ready().await?;
         let channel = self.state.lock().channel.clone();
         let Some(channel) = channel else { return Err(Refused::Away(self.backend.to_string())) };
         // What the broker gives is in hand here, even when who asked is gone by then.
-        let got = coordinator::get(self, channel).await?;
+        let got = fetching::coordinator::get(self, channel).await?;
         let Some(behind) = got else { return Ok(None) };
         let fetched = self.with(|state, now| {
             let mut fetched = state.take(now, lane, &id, key, settled)?;
@@ -241,17 +253,28 @@ impl Desk {
 
     /// Takes one more message from the broker; tells how many it has behind that.
     async fn get(self: Arc<Self>, channel: Arc<Channel>) -> Result<Option<u32>, Refused> {
+        let Some(getting) = self.getting(&channel) else {
+            return Err(Refused::Away(self.backend.to_string()));
+        };
+        let _getting = getting.read().await;
         let got = channel.basic_get(self.queue.clone(), BasicGetOptions { no_ack: false }).await;
         self.task.wake();
         let got = got.map_err(|error| refused(&error, &self.backend))?;
         let Some(BasicGetMessage { mut delivery, message_count, .. }) = got else { return Ok(None) };
         self.with(|state, now| {
             let same = state.channel.as_ref().is_some_and(|other| Arc::ptr_eq(other, &channel));
-            if same && let Some(arrival) = self.arrival(&mut delivery, None, now) {
+            if same && let Some(arrival) = self.arrival(&mut delivery, None, now, &state.terms) {
                 state.arrive(now, arrival);
             }
         });
         Ok(Some(message_count))
+    }
+
+    /// Who takes one message by that channel reads this until the message lies here; who gives back what nobody has writes it.
+    fn getting(&self, channel: &Arc<Channel>) -> Option<Arc<RwLock<()>>> {
+        let state = self.state.lock();
+        let is_it = state.channel.as_ref().is_some_and(|other| Arc::ptr_eq(other, channel));
+        is_it.then(|| Arc::clone(&state.getting))
     }
 
     /// Removes what nobody has in hand, and tells how much that was.
@@ -273,9 +296,17 @@ impl Desk {
         self.with(|state, _| state.over = true);
     }
 
-    fn arrival(&self, delivery: &mut Delivery, level: Option<u8>, now: Millis) -> Option<Arrival> {
+    fn arrival(
+        &self,
+        delivery: &mut Delivery,
+        level: Option<u8>,
+        now: Millis,
+        terms: &Terms,
+    ) -> Option<Arrival> {
         let letter = Letter { topic_exchange: self.topic_exchange.as_str(), unescape: false, now };
-        let (loan, attempt) = (delivery.delivery_tag, attempt(delivery));
+        // What the broker counts there is how often it lay at a desk.
+        let most = if is_sent_much(terms, self.kind) { 1 } else { u32::MAX };
+        let (loan, attempt) = (delivery.delivery_tag, attempt(delivery).min(most));
         let expiry = delivery.properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
         let message = Arrived::one(delivery, &letter)?;
         Some(Arrival { loan, message, attempt, expiry, level })
@@ -285,7 +316,7 @@ impl Desk {
     fn arrive(&self, deliveries: Vec<Lent>) {
         self.with(|state, now| {
             for (level, mut delivery) in deliveries {
-                if let Some(arrival) = self.arrival(&mut delivery, level, now) {
+                if let Some(arrival) = self.arrival(&mut delivery, level, now, &state.terms) {
                     state.arrive(now, arrival);
                 }
             }
@@ -334,7 +365,7 @@ impl Desk {
     /// The desk has no consumers any more, and the broker had reached that number.
     fn give_back(&self, reached: u64) {
         self.with(|state, _| {
-            let but_tried = counts(&state.terms, self.is_quorum);
+            let but_tried = counts(&state.terms, self.kind);
             state.give_back(reached, but_tried);
         });
     }

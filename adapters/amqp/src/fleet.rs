@@ -64,7 +64,8 @@ impl Fleet {
             if let Some(upstream) = upstream {
                 let (desk, upstream, clock) =
                     (Arc::clone(&desk), Arc::clone(upstream), Arc::clone(&self.clock));
-                coordinator::start(Plan { desk, upstream, clock });
+                let work_queues = Arc::downgrade(&self.work_queues);
+                coordinator::start(Plan { desk, upstream, clock, work_queues });
             }
             desk
         })

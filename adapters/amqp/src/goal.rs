@@ -191,7 +191,12 @@ mod tests {
     fn it_knows_what_routes_say_of_its_queues() {
         let work_queues = WorkQueues::default();
         let short = Arc::new(Terms { expiry: Some(1), ..Terms::default() });
-        work_queues.note("q", &short, Kind { is_quorum: false, single_active: false }, None);
+        work_queues.note(
+            "q",
+            &short,
+            Kind { is_quorum: false, single_active: false, has_levels: false },
+            None,
+        );
         let queues = ["other".into(), "q".into()];
         let to = Destination::Address { path: b"a", syntax: Syntax::Topic, more: &[], queues: &queues };
         let goal = Goal::new(&to, "amq.topic").unwrap();

@@ -35,7 +35,7 @@ struct WorkQueue {
 impl WorkQueue {
     /// One that no route has declared.
     fn of_nobody() -> Self {
-        let kind = Kind { is_quorum: false, single_active: false };
+        let kind = Kind { is_quorum: false, single_active: false, has_levels: false };
         Self { terms: Arc::default(), kind, levels: None, repeats: None, is_of_route: false, desk: None }
     }
 }
@@ -46,6 +46,8 @@ pub(crate) struct Kind {
     pub(crate) is_quorum: bool,
     /// One consumer at a time.
     pub(crate) single_active: bool,
+    /// Each level is a queue.
+    pub(crate) has_levels: bool,
 }
 
 /// All of them, by their names, as far as their routes ask for something.
@@ -136,6 +138,7 @@ impl WorkQueues {
                     let mut queues = self.queues.write();
                     let queue = queues.entry(name.into()).or_insert_with(WorkQueue::of_nobody);
                     queue.levels.get_or_insert_with(|| Arc::new(levels));
+                    queue.kind.has_levels = true;
                     queue.is_of_route = true;
                 }
                 self.edition.fetch_add(1, Ordering::Release);
@@ -219,9 +222,7 @@ impl WorkQueues {
         several: bool,
         make: impl FnOnce(&Arc<Terms>, Kind, Option<Arc<Levels>>) -> Arc<Desk>,
     ) -> Option<Arc<Desk>> {
-        let is_needed = |queue: &WorkQueue| {
-            several || queue.levels.is_some() || desk::is_needed(&queue.terms, queue.kind.is_quorum)
-        };
+        let is_needed = |queue: &WorkQueue| several || desk::is_needed(&queue.terms, queue.kind);
         {
             let queues = self.queues.read();
             match queues.get(name) {
@@ -235,6 +236,16 @@ impl WorkQueues {
         let queue = queues.entry(name.into()).or_insert_with(WorkQueue::of_nobody);
         let desk = queue.desk.get_or_insert_with(|| make(&queue.terms, queue.kind, queue.levels.clone()));
         Some(Arc::clone(desk))
+    }
+
+    /// The queue is gone at the broker, and with it what is kept of one that no route has.
+    pub(crate) fn lose_desk(&self, name: &str, desk: &Arc<Desk>) {
+        let mut queues = self.queues.write();
+        let Some(queue) = queues.get_mut(name) else { return };
+        if queue.desk.take_if(|it| Arc::ptr_eq(it, desk)).is_some() && !queue.is_of_route {
+            queues.remove(name);
+            self.edition.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// There is no such queue at the broker: it is forgotten, unless a route has it.
@@ -262,12 +273,15 @@ impl WorkQueues {
 
 #[cfg(test)]
 mod tests {
+    use lapin::types::ShortString;
+    use linkspan_contract::{Retry, SystemClock};
+
     use super::*;
 
     #[test]
     fn the_last_word_of_a_route_counts() {
         let queues = WorkQueues::default();
-        let kind = Kind { is_quorum: false, single_active: false };
+        let kind = Kind { is_quorum: false, single_active: false, has_levels: false };
         let plain = Arc::new(Terms::default());
         queues.note("jobs", &plain, kind, None);
         assert_eq!((queues.edition(), queues.terms("jobs")), (0, None), "it asks for nothing");
@@ -283,5 +297,32 @@ mod tests {
         queues.forget("jobs");
         queues.forget("jobs");
         assert_eq!((queues.edition(), queues.terms("jobs")), (5, None));
+    }
+
+    #[test]
+    fn the_desk_of_a_queue_that_is_gone_is_forgotten_and_with_it_a_queue_that_no_route_has() {
+        let queues = WorkQueues::default();
+        let kind = Kind { is_quorum: false, single_active: false, has_levels: false };
+        let retry = Some(Retry { delay: 1, factor: 100, max: 1 });
+        queues.note("jobs", &Arc::new(Terms { retry, ..Terms::default() }), kind, None);
+        let made = |name: &str| {
+            let make = |terms: &Arc<Terms>, kind, levels| {
+                let name = ShortString::try_new(name).unwrap();
+                let (backend, of_route) = ("rabbit".into(), (Arc::clone(terms), kind, levels));
+                Arc::new(Desk::new(name, &backend, "amq.topic", Arc::new(SystemClock), of_route))
+            };
+            queues.desk(name, true, make).unwrap()
+        };
+        let (jobs, leased) = (made("jobs"), made("leased"));
+        queues.lose_desk("jobs", &leased);
+        assert!(queues.desk_there("jobs").is_some(), "it is another's");
+        let edition = queues.edition();
+        queues.lose_desk("jobs", &jobs);
+        assert!(
+            queues.desk_there("jobs").is_none() && queues.terms("jobs").is_some_and(|it| it.retry == retry)
+        );
+        queues.lose_desk("leased", &leased);
+        assert!(queues.terms("leased").is_none() && queues.edition() > edition);
+        assert_eq!((Arc::strong_count(&jobs), Arc::strong_count(&leased)), (1, 1), "nothing holds them");
     }
 }

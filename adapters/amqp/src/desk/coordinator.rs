@@ -2,16 +2,14 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use lapin::Error;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Error};
-use linkspan_contract::backend::Fetched;
-use linkspan_contract::{Clock, Ended, Millis, Outcome, Refused, SubscriptionKey};
-use linkspan_queues::{ConsumerId, LaneId};
+use linkspan_contract::{Clock, Ended, Millis, Outcome, Refused};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Desk;
@@ -21,58 +19,16 @@ use super::look::Look;
 use crate::mark::number_reached;
 use crate::translate::{closed, is_deleted, refused};
 use crate::upstream::{Live, Upstream};
+use crate::work_queue::WorkQueues;
 
 /// What the task is made of.
 pub(crate) struct Plan {
     pub(crate) desk: Arc<Desk>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Where the desk is known.
+    pub(crate) work_queues: Weak<WorkQueues>,
 }
-
-/// Has one more message taken from the broker, whether or not somebody still waits for it; tells how many it has behind
-/// that.
-///
-/// # Errors
-/// What the broker says.
-pub(super) async fn get(desk: &Arc<Desk>, channel: Arc<Channel>) -> Result<Option<u32>, Refused> {
-    let got = tokio::spawn(Arc::clone(desk).get(channel)).await;
-    got.unwrap_or_else(|_| Err(Refused::Away(desk.backend.to_string())))
-}
-
-/// Takes a message for who takes them one by one from a queue whose messages have keys, or levels with queues of their own: it
-/// comes by the desk's consumers, or others would overtake those that are in hand here or at another Linkspan.
-///
-/// # Errors
-/// What the broker says.
-pub(super) async fn wait_for_one(
-    desk: &Arc<Desk>,
-    lane: LaneId,
-    id: impl Fn() -> ConsumerId,
-    key: SubscriptionKey,
-    settled: bool,
-) -> Result<Option<Fetched>, Refused> {
-    let end = Instant::now() + if desk.levels.is_some() { PATIENCE_WITH_LEVELS } else { PATIENCE };
-    loop {
-        let taken = desk.take_or_ask(lane, &id, key, settled, ASKED);
-        if taken.is_some() || desk.is_known_empty() || Instant::now() >= end {
-            return Ok(taken);
-        }
-        desk.ready().await?;
-        sleep(LULL).await;
-    }
-}
-
-/// How long who takes messages one by one waits for the desk's consumer to be sent one.
-const PATIENCE: Duration = Duration::from_millis(200);
-
-/// The same where the broker is asked, which has something in one of many queues, or in none.
-const PATIENCE_WITH_LEVELS: Duration = Duration::from_secs(5);
-
-/// How long it is looked for the next time.
-const LULL: Duration = Duration::from_millis(10);
-
-/// Milliseconds that the consumer is kept for the next who takes one.
-const ASKED: Millis = 1000;
 
 /// Milliseconds until a channel that could not be had is asked for again.
 const AGAIN: Millis = 1000;
@@ -206,10 +162,13 @@ impl Worker {
             return (Some(Turn::Close), None);
         }
         let (wanted, has) = (look.wanted(), link.window());
-        // What works alone has one consumer at the broker, whose window does not grow.
         if wanted > has && (has == 0 || !look.is_alone) {
             let more = u16::try_from(wanted - has).unwrap_or(u16::MAX);
             return (Some(Turn::Widen(more, look.is_exclusive)), None);
+        }
+        if wanted > has && !look.has_others_stand_by {
+            // The broker's one consumer makes room for one with a greater window; nobody else is given anything meanwhile.
+            return (Some(Turn::Narrow), None);
         }
         if look.asks {
             self.plan.desk.answer(&Ok(()));
@@ -388,11 +347,17 @@ impl Worker {
     async fn narrow(&mut self) {
         self.rich = None;
         let Some(link) = &mut self.link else { return };
+        let getting = self.plan.desk.getting(&link.channel);
         let cancel = async {
+            // What was taken by itself is on its way to who took it: it must lie here before it is looked what nobody has.
+            let quiet = match &getting {
+                Some(getting) => Some(getting.write().await),
+                None => None,
+            };
             for Intake { consumer, .. } in &link.streams {
                 link.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
-            number_reached(&self.plan.upstream, &link.channel).await
+            Ok((quiet, number_reached(&self.plan.upstream, &link.channel).await?))
         };
         let reached = tokio::select! {
             reached = cancel => reached,
@@ -400,20 +365,25 @@ impl Worker {
         };
         let came = poll_fn(|cx| Poll::Ready(link.take_rest(cx))).await;
         match reached {
-            Ok(Some(reached)) => {
+            Ok((_quiet, Some(reached))) => {
                 self.plan.desk.arrive(came);
                 self.plan.desk.give_back(reached);
             }
             // What was on its way may be in nobody's hands: with the channel it goes back.
-            Ok(None) => self.close().await,
+            Ok((_, None)) => self.close().await,
             Err(error) => self.lost(&error),
         }
     }
 
-    /// The queue is gone.
+    /// The queue is gone, and the desk with it: who comes when there is another works at another.
     fn cancelled(&mut self) {
         self.link = None;
         self.plan.desk.end(Ended::QueueDeleted);
+        let desk = &self.plan.desk;
+        if let Some(work_queues) = self.plan.work_queues.upgrade() {
+            work_queues.lose_desk(desk.queue.as_str(), desk);
+        }
+        desk.close();
     }
 
     /// The channel is gone.

@@ -4,7 +4,7 @@ use std::task::Context;
 
 use linkspan_contract::Millis;
 
-use super::{Desk, counts};
+use super::{Desk, counts, has_others_stand_by};
 
 /// Messages that a desk has at most for those who work there.
 pub(super) const MOST: u32 = 1000;
@@ -30,8 +30,10 @@ pub(super) struct Look {
     pub(super) waiting: usize,
     /// Something lies here that nobody has in hand, and of which nothing is counted here.
     pub(super) has_spare: bool,
-    /// It has one consumer at the broker, where others stand by.
+    /// It has one consumer at the broker.
     pub(super) is_alone: bool,
+    /// Others stand by meanwhile, and one of them is next when that one goes.
+    pub(super) has_others_stand_by: bool,
     /// Messages that have a key in common go to one of them at a time.
     pub(super) is_keyed: bool,
     /// All has to go back together.
@@ -73,15 +75,17 @@ impl Desk {
         }
         state.speak();
         let is_keyed = state.terms.ordering_key.is_some();
+        let stand_by = has_others_stand_by(&state.terms, self.kind);
         let asked = u32::from(now < state.asked_until);
         let look = Look {
             window: state.work.window(u16::MAX).max(asked),
             waiting: state.work.waiting(),
-            has_spare: !counts(&state.terms, self.is_quorum) && state.work.has_ready(),
-            is_alone: state.single_active || is_keyed || state.work.is_exclusive(),
+            has_spare: !counts(&state.terms, self.kind) && state.work.has_ready(),
+            is_alone: stand_by || state.work.is_exclusive(),
+            has_others_stand_by: stand_by,
             is_keyed,
             is_overdue: state.work.is_overdue(),
-            counts: counts(&state.terms, self.is_quorum),
+            counts: counts(&state.terms, self.kind),
             is_exclusive: state.work.is_exclusive(),
             is_attended: state.work.consumers() > 0,
             asks: !state.asking.is_empty(),
@@ -116,7 +120,7 @@ impl Look {
         if self.window == 0 {
             return 0;
         }
-        if self.is_alone {
+        if self.has_others_stand_by {
             return MOST;
         }
         let waiting = match self.waiting {

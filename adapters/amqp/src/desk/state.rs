@@ -7,9 +7,11 @@ use hashbrown::HashMap;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use linkspan_contract::backend::Fetched;
-use linkspan_contract::{DeliveryTag, Millis, Seq, Settled, SubscriptionKey, Terms};
+use linkspan_contract::{Millis, Seq, Settled, SubscriptionKey, Terms};
 use linkspan_queues::{ConsumerId, LaneId, Limits};
+use tokio::sync::RwLock;
 
+use super::fetching::Fetching;
 use super::work::{Arrival, Word, Work};
 use crate::consumers::{Marks, Reply};
 use crate::now::poke;
@@ -24,6 +26,8 @@ pub(super) struct State {
     highest: Option<u8>,
     /// Where what is here came by.
     pub(super) channel: Option<Arc<Channel>>,
+    /// Who takes one message by it reads this until that lies here.
+    pub(super) getting: Arc<RwLock<()>>,
     /// Consumers that it has at the broker.
     pub(super) streams: u32,
     marks: Marks,
@@ -41,17 +45,6 @@ pub(super) struct State {
     pub(super) ended: bool,
 }
 
-/// A lane that takes messages one by one. Its tags go on when the engine's begin anew.
-#[derive(Debug, Clone, Copy)]
-struct Fetching {
-    id: ConsumerId,
-    /// What is to be added to the engine's tags.
-    base: DeliveryTag,
-    last: DeliveryTag,
-    /// It was forgotten what was taken under that number.
-    is_lost: bool,
-}
-
 impl State {
     pub(super) fn new(now: Millis, terms: Arc<Terms>, single_active: bool, highest: Option<u8>) -> Self {
         Self {
@@ -60,6 +53,7 @@ impl State {
             single_active,
             highest,
             channel: None,
+            getting: Arc::default(),
             streams: 0,
             marks: Marks::default(),
             asked_until: 0,
@@ -79,6 +73,8 @@ impl State {
     /// There is a channel.
     pub(super) fn open(&mut self, channel: &Arc<Channel>) {
         self.channel = Some(Arc::clone(channel));
+        // An answer that the last one owes holds up nobody.
+        self.getting = Arc::default();
         self.marks = Marks::default();
     }
 

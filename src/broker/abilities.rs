@@ -37,7 +37,7 @@ fn needed(route: &Route, can: &Capabilities) -> Vec<(&'static str, &'static str,
     }
     let terms = &*route.terms;
     let is_weighted = terms.priorities.as_ref().is_some_and(|priorities| priorities.weighted);
-    let stands_apart = terms.priorities.as_ref().is_some_and(|priorities| priorities.apart);
+    let stands_apart = terms.priorities.as_ref().is_some_and(|priorities| priorities.apart == Some(true));
     let said = [
         (terms.ack_timeout.is_some(), "ack-timeout", "deadlines", can.ack_timeout),
         (terms.max_deliveries.is_some(), "max-deliveries", "limit of deliveries", can.max_deliveries),

@@ -182,13 +182,14 @@ impl Written<'_> {
             report.bad_value(&key.key("levels"), format!("{levels} levels; a queue has {least} to {most}"));
         }
         let highest = u8::try_from(levels.saturating_sub(1)).unwrap_or(u8::MAX);
-        let weighted = self.one_of(&key.key("order"), "order", self.order, ["strict", "weighted"], report);
+        let orders = ["strict", "weighted"];
+        let weighted = self.one_of(&key.key("order"), "order", self.order, orders, report).unwrap_or(false);
         let apart = self.one_of(&key.key("as"), "way", self.r#as, ["native", "queue-per-level"], report);
         let (from, otherwise) = self.check_priority_from(&key.key("priority-from"), highest, report);
         Some(Priorities { highest, weighted, from, otherwise, apart })
     }
 
-    /// Whether the second of two names is given; the first is when nothing is.
+    /// Whether the second of two names is given, or the first.
     fn one_of(
         &self,
         key: &KeyPath,
@@ -196,12 +197,12 @@ impl Written<'_> {
         name: Option<&str>,
         known: [&'static str; 2],
         report: &mut Report<'_>,
-    ) -> bool {
-        let Some(name) = name else { return false };
+    ) -> Option<bool> {
+        let name = name?;
         if !known.contains(&name) {
             report.unknown(key, what, name, known);
         }
-        name == known[1]
+        Some(name == known[1])
     }
 
     /// What says a message's level, and the level of what says none.

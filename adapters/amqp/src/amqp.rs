@@ -72,8 +72,12 @@ pub static CAPABILITIES: Capabilities = Capabilities {
         "queues of the broker's hold messages back, one for each time; from there they go on without a confirm",
     ),
     max_length: Support::Native,
-    weighted_order: Support::Absent("one queue of RabbitMQ's always gives its highest level first"),
-    queue_per_level: Support::Absent("a route has one queue of its name at the broker"),
+    weighted_order: Support::Emulated(
+        "each level has a queue at the broker, and Linkspan takes from all of them by their shares",
+    ),
+    queue_per_level: Support::Emulated(
+        "each level has a queue at the broker, and Linkspan takes from all of them, from the highest first",
+    ),
     shares_queues: true,
     exchanges: Support::Native,
     transactions: Support::Native,

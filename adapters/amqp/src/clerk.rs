@@ -7,13 +7,14 @@ use hashbrown::HashMap;
 use lapin::types::{FieldTable, ShortString};
 use lapin::{ExchangeKind as Kind, options};
 use linkspan_contract::{
-    Binding, ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec, Refused, Value, topology::BindingEnd,
+    Binding, ExchangeKind, ExchangeSpec, QueueCounts, QueueSpec, Refused, Value, What, topology::BindingEnd,
 };
 use parking_lot::Mutex;
 
 use crate::declared::{Bound, Declared, Exchange, Queue};
 use crate::goal::short;
-use crate::queue_arguments::{kind, queue_arguments};
+use crate::levels::Levels;
+use crate::queue_arguments::{QueueArguments, is_of_limit, is_quorum, kind, queue_arguments};
 use crate::random;
 use crate::translate::table;
 use crate::upstream::Upstream;
@@ -95,6 +96,10 @@ impl Clerk {
             short("the queue", spec.name.as_bytes())?
         };
         self.owners.check(name.as_str(), self.client)?;
+        let levels = match spec.terms {
+            Some(_) => self.levels_of(&name, spec).await?,
+            None => self.work_queues.known_levels(name.as_str()).await,
+        };
         let options = options::QueueDeclareOptions {
             passive: spec.passive,
             durable: spec.durable,
@@ -102,16 +107,36 @@ impl Clerk {
             auto_delete: spec.auto_delete,
             nowait: false,
         };
-        let queue = Queue { name: name.clone(), options, arguments: queue_arguments(spec)? };
-        let asked = queue.clone();
-        let told = self
-            .upstream
-            .request(async |it| it.queue_declare(asked.name, asked.options, asked.arguments).await)
-            .await?;
+        let QueueArguments { wanted, limited } = queue_arguments(spec)?;
+        let mut queue = Queue { name: name.clone(), options, arguments: wanted };
+        let mut told = self.declare(&queue).await;
+        if let Err(why) = &told
+            && let Some(limited) = limited.filter(|_| is_of_limit(why))
+        {
+            let has_one = matches!(why, Refused::Inequivalent { .. });
+            queue.arguments = limited;
+            told = self.declare(&queue).await;
+            if has_one && told.is_ok() {
+                tracing::warn!(
+                    queue = %name,
+                    "the broker has this quorum queue with a limit of deliveries (RabbitMQ 4: 20 unless it says another) and \
+                     counts what came back though nobody was given it; a queue that is declared anew has none"
+                );
+            }
+        }
+        let told = told?;
+        if let (Some(levels), Some(_), Some(store)) = (&levels, spec.terms, self.work_queues.store()) {
+            store.note(name.as_str(), levels.highest()).await?;
+        }
+        let mut upper: u64 = 0;
+        for name in levels.iter().flat_map(|levels| levels.queues()).skip(1) {
+            let told = self.declare(&Queue { name: name.clone(), ..queue.clone() }).await?;
+            upper = upper.saturating_add(told.message_count().into());
+        }
         if !spec.passive {
             self.declared.add_queue(queue);
             if let Some(terms) = spec.terms {
-                self.work_queues.note(name.as_str(), terms, kind(spec));
+                self.work_queues.note(name.as_str(), terms, kind(spec), levels);
             }
             if spec.exclusive {
                 self.owners.queues.lock().insert(name.to_string(), self.client);
@@ -119,10 +144,63 @@ impl Clerk {
         }
         let mut counts =
             QueueCounts::new(told.name().as_str(), told.message_count().into(), told.consumer_count());
+        counts.messages = counts.messages.saturating_add(upper);
         if let Some(desk) = self.work_queues.desk_there(name.as_str()) {
             desk.count(&mut counts);
         }
         Ok(counts)
+    }
+
+    async fn declare(&self, queue: &Queue) -> Result<lapin::Queue, Refused> {
+        let asked = queue.clone();
+        self.upstream
+            .request(async |it| it.queue_declare(asked.name, asked.options, asked.arguments).await)
+            .await
+    }
+
+    /// The queues that a route's queue is to have for its levels, where it is to have some.
+    ///
+    /// # Errors
+    /// When it has another number of them at the broker.
+    async fn levels_of(
+        &self,
+        name: &ShortString,
+        spec: &QueueSpec<'_>,
+    ) -> Result<Option<Arc<Levels>>, Refused> {
+        self.work_queues.recall().await?;
+        let levels = Levels::of(spec, is_quorum(spec))?.map(Arc::new);
+        let Some(before) = self.work_queues.levels(name.as_str()) else { return Ok(levels) };
+        let is_same = levels.as_ref().is_some_and(|levels| levels.highest() == before.highest());
+        if is_same {
+            return Ok(levels);
+        }
+        let options = options::QueueDeclareOptions { passive: true, ..Default::default() };
+        let highest = before.queue(before.highest()).clone();
+        match self.declare(&Queue { name: highest, options, arguments: FieldTable::default() }).await {
+            Err(why) if why.is_missing() => {
+                if let (None, Some(store)) = (&levels, self.work_queues.store()) {
+                    store.forget(name.as_str()).await?;
+                }
+                Ok(levels)
+            }
+            Err(why) => Err(why),
+            Ok(_) => Err(Refused::Inequivalent {
+                what: What::Queue,
+                name: name.to_string(),
+                argument: "x-max-priority".into(),
+                received: levels.map_or_else(|| "none".into(), |levels| levels.highest().to_string()),
+                current: format!("{}, by a queue for each level", before.highest()),
+            }),
+        }
+    }
+
+    /// All queues of which a queue of that name is made.
+    async fn parts(&self, name: &str) -> Result<Vec<ShortString>, Refused> {
+        self.owners.check(name, self.client)?;
+        match self.work_queues.known_levels(name).await {
+            Some(levels) => Ok(levels.queues().cloned().collect()),
+            None => Ok(vec![short("the queue", name.as_bytes())?]),
+        }
     }
 
     pub(crate) async fn delete_queue(
@@ -131,23 +209,31 @@ impl Clerk {
         if_unused: bool,
         if_empty: bool,
     ) -> Result<u64, Refused> {
-        self.owners.check(name, self.client)?;
-        let queue = short("the queue", name.as_bytes())?;
         let options = options::QueueDeleteOptions { if_unused, if_empty, nowait: false };
-        let count = self.upstream.request(async |it| it.queue_delete(queue, options).await).await?;
+        let mut count: u64 = 0;
+        // The one that has its name goes last: as long as it is there the queue is.
+        for part in self.parts(name).await?.into_iter().rev() {
+            let deleted = self.upstream.request(async |it| it.queue_delete(part, options).await).await?;
+            count = count.saturating_add(deleted.into());
+        }
+        if let Some(store) = self.work_queues.store().filter(|_| self.work_queues.levels(name).is_some()) {
+            store.forget(name).await?;
+        }
         self.declared.remove_queue(name);
         self.owners.queues.lock().remove(name);
         self.work_queues.forget(name);
-        Ok(count.into())
+        Ok(count)
     }
 
     pub(crate) async fn purge_queue(&self, name: &str) -> Result<u64, Refused> {
-        self.owners.check(name, self.client)?;
-        let queue = short("the queue", name.as_bytes())?;
         let options = options::QueuePurgeOptions::default();
-        let count = self.upstream.request(async |it| it.queue_purge(queue, options).await).await?;
+        let mut count: u64 = 0;
+        for part in self.parts(name).await? {
+            let purged = self.upstream.request(async |it| it.queue_purge(part, options).await).await?;
+            count = count.saturating_add(purged.into());
+        }
         let here = self.work_queues.desk_there(name).map_or(0, |desk| desk.purge());
-        Ok(here.saturating_add(count.into()))
+        Ok(here.saturating_add(count))
     }
 
     pub(crate) async fn bind(&self, binding: &Binding<'_>) -> Result<(), Refused> {

@@ -7,6 +7,8 @@
 //! later of what was in hand then is ignored.
 
 pub(crate) mod coordinator;
+mod fetching;
+mod inflow;
 mod key;
 mod link;
 mod loans;
@@ -28,11 +30,13 @@ use linkspan_contract::{
 };
 use linkspan_queues::{ConsumerId, LaneId};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
 
+use self::link::Lent;
 pub(crate) use self::seat::Seat;
 use self::state::State;
 use self::work::Arrival;
+use crate::levels::Levels;
 use crate::origin::Origin;
 use crate::translate::{Arrived, Letter, attempt, refused};
 use crate::work_queue::Kind;
@@ -40,23 +44,36 @@ use crate::work_queue::Kind;
 /// One queue's desk at this instance.
 pub(crate) struct Desk {
     pub(crate) queue: ShortString,
+    /// The queues that it has for its levels, where it has some.
+    levels: Option<Arc<Levels>>,
     backend: Arc<str>,
     topic_exchange: ShortString,
     clock: Arc<dyn Clock>,
-    is_quorum: bool,
+    kind: Kind,
     state: Mutex<State>,
     /// The task that keeps its channel.
     task: AtomicWaker,
 }
 
-/// Whether the broker lacks what a route says of its queue, which it has as a quorum queue or a classic one.
-pub(crate) fn is_needed(terms: &Terms, is_quorum: bool) -> bool {
-    counts(terms, is_quorum) || terms.ordering_key.is_some()
+/// Whether the broker lacks what a route says of its queue.
+pub(crate) fn is_needed(terms: &Terms, kind: Kind) -> bool {
+    counts(terms, kind) || terms.ordering_key.is_some() || kind.has_levels
 }
 
-/// Whether a desk knows of messages what is forgotten when they are given back.
-fn counts(terms: &Terms, is_quorum: bool) -> bool {
-    terms.retry.is_some() || terms.max_deliveries.is_some() && !is_quorum
+/// Whether a desk knows of messages what is forgotten when they are given back. A quorum queue counts what was sent to a
+/// desk and came back, which may be much that nobody was given where others stand by.
+pub(crate) fn counts(terms: &Terms, kind: Kind) -> bool {
+    terms.retry.is_some() || terms.max_deliveries.is_some() && (!kind.is_quorum || is_sent_much(terms, kind))
+}
+
+/// Whether a desk is sent much that nobody there may be given.
+fn is_sent_much(terms: &Terms, kind: Kind) -> bool {
+    has_others_stand_by(terms, kind) || kind.has_levels
+}
+
+/// Whether one consumer at a time is sent what a queue has. It is sent very much, for its window cannot grow.
+fn has_others_stand_by(terms: &Terms, kind: Kind) -> bool {
+    kind.single_active || terms.ordering_key.is_some()
 }
 
 /// Leaves its seat when who asked for it does not wait for the answer, or gets a bad one.
@@ -79,15 +96,17 @@ impl Desk {
         backend: &Arc<str>,
         topic_exchange: &str,
         clock: Arc<dyn Clock>,
-        (terms, kind): (Arc<Terms>, Kind),
+        (terms, kind, levels): (Arc<Terms>, Kind, Option<Arc<Levels>>),
     ) -> Self {
-        let state = State::new(clock.now(), terms, kind.single_active);
+        let highest = levels.as_ref().map(|levels| levels.highest());
+        let state = State::new(clock.now(), terms, kind.single_active, highest);
         Self {
             queue,
+            levels,
             backend: Arc::clone(backend),
             topic_exchange: ShortString::try_new(topic_exchange).unwrap_or_default(),
             clock,
-            is_quorum: kind.is_quorum,
+            kind,
             state: Mutex::new(state),
             task: AtomicWaker::new(),
         }
@@ -215,14 +234,14 @@ impl Desk {
         if let Some(fetched) = self.with(|state, now| state.take(now, lane, &id, key, settled)) {
             return Ok(Some(fetched));
         }
-        if self.state.lock().terms.ordering_key.is_some() {
-            return coordinator::wait_for_one(self, lane, id, key, settled).await;
+        if self.levels.is_some() || self.state.lock().terms.ordering_key.is_some() {
+            return fetching::coordinator::wait_for_one(self, lane, id, key, settled).await;
         }
         self.ready().await?;
         let channel = self.state.lock().channel.clone();
         let Some(channel) = channel else { return Err(Refused::Away(self.backend.to_string())) };
         // What the broker gives is in hand here, even when who asked is gone by then.
-        let got = coordinator::get(self, channel).await?;
+        let got = fetching::coordinator::get(self, channel).await?;
         let Some(behind) = got else { return Ok(None) };
         let fetched = self.with(|state, now| {
             let mut fetched = state.take(now, lane, &id, key, settled)?;
@@ -234,17 +253,28 @@ impl Desk {
 
     /// Takes one more message from the broker; tells how many it has behind that.
     async fn get(self: Arc<Self>, channel: Arc<Channel>) -> Result<Option<u32>, Refused> {
+        let Some(getting) = self.getting(&channel) else {
+            return Err(Refused::Away(self.backend.to_string()));
+        };
+        let _getting = getting.read().await;
         let got = channel.basic_get(self.queue.clone(), BasicGetOptions { no_ack: false }).await;
         self.task.wake();
         let got = got.map_err(|error| refused(&error, &self.backend))?;
         let Some(BasicGetMessage { mut delivery, message_count, .. }) = got else { return Ok(None) };
         self.with(|state, now| {
             let same = state.channel.as_ref().is_some_and(|other| Arc::ptr_eq(other, &channel));
-            if same && let Some(arrival) = self.arrival(&mut delivery, now) {
+            if same && let Some(arrival) = self.arrival(&mut delivery, None, now, &state.terms) {
                 state.arrive(now, arrival);
             }
         });
         Ok(Some(message_count))
+    }
+
+    /// Who takes one message by that channel reads this until the message lies here; who gives back what nobody has writes it.
+    fn getting(&self, channel: &Arc<Channel>) -> Option<Arc<RwLock<()>>> {
+        let state = self.state.lock();
+        let is_it = state.channel.as_ref().is_some_and(|other| Arc::ptr_eq(other, channel));
+        is_it.then(|| Arc::clone(&state.getting))
     }
 
     /// Removes what nobody has in hand, and tells how much that was.
@@ -266,19 +296,27 @@ impl Desk {
         self.with(|state, _| state.over = true);
     }
 
-    fn arrival(&self, delivery: &mut Delivery, now: Millis) -> Option<Arrival> {
+    fn arrival(
+        &self,
+        delivery: &mut Delivery,
+        level: Option<u8>,
+        now: Millis,
+        terms: &Terms,
+    ) -> Option<Arrival> {
         let letter = Letter { topic_exchange: self.topic_exchange.as_str(), unescape: false, now };
-        let (loan, attempt) = (delivery.delivery_tag, attempt(delivery));
+        // What the broker counts there is how often it lay at a desk.
+        let most = if is_sent_much(terms, self.kind) { 1 } else { u32::MAX };
+        let (loan, attempt) = (delivery.delivery_tag, attempt(delivery).min(most));
         let expiry = delivery.properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
         let message = Arrived::one(delivery, &letter)?;
-        Some(Arrival { loan, message, attempt, expiry })
+        Some(Arrival { loan, message, attempt, expiry, level })
     }
 
     /// Messages have come by the channel, in the broker's order.
-    fn arrive(&self, deliveries: Vec<Delivery>) {
+    fn arrive(&self, deliveries: Vec<Lent>) {
         self.with(|state, now| {
-            for mut delivery in deliveries {
-                if let Some(arrival) = self.arrival(&mut delivery, now) {
+            for (level, mut delivery) in deliveries {
+                if let Some(arrival) = self.arrival(&mut delivery, level, now, &state.terms) {
                     state.arrive(now, arrival);
                 }
             }
@@ -291,15 +329,43 @@ impl Desk {
         self.state.lock().open(channel);
     }
 
-    /// The desk has so many consumers at the broker.
-    fn consumes_by(&self, streams: usize) {
-        self.state.lock().streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    /// The desk has so many consumers at each of its queues at the broker, which lends so many messages of each.
+    fn consumes_by(&self, streams: usize, window: u32) {
+        let mut state = self.state.lock();
+        state.streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        state.work.open_levels(window);
+    }
+
+    /// Its queues at the broker, with their levels where each has one.
+    fn queues(&self) -> Vec<(Option<u8>, ShortString)> {
+        match &self.levels {
+            Some(levels) => (0..).map(Some).zip(levels.queues().cloned()).collect(),
+            None => vec![(None, self.queue.clone())],
+        }
+    }
+
+    /// What the broker is to be asked of levels.
+    fn ask(&self) -> Vec<u8> {
+        self.state.lock().work.ask()
+    }
+
+    /// The broker has so many messages of each of these levels that it has lent to nobody; what it had lent has come.
+    fn learn(&self, ready: impl Iterator<Item = (u8, u32)>) {
+        self.with(|state, now| {
+            ready.for_each(|(level, ready)| state.work.told(now, level, ready));
+            state.work.hand_out(now);
+        });
+    }
+
+    /// True when nobody has anything more to be given.
+    fn is_known_empty(&self) -> bool {
+        self.state.lock().work.is_known_empty()
     }
 
     /// The desk has no consumers any more, and the broker had reached that number.
     fn give_back(&self, reached: u64) {
         self.with(|state, _| {
-            let but_tried = counts(&state.terms, self.is_quorum);
+            let but_tried = counts(&state.terms, self.kind);
             state.give_back(reached, but_tried);
         });
     }

@@ -51,11 +51,12 @@ impl Fleet {
 
     /// Where messages of the queue of that name are worked, when that is not at the broker. Who is `several` always works at a
     /// desk.
-    pub(crate) fn desk(&self, queue: &str, several: bool) -> Option<Arc<Desk>> {
-        self.work_queues.desk(queue, several, |terms, kind| {
+    pub(crate) async fn desk(&self, queue: &str, several: bool) -> Option<Arc<Desk>> {
+        self.work_queues.known_levels(queue).await;
+        self.work_queues.desk(queue, several, |terms, kind, levels| {
             let name = ShortString::try_new(queue).unwrap_or_default();
             let (clock, topic_exchange) = (Arc::clone(&self.clock), &self.options.topic_exchange);
-            let of_route = (Arc::clone(terms), kind);
+            let of_route = (Arc::clone(terms), kind, levels);
             let desk = Arc::new(Desk::new(name, &self.name, topic_exchange, clock, of_route));
             // Each stays where it is; there are few.
             let place = usize::try_from(self.work_queues.number()).unwrap_or(0);
@@ -63,7 +64,8 @@ impl Fleet {
             if let Some(upstream) = upstream {
                 let (desk, upstream, clock) =
                     (Arc::clone(&desk), Arc::clone(upstream), Arc::clone(&self.clock));
-                coordinator::start(Plan { desk, upstream, clock });
+                let work_queues = Arc::downgrade(&self.work_queues);
+                coordinator::start(Plan { desk, upstream, clock, work_queues });
             }
             desk
         })

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use lapin::types::ShortString;
 use linkspan_contract::address::{Syntax, respelled};
-use linkspan_contract::{Destination, Refused, Terms};
+use linkspan_contract::{Batch, Destination, Message, Refused, Terms};
 
+use crate::levels::Levels;
 use crate::repeats::Repeats;
 use crate::work_queue::WorkQueues;
 
@@ -22,6 +23,8 @@ pub(crate) struct Goal {
     is_address: bool,
     /// What routes say of the queues that it names, leg by leg; nothing when they say nothing of any.
     terms: Box<[Option<Arc<Terms>>]>,
+    /// The queues that each of them has for its levels, where it has some.
+    levels: Box<[Option<Arc<Levels>>]>,
     /// What those queues are known to have taken, where that is to be known.
     repeats: Box<[Option<Arc<Repeats>>]>,
 }
@@ -41,6 +44,7 @@ impl Goal {
                 is_exchange: false,
                 is_address: true,
                 terms: Box::default(),
+                levels: Box::default(),
                 repeats: Box::default(),
             },
             Destination::Exchange { name, key, .. } => Self {
@@ -50,6 +54,7 @@ impl Goal {
                 is_exchange: true,
                 is_address: false,
                 terms: Box::default(),
+                levels: Box::default(),
                 repeats: Box::default(),
             },
             Destination::Queue { name, .. } => Self {
@@ -59,6 +64,7 @@ impl Goal {
                 is_exchange: false,
                 is_address: false,
                 terms: Box::default(),
+                levels: Box::default(),
                 repeats: Box::default(),
             },
         })
@@ -72,6 +78,12 @@ impl Goal {
         };
         let terms: Box<[_]> = (0..self.legs()).map(of_leg).collect();
         self.terms = if terms.iter().any(Option::is_some) { terms } else { Box::default() };
+        let levels_of = |leg| {
+            let (exchange, key) = self.leg(leg);
+            work_queues.levels(key.as_str()).filter(|_| exchange.as_str().is_empty())
+        };
+        let levels: Box<[_]> = (0..self.legs()).map(levels_of).collect();
+        self.levels = if levels.iter().any(Option::is_some) { levels } else { Box::default() };
         let taken_by = |leg| {
             let (exchange, key) = self.leg(leg);
             work_queues.repeats(key.as_str()).filter(|_| exchange.as_str().is_empty())
@@ -123,6 +135,19 @@ impl Goal {
             None => (self.exchange.clone(), self.key.clone()),
         }
     }
+
+    /// The same for one message: where levels have queues, its level's.
+    pub(crate) fn way(&self, leg: u16, batch: &Batch<'_>, message: &Message) -> (ShortString, ShortString) {
+        let (exchange, key) = self.leg(leg);
+        match self.levels.get(usize::from(leg)) {
+            Some(Some(levels)) => {
+                let terms = self.terms(leg);
+                let level = terms.map_or(message.priority, |terms| terms.priority(batch, message));
+                (exchange, levels.queue(level).clone())
+            }
+            _ => (exchange, key),
+        }
+    }
 }
 
 fn of_address(refused: Refused) -> Refused {
@@ -166,7 +191,12 @@ mod tests {
     fn it_knows_what_routes_say_of_its_queues() {
         let work_queues = WorkQueues::default();
         let short = Arc::new(Terms { expiry: Some(1), ..Terms::default() });
-        work_queues.note("q", &short, Kind { is_quorum: false, single_active: false });
+        work_queues.note(
+            "q",
+            &short,
+            Kind { is_quorum: false, single_active: false, has_levels: false },
+            None,
+        );
         let queues = ["other".into(), "q".into()];
         let to = Destination::Address { path: b"a", syntax: Syntax::Topic, more: &[], queues: &queues };
         let goal = Goal::new(&to, "amq.topic").unwrap();

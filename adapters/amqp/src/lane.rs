@@ -229,7 +229,7 @@ impl Lane for AmqpLane {
                 return Ok(());
             }
             Source::Group { group, filter } => self.join(group, filter, key, how, credit).await?,
-            Source::Queue(queue) => match self.scope.fleet.desk(queue, how.several) {
+            Source::Queue(queue) => match self.scope.fleet.desk(queue, how.several).await {
                 Some(desk) => {
                     self.scope.fleet.owners.check(queue, self.scope.client.number)?;
                     let entered = self.desks().enter(desk, key, how, credit).await;
@@ -304,7 +304,7 @@ impl Lane for AmqpLane {
     ) -> Result<Option<Fetched>, Refused> {
         self.in_order().await?;
         self.scope.fleet.owners.check(queue, self.scope.client.number)?;
-        if let Some(desk) = self.scope.fleet.desk(queue, false) {
+        if let Some(desk) = self.scope.fleet.desk(queue, false).await {
             let last = self.taken;
             return self.desks().fetch(desk, key, settled, last).await;
         }

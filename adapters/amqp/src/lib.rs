@@ -19,7 +19,8 @@
 //! broker holds what its filters of QoS 1 and 2 match, as long as its client is away, or this process.
 //!
 //! A work queue whose route asks for more than the broker has, such as waits between attempts, has a [`desk`]: its messages
-//! are borrowed from the broker, and worked here. So it is with any queue for those behind whose subscription several workers
+//! are borrowed from the broker, and worked here. So are those of a priority queue that has a queue at the broker for each of
+//! its [`levels`]. So it is with any queue for those behind whose subscription several workers
 //! stand, who come and go by the message.
 //!
 //! # After a loss
@@ -36,7 +37,7 @@
 //! | [`connection`], [`fate`], [`lane`] | a client's scope, its end, and its ways through |
 //! | [`outlet`], [`goal`], [`repeats`], [`delay_queue`], [`origin`], [`gauge`], [`publisher`], [`retained`] | the way out |
 //! | [`consumers`], [`desk`], [`group`], [`inbox`], [`watch`], [`queue_name`] | the way in |
-//! | [`clerk`], [`queue_arguments`], [`work_queue`], [`declared`] | what clients and routes declare |
+//! | [`clerk`], [`queue_arguments`], [`work_queue`], [`levels`], [`declared`] | what clients and routes declare |
 //! | [`translate`] | the contract's words and lapin's |
 //! | [`mailbox`], [`now`], [`random`], [`mark`] | the way to a task; futures that are not waited for; names that nobody has; how far a channel is |
 
@@ -56,6 +57,7 @@ mod goal;
 mod group;
 mod inbox;
 mod lane;
+mod levels;
 mod mailbox;
 mod mark;
 mod now;

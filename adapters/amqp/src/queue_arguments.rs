@@ -5,11 +5,19 @@ use std::num::NonZeroU32;
 use lapin::types::FieldTable;
 use linkspan_contract::{Millis, Overflow, QueueSpec, Refused, Terms, Value};
 
+use crate::desk::counts;
+use crate::levels;
 use crate::translate::table;
 use crate::work_queue::Kind;
 
 /// The argument that asks for a limit of deliveries, which only a quorum queue knows.
 const DELIVERY_LIMIT: &str = "linkspan-delivery-limit";
+
+/// What the broker is asked for that,
+const BROKERS_LIMIT: &str = "x-delivery-limit";
+
+/// and that there is none, which RabbitMQ knows since 4.0.
+const UNLIMITED: i64 = -1;
 
 /// RabbitMQ's greatest time to live, in milliseconds.
 const LONGEST: u64 = u32::MAX as u64;
@@ -21,32 +29,68 @@ const LONGEST_WAIT: Millis = 900_000;
 const LONGEST_WAITS: Millis = 1_200_000;
 
 /// All of them.
+pub(crate) struct QueueArguments {
+    pub(crate) wanted: FieldTable,
+    /// Those to be tried next, when the broker does not know that a queue has no limit of deliveries, or has declared the
+    /// queue with one.
+    pub(crate) limited: Option<FieldTable>,
+}
+
+/// All of them.
 ///
 /// # Errors
 /// When the broker has no such queue.
-pub(crate) fn queue_arguments(spec: &QueueSpec<'_>) -> Result<FieldTable, Refused> {
+pub(crate) fn queue_arguments(spec: &QueueSpec<'_>) -> Result<QueueArguments, Refused> {
     let mut arguments = Vec::from(spec.arguments);
     if let Some(place) = arguments.iter().position(|(name, _)| *name == DELIVERY_LIMIT) {
         let (_, limit) = arguments.remove(place);
         limit_deliveries(spec, limit, &mut arguments)?;
     }
-    if let Some(terms) = spec.terms {
-        add_terms(spec.name, terms, is_quorum(spec), &mut arguments)?;
+    let of = |arguments: &[(&str, Value<'_>)]| table(arguments.iter().map(|(name, value)| (*name, value)));
+    let Some(terms) = spec.terms else {
+        return Ok(QueueArguments { wanted: of(&arguments)?, limited: None });
+    };
+    add_terms(spec.name, terms, is_quorum(spec), &mut arguments)?;
+    if kind(spec).has_levels {
+        arguments.retain(|(name, _)| *name != "x-max-priority");
     }
-    table(arguments.iter().map(|(name, value)| (*name, value)))
+    let names_limit = arguments.iter().any(|(name, _)| *name == BROKERS_LIMIT);
+    if !is_quorum(spec) || names_limit {
+        return Ok(QueueArguments { wanted: of(&arguments)?, limited: None });
+    }
+    let limit = terms.max_deliveries.map(|most| whole(u64::from(most.get()).saturating_sub(1)));
+    let mut limited = arguments.clone();
+    limited.extend(limit.clone().map(|limit| (BROKERS_LIMIT, limit)));
+    if limit.is_some() && !counts(terms, kind(spec)) {
+        return Ok(QueueArguments { wanted: of(&limited)?, limited: None });
+    }
+    // RabbitMQ counts what came back from a desk where nobody was given it, and has a limit of its own for who names none.
+    arguments.push((BROKERS_LIMIT, Value::I64(UNLIMITED)));
+    Ok(QueueArguments { wanted: of(&arguments)?, limited: Some(of(&limited)?) })
+}
+
+/// Whether a broker that said so has a queue with a limit of deliveries, or does not know that there may be none.
+pub(crate) fn is_of_limit(why: &Refused) -> bool {
+    match why {
+        Refused::Inequivalent { argument, .. } => argument == BROKERS_LIMIT,
+        Refused::Precondition(text) => text.contains(BROKERS_LIMIT),
+        _ => false,
+    }
 }
 
 /// How it is declared.
 pub(crate) fn kind(spec: &QueueSpec<'_>) -> Kind {
     let single_active = spec.arguments.iter().find(|(name, _)| *name == "x-single-active-consumer");
+    let priorities = spec.terms.and_then(|terms| terms.priorities.as_ref());
     Kind {
         is_quorum: is_quorum(spec),
         single_active: single_active.is_some_and(|(_, is_it)| *is_it == Value::Bool(true)),
+        has_levels: priorities.is_some_and(|priorities| levels::are_apart(priorities, is_quorum(spec))),
     }
 }
 
 /// Whether the queue is to be a quorum queue.
-fn is_quorum(spec: &QueueSpec<'_>) -> bool {
+pub(crate) fn is_quorum(spec: &QueueSpec<'_>) -> bool {
     let kind = spec.arguments.iter().find(|(name, _)| *name == "x-queue-type");
     kind.is_some_and(|(_, kind)| kind.as_str() == Some("quorum"))
 }
@@ -69,7 +113,7 @@ fn limit_deliveries<'a>(
     }
     arguments.retain(|(name, _)| *name != "x-queue-type");
     arguments.push(("x-queue-type", Value::Text("quorum".into())));
-    arguments.push(("x-delivery-limit", limit));
+    arguments.push((BROKERS_LIMIT, limit));
     Ok(())
 }
 
@@ -80,12 +124,7 @@ fn add_terms<'a>(
     is_quorum: bool,
     arguments: &mut Vec<(&'a str, Value<'a>)>,
 ) -> Result<(), Refused> {
-    if is_quorum && terms.priorities.is_some() {
-        return Err(Refused::Precondition(format!(
-            "queue '{queue}' is a quorum queue, and RabbitMQ's quorum queues have no priorities: give its route \
-             `queue-type = \"classic\"`"
-        )));
-    }
+    check_priorities(queue, terms, is_quorum)?;
     if let Some(retry) = terms.retry {
         let deliveries = terms.max_deliveries.map_or(1, NonZeroU32::get);
         let waits = (1..deliveries).try_fold(0, |all: Millis, attempt| {
@@ -129,10 +168,26 @@ fn add_terms<'a>(
         // One Linkspan at a time hands them out, by their keys.
         arguments.push(("x-single-active-consumer", Value::Bool(true)));
     }
-    if let Some(most) = terms.max_deliveries.filter(|_| is_quorum) {
-        arguments.push(("x-delivery-limit", whole(u64::from(most.get()).saturating_sub(1))));
-    }
     Ok(())
+}
+
+/// What the levels of a queue need.
+fn check_priorities(queue: &str, terms: &Terms, is_quorum: bool) -> Result<(), Refused> {
+    let Some(priorities) = &terms.priorities else { return Ok(()) };
+    let is_one = priorities.apart == Some(false);
+    let why = if is_one && is_quorum {
+        "is a quorum queue, and RabbitMQ's quorum queues have no such priorities: leave `as = \"native\"` out of its \
+         route, which has a queue for each level then, or write `queue-type = \"classic\"`"
+    } else if is_one && priorities.weighted {
+        "is to be one queue, and one queue of RabbitMQ's always gives its highest level first: leave `as = \"native\"` \
+         out of its route, which has a queue for each level then, or write `order = \"strict\"`"
+    } else if terms.ordering_key.is_some() && levels::are_apart(priorities, is_quorum) {
+        "has a queue for each level, and its route an `ordering-key`: of each queue RabbitMQ makes one Linkspan the only \
+         consumer, which may be another one for each, so that messages of one key would go to several consumers"
+    } else {
+        return Ok(());
+    };
+    Err(Refused::Precondition(format!("queue '{queue}' {why}")))
 }
 
 fn whole(number: u64) -> Value<'static> {
@@ -144,18 +199,19 @@ mod tests {
     use std::num::{NonZeroU32, NonZeroU64};
     use std::sync::Arc;
 
-    use linkspan_contract::{Priorities, Retry};
+    use linkspan_contract::{Attribute, Priorities, Retry, What};
 
     use super::*;
 
     /// What a durable queue of that type is declared with, as text.
     fn declared(kind: Option<&str>, terms: &Terms) -> Result<Vec<String>, Refused> {
-        let arguments: Vec<_> =
+        let mut arguments: Vec<_> =
             kind.map(|kind| ("x-queue-type", Value::Text(kind.into()))).into_iter().collect();
+        arguments.extend(terms.priorities.iter().map(|it| ("x-max-priority", Value::U8(it.highest))));
         let terms = Arc::new(terms.clone());
         let spec =
             QueueSpec { durable: true, arguments: &arguments, terms: Some(&terms), ..QueueSpec::new("jobs") };
-        let table = queue_arguments(&spec)?;
+        let table = queue_arguments(&spec)?.wanted;
         Ok(table.inner().iter().map(|(name, value)| format!("{name}={value:?}")).collect())
     }
 
@@ -182,18 +238,86 @@ mod tests {
     }
 
     #[test]
+    fn a_quorum_queue_whose_deliveries_nobody_or_linkspan_counts_has_no_limit_of_the_brokers_where_that_may_be()
+     {
+        let arguments = [("x-queue-type", Value::Text("quorum".into()))];
+        let max_deliveries = NonZeroU32::new(3);
+        let ordering_key = Some(Attribute::MessageId);
+        let retry = Some(Retry { delay: 1, factor: 100, max: 1 });
+        for (terms, limited) in [
+            (Terms::default(), None),
+            (Terms { ordering_key: ordering_key.clone(), ..Terms::default() }, None),
+            (Terms { ordering_key, max_deliveries, ..Terms::default() }, Some("(2)")),
+            (Terms { retry, max_deliveries, ..Terms::default() }, Some("(2)")),
+        ] {
+            let terms = Arc::new(terms);
+            let spec = QueueSpec {
+                durable: true,
+                arguments: &arguments,
+                terms: Some(&terms),
+                ..QueueSpec::new("q")
+            };
+            let all = queue_arguments(&spec).unwrap();
+            let limit_of =
+                |table: &FieldTable| table.inner().get(BROKERS_LIMIT).map(|value| format!("{value:?}"));
+            assert!(limit_of(&all.wanted).is_some_and(|it| it.contains("(-1)")), "{terms:?}");
+            let then = limit_of(&all.limited.expect("an older broker, or queue"));
+            assert_eq!(then.is_some(), limited.is_some(), "{terms:?}");
+            assert!(then.is_none_or(|it| limited.is_some_and(|limit| it.contains(limit))), "{terms:?}");
+        }
+        let max_deliveries = Arc::new(Terms { max_deliveries, ..Terms::default() });
+        let spec = QueueSpec { arguments: &arguments, terms: Some(&max_deliveries), ..QueueSpec::new("q") };
+        assert!(queue_arguments(&spec).unwrap().limited.is_none(), "the broker counts");
+    }
+
+    #[test]
+    fn the_brokers_word_about_a_limit_of_deliveries_is_told_from_others() {
+        let other = |argument: &str| Refused::Inequivalent {
+            what: What::Queue,
+            name: "q".into(),
+            argument: argument.into(),
+            received: "the value '-1' of type 'signedint'".into(),
+            current: "none".into(),
+        };
+        assert!(is_of_limit(&other("x-delivery-limit")) && !is_of_limit(&other("durable")));
+        let invalid =
+            |name: &str| Refused::Precondition(format!("invalid arg '{name}' for queue 'q' in vhost '/'"));
+        assert!(is_of_limit(&invalid("x-delivery-limit")) && !is_of_limit(&invalid("x-expires")));
+        assert!(!is_of_limit(&Refused::Away("rabbit".into())));
+    }
+
+    #[test]
     fn what_a_quorum_queue_does_not_know_is_refused_with_what_to_write_instead() {
         let dead =
             Terms { max_length: NonZeroU64::new(7), overflow: Overflow::DeadLetter, ..Terms::default() };
-        let priorities = Priorities { highest: 9, weighted: false, from: None, otherwise: 0, apart: false };
-        let levels = Terms { priorities: Some(priorities), ..Terms::default() };
-        for terms in [&dead, &levels] {
+        for terms in [&dead, &levels(false, Some(false))] {
             let Err(Refused::Precondition(why)) = declared(Some("quorum"), terms) else {
                 panic!("RabbitMQ would refuse it");
             };
             assert!(why.contains("queue-type = \"classic\""), "{why}");
             assert!(declared(None, terms).is_ok());
         }
+    }
+
+    fn levels(weighted: bool, apart: Option<bool>) -> Terms {
+        let priorities = Priorities { highest: 9, weighted, from: None, otherwise: 0, apart };
+        Terms { priorities: Some(priorities), ..Terms::default() }
+    }
+
+    #[test]
+    fn one_queue_has_no_shares_and_several_have_no_keys() {
+        assert!(declared(None, &levels(true, Some(false))).is_err());
+        for (kind, weighted) in [(None, true), (Some("quorum"), false)] {
+            let apart = levels(weighted, None);
+            let table = declared(kind, &apart).unwrap();
+            assert!(!has(&table, "x-max-priority", ""), "each level is a queue: {table:?}");
+            let keyed = Terms { ordering_key: Some(Attribute::MessageId), ..apart };
+            let Err(Refused::Precondition(why)) = declared(kind, &keyed) else {
+                panic!("keys would be shared")
+            };
+            assert!(why.contains("`ordering-key`"), "{why}");
+        }
+        assert!(has(&declared(None, &levels(false, None)).unwrap(), "x-max-priority", "9"));
     }
 
     #[test]
@@ -213,7 +337,7 @@ mod tests {
     fn a_limit_of_deliveries_that_linkspan_asks_for_makes_a_quorum_queue() {
         let arguments = [(DELIVERY_LIMIT, Value::I64(3))];
         let spec = QueueSpec { durable: true, arguments: &arguments, ..QueueSpec::new("q") };
-        let table = queue_arguments(&spec).unwrap();
+        let table = queue_arguments(&spec).unwrap().wanted;
         let names: Vec<_> = table.inner().keys().map(ToString::to_string).collect();
         assert_eq!(names, ["x-delivery-limit", "x-queue-type"]);
         assert!(queue_arguments(&QueueSpec { exclusive: true, ..spec }).is_err());

@@ -34,6 +34,27 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
+/// The names that a queue of that kind is made of; none when it is of another kind, or was too long for them.
+pub(crate) fn names(kind: &str, name: &str) -> Option<Vec<String>> {
+    let rest = name.strip_prefix("linkspan.")?.strip_prefix(kind)?.strip_prefix('.')?;
+    rest.split('.').map(unescaped).collect()
+}
+
+/// What was escaped; nothing when that is not what it is.
+fn unescaped(text: &str) -> Option<String> {
+    if text.contains('~') {
+        return None;
+    }
+    let mut parts = text.split('%');
+    let mut plain = parts.next()?.to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2)?;
+        plain.push(char::from(u8::from_str_radix(code, 16).ok()?));
+        plain.push_str(rest);
+    }
+    Some(plain)
+}
+
 /// FNV-1a, which is the same everywhere and for ever.
 fn digest(text: &str, seed: u64) -> u64 {
     text.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
@@ -47,7 +68,11 @@ mod tests {
     fn no_two_lists_of_names_have_one_queue() {
         assert_eq!(queue_name("share", &["g", "a/+/#"]), "linkspan.share.g.a/+/#");
         assert_ne!(queue_name("share", &["a.b", "c"]), queue_name("share", &["a", "b.c"]));
+        for of in [&["a.b", "c"][..], &["%", "~", "ü"], &["plain"]] {
+            assert_eq!(names("share", &queue_name("share", of)).unwrap(), of);
+        }
         let long = "x".repeat(300);
+        assert_eq!(names("share", &queue_name("share", &[&long])), None);
         let of = |last: char| queue_name("share", &["g", &format!("{long}{last}")]);
         assert!(of('1').len() <= 255 && of('2').len() <= 255 && of('1') != of('2'));
     }

@@ -85,8 +85,9 @@ pub struct Priorities {
     pub from: Option<Attribute>,
     /// The level of what says none at all.
     pub otherwise: u8,
-    /// Each level is a queue of its own where a broker keeps them.
-    pub apart: bool,
+    /// Whether each level is a queue of its own where a broker keeps them; nothing: where the broker's own priorities do not
+    /// do what is asked.
+    pub apart: Option<bool>,
 }
 
 impl Terms {
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn a_level_is_what_the_publisher_gave_else_what_the_route_reads_else_the_default() {
         let mut priorities =
-            Priorities { highest: 9, weighted: false, from: None, otherwise: 4, apart: false };
+            Priorities { highest: 9, weighted: false, from: None, otherwise: 4, apart: None };
         let none = Message::default();
         assert_eq!(message(&[], none, |batch, message| priorities.of(batch, message)), 4);
         let given = Message { flags: Flags::PRIORITY, priority: 200, ..none };

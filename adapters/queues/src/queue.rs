@@ -1,5 +1,6 @@
 //! The queue.
 
+mod awaited;
 mod careful;
 mod dispatch;
 mod membership;
@@ -25,7 +26,7 @@ use crate::keys::{Key, Keys};
 use crate::limits::{Limits, Overflow};
 use crate::offer::{NEVER, Offer, Position, Pushed, Queued};
 use crate::outside::Outside;
-use crate::ready::Ready;
+use crate::ready::{Occupied, Ready};
 use crate::rotation::Rotation;
 use crate::shares::Shares;
 
@@ -63,7 +64,9 @@ pub struct Queue<B: Clone, J: Journal<B> = NoJournal> {
     keys: Option<Box<Keys<B>>>,
     /// Where levels have shares.
     shares: Option<Box<Shares>>,
-    /// One of the two.
+    /// Levels of which more is on its way.
+    awaited: Occupied,
+    /// One of the three.
     careful: bool,
     effects: Vec<Effect<B>>,
     /// Room for what comes back.
@@ -102,6 +105,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             idle: None,
             keys: limits.keyed.then(|| Box::new(Keys::new())),
             shares: limits.weighted.then(|| Box::new(Shares::new(usize::from(limits.max_priority) + 1))),
+            awaited: Occupied::default(),
             careful: limits.keyed || limits.weighted,
             effects: Vec::new(),
             coming_back: Vec::new(),

@@ -46,6 +46,10 @@ impl Occupied {
         }
     }
 
+    pub(crate) fn has(&self, level: usize) -> bool {
+        self.0.get(level / 64).is_some_and(|word| word & (1 << (level % 64)) != 0)
+    }
+
     #[inline]
     pub(crate) fn highest(&self) -> Option<usize> {
         let (at, word) = self.0.iter().enumerate().rev().find(|(_, word)| **word != 0)?;

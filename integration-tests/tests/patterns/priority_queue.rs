@@ -31,17 +31,22 @@ fn urgent(level: u32, text: impl ToString) -> Outgoing {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_waiting_messages_are_given_out_by_level_on_the_embedded_back_end() {
-    ten_thousand_are_given_out_by_level(BackEnd::Embedded).await;
+    ten_thousand_are_given_out_by_level(BackEnd::Embedded, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_waiting_messages_are_given_out_by_level_on_rabbitmq() {
-    ten_thousand_are_given_out_by_level(BackEnd::RabbitMq).await;
+    ten_thousand_are_given_out_by_level(BackEnd::RabbitMq, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_waiting_messages_are_given_out_by_level_on_mosquitto() {
-    ten_thousand_are_given_out_by_level(BackEnd::Mosquitto).await;
+    ten_thousand_are_given_out_by_level(BackEnd::Mosquitto, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_waiting_messages_are_given_out_by_level_on_rabbitmq_with_a_queue_for_each_level() {
+    ten_thousand_are_given_out_by_level(BackEnd::RabbitMq, "as = \"queue-per-level\"\n").await;
 }
 
 /// A level that nobody can guess from the number.
@@ -50,10 +55,11 @@ fn level(number: u32) -> u32 {
 }
 
 /// A queue for each protocol gets all messages, and then a consumer of that protocol comes.
-async fn ten_thousand_are_given_out_by_level(back_end: BackEnd) {
+async fn ten_thousand_are_given_out_by_level(back_end: BackEnd, how: &str) {
     let address = unique("tickets");
     let queues = Dialect::ALL.map(|to| format!("{address}-{}", to as u8));
-    let server = Server::start(&format!("{}{}", back_end.table().await, route(&address, &queues))).await;
+    let route = format!("{}{how}", route(&address, &queues));
+    let server = Server::start(&format!("{}{route}", back_end.table().await)).await;
     let mut publisher = Publisher::connect(Dialect::Amqp, server.amqp(), "desk").await;
     for first in (0..WAITING).step_by(BATCH as usize) {
         let batch = (first..first + BATCH).map(|number| urgent(level(number) % LEVELS, number));
@@ -79,6 +85,51 @@ async fn ten_thousand_are_given_out_by_level(back_end: BackEnd) {
     }
     while let Some(ended) = consuming.join_next().await {
         ended.expect("each protocol's consumer gets them by level, and in order within a level");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lower_levels_have_their_shares_on_the_embedded_back_end() {
+    lower_levels_have_their_shares(BackEnd::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lower_levels_have_their_shares_on_rabbitmq() {
+    lower_levels_have_their_shares(BackEnd::RabbitMq).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lower_levels_have_their_shares_on_mosquitto() {
+    lower_levels_have_their_shares(BackEnd::Mosquitto).await;
+}
+
+/// Parts that all levels have together.
+const PARTS: u32 = LEVELS * (LEVELS + 1) / 2;
+
+/// A consumer of each protocol is given ten times all parts, as long as each level has something.
+async fn lower_levels_have_their_shares(back_end: BackEnd) {
+    let address = unique("tickets");
+    let queues = Dialect::ALL.map(|to| format!("{address}-{}", to as u8));
+    let route = format!("{}order = \"weighted\"\n", route(&address, &queues));
+    let server = Server::start(&format!("{}{route}", back_end.table().await)).await;
+    let mut publisher = Publisher::connect(Dialect::Amqp, server.amqp(), "desk").await;
+    let waiting = LEVELS * (10 * LEVELS + 10);
+    publisher.publish(&address, (0..waiting).map(|number| urgent(number % LEVELS, number))).await;
+    for (to, queue) in Dialect::ALL.into_iter().zip(&queues) {
+        ready(&server, queue, waiting).await;
+        let mut consumer =
+            Consumer::connect(to, server.door(to), &unique("worker"), Taking::Queue(queue)).await;
+        let mut shares = vec![0; LEVELS as usize];
+        for _ in 0..10 * PARTS {
+            let received = consumer.next().await;
+            shares[(received.number() % LEVELS) as usize] += 1;
+            received.settle().await;
+        }
+        eprintln!("shares of {to} on {back_end}: {shares:?}");
+        for (level, share) in (1..).zip(&shares) {
+            let expected = 10 * level;
+            assert!(i32::abs_diff(*share, expected) <= 2, "{to} on {back_end}: {shares:?}");
+        }
     }
 }
 

@@ -176,3 +176,74 @@ async fn leases_and_what_is_taken_one_by_one_keep_to_the_keys() {
     assert_eq!(soon("the next of that customer", got).await, "3");
     server.stop().await;
 }
+
+/// How long nobody asks: by then the desk has given everything back.
+const PAUSE: Duration = Duration::from_millis(1300);
+
+/// Asks a queue of 50 messages for one of them thirty times.
+async fn poll_now_and_then(terms: &str) {
+    let (orders, dead) = (unique("polled"), unique("dead"));
+    let dead_route = work(&dead, &dead, "rabbit");
+    let terms = format!("queue-type = \"quorum\"\n{terms}\ndead-letter = \"{dead}\"\n{dead_route}");
+    let server = server(&orders, &terms).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    publish(&client, &orders, 50, 5).await;
+    let mut came = Vec::new();
+    for n in 0..30 {
+        if n % 2 == 0 {
+            let got = async {
+                loop {
+                    if let Some(got) = client.get(&orders).await {
+                        return got;
+                    }
+                }
+            };
+            came.push(soon("a message", got).await.parse().unwrap());
+        } else {
+            let path = format!("/v1/queues/{orders}/leases?wait=10s");
+            let answer = http::post(server.http(), &path, &[], Vec::new()).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            came.push(answer.body.parse().unwrap());
+            let location = answer.header("location").expect("where the lease is");
+            assert_eq!(http::delete(server.http(), location, &[]).await.status, 204);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let mut rest = worker(&client, &orders, 10).await;
+    while came.len() < 50 {
+        let delivery = next(&mut rest).await;
+        came.push(number(&delivery));
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+    }
+    assert_ordered(&came, 5);
+    assert_eq!(came.iter().collect::<BTreeSet<_>>().len(), 50, "{terms}: each once");
+    assert_eq!(client.counts(&dead).await.0, 0, "{terms}: nobody has given up on any");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_desk_had_and_nobody_was_given_does_not_count_however_often_a_quorum_queue_is_asked() {
+    tokio::join!(poll_now_and_then(""), poll_now_and_then("max-deliveries = 3"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_with_a_key_in_a_quorum_queue_is_dead_after_its_last_delivery() {
+    let (orders, dead) = (unique("fatal"), unique("dead"));
+    let dead_route = work(&dead, &dead, "rabbit");
+    let terms = "queue-type = \"quorum\"\nmax-deliveries = 3";
+    let server = server(&orders, &format!("{terms}\ndead-letter = \"{dead}\"\n{dead_route}")).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    publish(&client, &orders, 1, 1).await;
+    let mut one = worker(&client, &orders, 1).await;
+    for _ in 0..3 {
+        next(&mut one).await.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
+    }
+    let died = async {
+        while client.get(&dead).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("it is a dead letter", died).await;
+    assert!(within(LULL, one.next()).await.is_none());
+    server.stop().await;
+}

@@ -23,6 +23,7 @@ mod instances;
 mod kept_sessions;
 mod keys;
 mod leases;
+mod levels;
 mod mosquitto;
 mod operating;
 mod pass_through;

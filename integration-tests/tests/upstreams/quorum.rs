@@ -1,11 +1,13 @@
 //! `queue-type` over RabbitMQ.
 
+use std::time::Duration;
+
 use lapin::BasicProperties;
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::upstreams::unique;
-use linkspan_integration_tests::{RabbitMq, Server};
+use linkspan_integration_tests::{RabbitMq, Server, soon};
 
 use crate::back_ends::{home_is, rabbit_at, work};
 
@@ -22,10 +24,55 @@ async fn a_route_that_asks_for_a_quorum_queue_has_one_at_rabbitmq() {
         let direct = Amqp::connect(rabbitmq.address()).await;
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+        if is_it {
+            // The route says no `max-deliveries`.
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(-1));
+        }
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         let declared = direct.channel.queue_declare(jobs.as_str().into(), options, arguments).await;
         assert_eq!(declared.is_ok(), is_it, "declared at RabbitMQ as {kind}: {declared:?}");
     }
     assert_eq!(client.get(&jobs).await.as_deref(), Some("1"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quorum_queue_that_is_there_with_rabbitmqs_own_limit_of_deliveries_is_taken_as_it_is() {
+    let rabbitmq = RabbitMq::shared().await;
+    let jobs = unique("older");
+    let direct = Amqp::connect(rabbitmq.address()).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    direct.channel.queue_declare(jobs.as_str().into(), options, arguments).await.unwrap();
+    let route = format!("{}queue-type = \"quorum\"\n", work(&jobs, &jobs, "rabbit"));
+    let server = Server::start(&format!("{}{}{route}", rabbit_at(rabbitmq.url()), home_is("rabbit"))).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    client.publish("amq.topic", &jobs, "1").await;
+    assert_eq!(client.get(&jobs).await.as_deref(), Some("1"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_a_quorum_queue_without_max_deliveries_is_given_out_for_ever() {
+    let jobs = unique("for-ever");
+    let route = format!("{}queue-type = \"quorum\"\n", work(&jobs, &jobs, "rabbit"));
+    let url = RabbitMq::shared().await.url();
+    let server = Server::start(&format!("{}{}{route}", rabbit_at(url), home_is("rabbit"))).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    client.publish_as("amq.topic", &jobs, "1", BasicProperties::default().with_delivery_mode(2)).await;
+    for attempt in 0..25 {
+        let got = async {
+            loop {
+                let options = BasicGetOptions { no_ack: false };
+                if let Some(got) = client.channel.basic_get(jobs.as_str().into(), options).await.unwrap() {
+                    return got;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let got = soon(&format!("attempt {attempt}"), got).await;
+        got.delivery.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
+    }
     server.stop().await;
 }

@@ -32,7 +32,7 @@ fn a_priority_queue_has_levels() {
          order = \"weighted\"\npriority-from = \"default:2\"\n",
     )
     .unwrap();
-    let priorities = Priorities { highest: 4, weighted: true, from: None, otherwise: 2, apart: false };
+    let priorities = Priorities { highest: 4, weighted: true, from: None, otherwise: 2, apart: None };
     assert_eq!(config.routes[0].terms.priorities, Some(priorities));
     assert_eq!(config.routes[0].window.get(), 4, "few are in hand, so that the next one is seldom late");
 }

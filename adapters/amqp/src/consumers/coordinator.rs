@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::held::Held;
 use super::taker::{Source, Taker};
-use super::transaction::Transaction;
+use super::transaction::{Committed, Transaction};
 use super::{Command, Consumers, Hungry, Reply};
 use crate::fate::Fate;
 use crate::group::Groups;
@@ -292,10 +292,16 @@ impl Worker {
                 let done = self.begin().await;
                 answer(reply, done);
             }
-            Command::Commit(reply) => {
-                let done = self.commit().await;
-                answer(reply, done);
-            }
+            Command::Commit(reply) => match self.commit().await {
+                Ok(committed) if committed.has_ids() => {
+                    tokio::spawn(tell_when_noted(committed, Arc::clone(&self.plan.origin), reply));
+                }
+                Ok(committed) => {
+                    committed.tell(&self.plan.origin);
+                    answer(reply, Ok(()));
+                }
+                Err(why) => answer(reply, Err(why)),
+            },
             Command::Rollback(reply) => {
                 let done = self.rollback().await;
                 answer(reply, done);
@@ -322,6 +328,19 @@ impl Worker {
                 self.plan.groups.leave(taker.wanted.queue.as_str());
             }
         }
+    }
+}
+
+/// Tells of a commit when it is written down what queues have taken; the ledger may be away, and the lane does not wait for it.
+/// What the broker has taken is written down even when nobody waits any more.
+async fn tell_when_noted(committed: Committed, origin: Arc<Origin>, mut reply: Reply<()>) {
+    tokio::select! {
+        biased;
+        () = committed.noted() => {
+            committed.tell(&origin);
+            answer(reply, Ok(()));
+        }
+        () = reply.closed() => {}
     }
 }
 

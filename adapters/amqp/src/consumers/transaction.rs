@@ -6,7 +6,9 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
 use linkspan_contract::{
     Batch, Body, DeliveryTag, Flags, Kept, LaneEvent, Message, Outcome, Refused, Seq, SubscriptionKey,
 };
@@ -15,6 +17,7 @@ use super::coordinator::Worker;
 use super::held::Unsettled;
 use crate::delay_queue::DelayQueue;
 use crate::now::at_once;
+use crate::origin::Origin;
 use crate::publisher::Parcel;
 use crate::repeats::{Repeats, Verdict, count};
 use crate::translate::{Sender, outgoing, refused};
@@ -41,34 +44,93 @@ pub(super) struct Transaction {
 
 /// What identifies messages at their queues, which have not taken them unless it is said.
 #[derive(Default)]
-struct Ids(Vec<(Arc<Repeats>, u128)>);
+struct Ids(Vec<Fresh>);
+
+/// A message that is new to its queue.
+struct Fresh {
+    repeats: Arc<Repeats>,
+    id: u128,
+    /// Where it was sent to, and what was sent.
+    sent: Option<(ShortString, ShortString, Bytes)>,
+}
 
 impl Ids {
     /// Whether a queue has a message already, or may have.
     fn judge(&mut self, repeats: Option<&Arc<Repeats>>, batch: &Batch<'_>, message: &Message) -> Verdict {
         let Some(repeats) = repeats else { return Verdict::New };
         let Some(id) = repeats.id(batch, message) else { return Verdict::New };
-        let verdict = match self.0.iter().any(|(of, other)| *other == id && of == repeats) {
+        let verdict = match self.0.iter().any(|other| other.id == id && other.repeats == *repeats) {
             true => Verdict::Known,
             false => repeats.judge(id, false, Waker::noop()),
         };
         match verdict {
-            Verdict::New => self.0.push((Arc::clone(repeats), id)),
+            Verdict::New => self.0.push(Fresh { repeats: Arc::clone(repeats), id, sent: None }),
             Verdict::Known => count(),
             Verdict::Wait => {}
         }
         verdict
     }
 
+    /// The last one that was new is sent.
+    fn note_sent(&mut self, exchange: &ShortString, key: &ShortString, payload: &Bytes) {
+        if let Some(fresh) = self.0.last_mut() {
+            fresh.sent = Some((exchange.clone(), key.clone(), payload.clone()));
+        }
+    }
+
+    /// The broker has sent one back: no queue has taken it.
+    fn withdraw(&mut self, returned: &BasicReturnMessage) {
+        let is_it = |fresh: &Fresh| {
+            fresh.sent.as_ref().is_some_and(|(exchange, key, payload)| {
+                (exchange, key, &payload[..])
+                    == (
+                        &returned.delivery.exchange,
+                        &returned.delivery.routing_key,
+                        &returned.delivery.data[..],
+                    )
+            })
+        };
+        if let Some(place) = self.0.iter().position(is_it) {
+            let fresh = self.0.remove(place);
+            fresh.repeats.withdraw(fresh.id);
+        }
+    }
+
     /// They have taken them: returns when that is written down.
     async fn note(&self) {
-        join_all(self.0.iter().map(|(repeats, id)| repeats.note(*id))).await;
+        join_all(self.0.iter().map(|fresh| fresh.repeats.note(fresh.id))).await;
     }
 }
 
 impl Drop for Ids {
     fn drop(&mut self) {
-        self.0.iter().for_each(|(repeats, id)| repeats.withdraw(*id));
+        self.0.iter().for_each(|fresh| fresh.repeats.withdraw(fresh.id));
+    }
+}
+
+/// A transaction that the broker has carried out.
+pub(super) struct Committed {
+    ids: Ids,
+    wanted: Vec<Seq>,
+}
+
+impl Committed {
+    /// True when somebody is to be told only when more is written down.
+    pub(super) fn has_ids(&self) -> bool {
+        !self.ids.0.is_empty()
+    }
+
+    /// Returns when it is written down what its queues have taken.
+    pub(super) async fn noted(&self) {
+        self.ids.note().await;
+    }
+
+    /// Gives the receipts.
+    pub(super) fn tell(self, origin: &Origin) {
+        for seq in &self.wanted {
+            origin.note(*seq, Outcome::Accepted);
+        }
+        origin.flush();
     }
 }
 
@@ -155,15 +217,20 @@ impl Worker {
                                 continue;
                             }
                         }
-                        let (exchange, key) = goal.leg(leg);
+                        let (exchange, key) = goal.way(leg, &batch, message);
                         let delay = DelayQueue::of(&key, goal.terms(leg), &batch, message);
                         if let Some(delay) = &delay {
                             delay.declare(channel);
                         }
                         let key = delay.map_or(key, |delay| delay.name);
-                        let mandatory = message.flags.has(Flags::MANDATORY) && leg == 0;
+                        let payload = Bytes::copy_from_slice(payload);
+                        let is_remembered = goal.repeats(leg).is_some();
+                        if is_remembered {
+                            transaction.ids.note_sent(&exchange, &key, &payload);
+                        }
+                        let mandatory = is_remembered || message.flags.has(Flags::MANDATORY) && leg == 0;
                         let options = BasicPublishOptions { mandatory, immediate: false };
-                        let (channel, payload) = (Arc::clone(channel), Bytes::copy_from_slice(payload));
+                        let channel = Arc::clone(channel);
                         let properties = properties.clone();
                         let mut writing: Writing = Box::pin(async move {
                             channel
@@ -185,7 +252,7 @@ impl Worker {
         }
     }
 
-    pub(super) async fn commit(&mut self) -> Result<(), Refused> {
+    pub(super) async fn commit(&mut self) -> Result<Committed, Refused> {
         let alive = self.link.as_ref().is_some_and(|(_, channel)| channel.status().connected());
         if !alive && self.transaction.as_ref().is_some_and(Transaction::holds) {
             // On another channel nothing of it would be carried out, and the broker would say that all is well.
@@ -207,29 +274,28 @@ impl Worker {
         if done.is_err() {
             // It may have been carried out or not: the lane has to be told that it does not know.
             self.transaction = Some(transaction);
-            return self.answered(done).await;
+            self.answered(done).await?;
+            return Err(Refused::Away(self.plan.upstream.backend.to_string()));
         }
         // On a channel without confirms these are the messages that came back, nothing is waited for.
         let returned = channel.wait_for_confirms().await.unwrap_or_default();
-        let mut published = transaction.published.iter();
+        let mut published = &transaction.published[..];
         for returned in returned {
-            let message = published.find(|kept| {
+            transaction.ids.withdraw(&returned);
+            let place = published.iter().position(|kept| {
                 kept.message().flags.has(Flags::MANDATORY) && kept.payload() == Some(&returned.data[..])
             });
-            if let Some(message) = message.cloned() {
-                let (code, text) = (returned.reply_code, returned.reply_text.as_str().into());
+            if let Some((message, rest)) = place.and_then(|at| published.get(at..)?.split_first()) {
+                published = rest;
+                let (message, code) = (message.clone(), returned.reply_code);
+                let text = returned.reply_text.as_str().into();
                 self.plan.origin.event(LaneEvent::Returned { message, code, text });
             }
         }
         for (.., unsettled) in &transaction.settled {
             self.held.marks().told(unsettled.upstream);
         }
-        transaction.ids.note().await;
-        for seq in transaction.wanted {
-            self.plan.origin.note(seq, Outcome::Accepted);
-        }
-        self.plan.origin.flush();
-        Ok(())
+        Ok(Committed { ids: transaction.ids, wanted: transaction.wanted })
     }
 
     pub(super) async fn rollback(&mut self) -> Result<(), Refused> {

@@ -2,73 +2,33 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use lapin::Error;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Error};
-use linkspan_contract::backend::Fetched;
-use linkspan_contract::{Clock, Ended, Millis, Outcome, Refused, SubscriptionKey};
-use linkspan_queues::{ConsumerId, LaneId};
+use linkspan_contract::{Clock, Ended, Millis, Outcome, Refused};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Desk;
-use super::link::{Came, Link, lost};
+use super::inflow::coordinator::ready_in;
+use super::link::{Came, Intake, Link, lost};
 use super::look::Look;
 use crate::mark::number_reached;
 use crate::translate::{closed, is_deleted, refused};
 use crate::upstream::{Live, Upstream};
+use crate::work_queue::WorkQueues;
 
 /// What the task is made of.
 pub(crate) struct Plan {
     pub(crate) desk: Arc<Desk>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Where the desk is known.
+    pub(crate) work_queues: Weak<WorkQueues>,
 }
-
-/// Has one more message taken from the broker, whether or not somebody still waits for it; tells how many it has behind
-/// that.
-///
-/// # Errors
-/// What the broker says.
-pub(super) async fn get(desk: &Arc<Desk>, channel: Arc<Channel>) -> Result<Option<u32>, Refused> {
-    let got = tokio::spawn(Arc::clone(desk).get(channel)).await;
-    got.unwrap_or_else(|_| Err(Refused::Away(desk.backend.to_string())))
-}
-
-/// Takes a message for who takes them one by one from a queue whose messages have keys: it comes by the desk's consumer, or
-/// others would overtake those that are in hand here or at another Linkspan.
-///
-/// # Errors
-/// What the broker says.
-pub(super) async fn wait_for_one(
-    desk: &Arc<Desk>,
-    lane: LaneId,
-    id: impl Fn() -> ConsumerId,
-    key: SubscriptionKey,
-    settled: bool,
-) -> Result<Option<Fetched>, Refused> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let taken = desk.take_or_ask(lane, &id, key, settled, ASKED);
-        if taken.is_some() || Instant::now() >= end {
-            return Ok(taken);
-        }
-        desk.ready().await?;
-        sleep(LULL).await;
-    }
-}
-
-/// How long who takes messages one by one waits for the desk's consumer to be sent one.
-const PATIENCE: Duration = Duration::from_millis(200);
-
-/// How long it is looked for the next time.
-const LULL: Duration = Duration::from_millis(10);
-
-/// Milliseconds that the consumer is kept for the next who takes one.
-const ASKED: Millis = 1000;
 
 /// Milliseconds until a channel that could not be had is asked for again.
 const AGAIN: Millis = 1000;
@@ -123,6 +83,8 @@ enum Turn {
     Widen(u16, bool),
     /// Have less here.
     Narrow,
+    /// Ask whether there is more of some levels.
+    Ask,
     Words,
     /// Give the broker back what is here.
     Close,
@@ -135,12 +97,11 @@ impl Worker {
     async fn run(mut self) {
         loop {
             match poll_fn(|cx| self.turn(cx)).await {
-                Turn::Came(Came::Messages(deliveries)) => self.plan.desk.arrive(deliveries),
-                Turn::Came(Came::Lost(error)) => self.lost(&error),
-                Turn::Came(Came::Cancelled) => self.cancelled(),
+                Turn::Came(came) => self.take_in(came),
                 Turn::Open => self.open().await,
                 Turn::Widen(more, exclusive) => self.widen(more, exclusive).await,
                 Turn::Narrow => self.narrow().await,
+                Turn::Ask => self.ask().await,
                 Turn::Words => self.tell_words().await,
                 Turn::Close => self.close().await,
                 Turn::Rest if self.plan.desk.give_up() => self.close().await,
@@ -182,7 +143,8 @@ impl Worker {
                 self.resting = Some(now);
                 continue;
             }
-            let Some(at) = at.into_iter().chain(look.next).min() else { return Poll::Pending };
+            let asks_at = look.asks_at.filter(|_| self.link.is_some());
+            let Some(at) = at.into_iter().chain(look.next).chain(asks_at).min() else { return Poll::Pending };
             let wait = Duration::from_millis(at.saturating_sub(now).max(1));
             self.alarm.as_mut().reset(Instant::now() + wait);
             if self.alarm.as_mut().poll(cx).is_pending() {
@@ -200,14 +162,20 @@ impl Worker {
             return (Some(Turn::Close), None);
         }
         let (wanted, has) = (look.wanted(), link.window());
-        // What works alone has one consumer at the broker, whose window does not grow.
         if wanted > has && (has == 0 || !look.is_alone) {
             let more = u16::try_from(wanted - has).unwrap_or(u16::MAX);
             return (Some(Turn::Widen(more, look.is_exclusive)), None);
         }
+        if wanted > has && !look.has_others_stand_by {
+            // The broker's one consumer makes room for one with a greater window; nobody else is given anything meanwhile.
+            return (Some(Turn::Narrow), None);
+        }
         if look.asks {
             self.plan.desk.answer(&Ok(()));
             return (None, None);
+        }
+        if look.asks_at.is_some_and(|at| at <= now) && has > 0 {
+            return (Some(Turn::Ask), None);
         }
         if let Some(since) = self.rich {
             let end = since.saturating_add(if look.window == 0 { look.linger() } else { TOO_MUCH });
@@ -272,12 +240,14 @@ impl Worker {
         };
         self.seen = live.generation;
         self.again = self.plan.clock.now().saturating_add(AGAIN);
-        let queue = self.plan.desk.queue.clone();
+        let queues = self.plan.desk.queues();
         let open = async {
             let channel = live.connection.create_channel().await?;
             // Who has a window of nothing yet is told all the same when there is no such queue.
-            let is_there = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            channel.queue_declare(queue, is_there, FieldTable::default()).await?;
+            for (_, queue) in queues {
+                let is_there = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+                channel.queue_declare(queue, is_there, FieldTable::default()).await?;
+            }
             Ok(channel)
         };
         let opened = tokio::select! {
@@ -307,26 +277,60 @@ impl Worker {
         self.waiting = Some(Box::pin(async move { upstream.after(seen).await }));
     }
 
-    /// Has the broker send more, by another consumer.
+    fn take_in(&mut self, came: Came) {
+        match came {
+            Came::Messages(deliveries) => self.plan.desk.arrive(deliveries),
+            Came::Lost(error) => self.lost(&error),
+            Came::Cancelled => self.cancelled(),
+        }
+    }
+
+    /// Asks the broker whether it has more of levels of which nothing lies here.
+    async fn ask(&mut self) {
+        let Some(link) = &self.link else { return };
+        let levels = self.plan.desk.ask();
+        let queues = self.plan.desk.queues();
+        let of_level = |level: &u8| queues.get(usize::from(*level)).map(|(_, queue)| queue);
+        let told = tokio::select! {
+            told = ready_in(&link.channel, levels.iter().filter_map(of_level)) => told,
+            () = self.plan.upstream.gone(link.live.generation) => Err(lost()),
+        };
+        let came = poll_fn(|cx| Poll::Ready(self.link.as_mut().and_then(|link| link.poll_next(cx)))).await;
+        came.into_iter().for_each(|came| self.take_in(came));
+        match told {
+            Ok(ready) if self.link.is_some() => self.plan.desk.learn(levels.into_iter().zip(ready)),
+            Err(error) if is_deleted(&error) => self.cancelled(),
+            Err(error) => self.lost(&error),
+            Ok(_) => {}
+        }
+    }
+
+    /// Has the broker send more, by another consumer of each queue.
     async fn widen(&mut self, more: u16, exclusive: bool) {
         let Some(link) = &mut self.link else { return };
-        self.serial += 1;
-        let tag = ShortString::try_new(format!("linkspan-desk-{}", self.serial)).unwrap_or_default();
-        let queue = self.plan.desk.queue.clone();
+        let queues = self.plan.desk.queues();
+        let serial = &mut self.serial;
         let (channel, upstream) = (Arc::clone(&link.channel), Arc::clone(&self.plan.upstream));
         let consume = async {
             channel.basic_qos(more, BasicQosOptions { global: false }).await?;
             let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
-            channel.basic_consume(queue, tag, options, FieldTable::default()).await
+            let mut streams = Vec::new();
+            for (level, queue) in queues {
+                *serial += 1;
+                let tag = ShortString::try_new(format!("linkspan-desk-{serial}")).unwrap_or_default();
+                let consumer = channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
+                streams.push(Intake { consumer, window: more, level });
+            }
+            Ok(streams)
         };
-        let consumer = tokio::select! {
-            consumer = consume => consumer,
+        let streams = tokio::select! {
+            streams = consume => streams,
             () = upstream.gone(link.live.generation) => Err(lost()),
         };
-        match consumer {
-            Ok(consumer) => {
-                link.streams.push((consumer, more));
-                self.plan.desk.consumes_by(link.streams.len());
+        match streams {
+            Ok(streams) => {
+                link.streams.extend(streams);
+                self.plan.desk.consumes_by(link.of_one().count(), link.window());
             }
             Err(error) => {
                 self.plan.desk.answer(&Err(refused(&error, &upstream.backend)));
@@ -343,11 +347,17 @@ impl Worker {
     async fn narrow(&mut self) {
         self.rich = None;
         let Some(link) = &mut self.link else { return };
+        let getting = self.plan.desk.getting(&link.channel);
         let cancel = async {
-            for (consumer, _) in &link.streams {
+            // What was taken by itself is on its way to who took it: it must lie here before it is looked what nobody has.
+            let quiet = match &getting {
+                Some(getting) => Some(getting.write().await),
+                None => None,
+            };
+            for Intake { consumer, .. } in &link.streams {
                 link.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
-            number_reached(&self.plan.upstream, &link.channel).await
+            Ok((quiet, number_reached(&self.plan.upstream, &link.channel).await?))
         };
         let reached = tokio::select! {
             reached = cancel => reached,
@@ -355,20 +365,25 @@ impl Worker {
         };
         let came = poll_fn(|cx| Poll::Ready(link.take_rest(cx))).await;
         match reached {
-            Ok(Some(reached)) => {
+            Ok((_quiet, Some(reached))) => {
                 self.plan.desk.arrive(came);
                 self.plan.desk.give_back(reached);
             }
             // What was on its way may be in nobody's hands: with the channel it goes back.
-            Ok(None) => self.close().await,
+            Ok((_, None)) => self.close().await,
             Err(error) => self.lost(&error),
         }
     }
 
-    /// The queue is gone.
+    /// The queue is gone, and the desk with it: who comes when there is another works at another.
     fn cancelled(&mut self) {
         self.link = None;
         self.plan.desk.end(Ended::QueueDeleted);
+        let desk = &self.plan.desk;
+        if let Some(work_queues) = self.plan.work_queues.upgrade() {
+            work_queues.lose_desk(desk.queue.as_str(), desk);
+        }
+        desk.close();
     }
 
     /// The channel is gone.

@@ -14,12 +14,23 @@ use crate::upstream::Live;
 pub(super) struct Link {
     pub(super) live: Arc<Live>,
     pub(super) channel: Arc<Channel>,
-    pub(super) streams: Vec<(Consumer, u16)>,
+    pub(super) streams: Vec<Intake>,
 }
+
+/// A consumer at the broker.
+pub(super) struct Intake {
+    pub(super) consumer: Consumer,
+    pub(super) window: u16,
+    /// Which level's queue it consumes from, where each has one.
+    pub(super) level: Option<u8>,
+}
+
+/// A message that has come, and its level where that has a queue of its own.
+pub(super) type Lent = (Option<u8>, Delivery);
 
 /// What has come by it.
 pub(super) enum Came {
-    Messages(Vec<Delivery>),
+    Messages(Vec<Lent>),
     /// The channel is lost.
     Lost(Error),
     /// The queue is gone.
@@ -27,9 +38,14 @@ pub(super) enum Came {
 }
 
 impl Link {
-    /// How many messages the broker lends by them at once.
+    /// How many messages the broker lends by them at once, of each queue.
     pub(super) fn window(&self) -> u32 {
-        self.streams.iter().fold(0, |all, (_, window)| all.saturating_add((*window).into()))
+        self.of_one().fold(0, |all, stream| all.saturating_add(stream.window.into()))
+    }
+
+    /// The consumers from one of the queues, as many as from each.
+    pub(super) fn of_one(&self) -> impl Iterator<Item = &Intake> {
+        self.streams.iter().filter(|stream| stream.level.is_none_or(|level| level == 0))
     }
 
     /// Takes what has come.
@@ -37,10 +53,10 @@ impl Link {
         let mut came = Vec::new();
         loop {
             let known = came.len();
-            for (consumer, _) in &mut self.streams {
+            for Intake { consumer, level, .. } in &mut self.streams {
                 loop {
                     match Pin::new(&mut *consumer).poll_next(cx) {
-                        Poll::Ready(Some(Ok(delivery))) => came.push(delivery),
+                        Poll::Ready(Some(Ok(delivery))) => came.push((*level, delivery)),
                         Poll::Ready(Some(Err(error))) => return Some(Came::Lost(error)),
                         Poll::Ready(None) => return Some(Came::Cancelled),
                         Poll::Pending => break,
@@ -56,19 +72,19 @@ impl Link {
             let is_there = self.live.is_connected() && self.channel.status().connected();
             return (!is_there).then(|| Came::Lost(lost()));
         }
-        came.sort_by_key(|delivery| delivery.delivery_tag);
+        came.sort_by_key(|(_, delivery)| delivery.delivery_tag);
         Some(Came::Messages(came))
     }
 
     /// Takes all that has come by consumers that were cancelled.
-    pub(super) fn take_rest(&mut self, cx: &mut Context<'_>) -> Vec<Delivery> {
+    pub(super) fn take_rest(&mut self, cx: &mut Context<'_>) -> Vec<Lent> {
         let mut came = Vec::new();
-        for (mut consumer, _) in self.streams.drain(..) {
+        for Intake { mut consumer, level, .. } in self.streams.drain(..) {
             while let Poll::Ready(Some(Ok(delivery))) = Pin::new(&mut consumer).poll_next(cx) {
-                came.push(delivery);
+                came.push((level, delivery));
             }
         }
-        came.sort_by_key(|delivery| delivery.delivery_tag);
+        came.sort_by_key(|(_, delivery)| delivery.delivery_tag);
         came
     }
 }

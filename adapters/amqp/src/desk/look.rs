@@ -4,10 +4,10 @@ use std::task::Context;
 
 use linkspan_contract::Millis;
 
-use super::{Desk, counts};
+use super::{Desk, counts, has_others_stand_by};
 
 /// Messages that a desk has at most for those who work there.
-const MOST: u32 = 1000;
+pub(super) const MOST: u32 = 1000;
 
 /// Messages that it has at most beside these because they wait for their time.
 const MOST_WAITING: usize = 4096;
@@ -30,8 +30,10 @@ pub(super) struct Look {
     pub(super) waiting: usize,
     /// Something lies here that nobody has in hand, and of which nothing is counted here.
     pub(super) has_spare: bool,
-    /// It has one consumer at the broker, where others stand by.
+    /// It has one consumer at the broker.
     pub(super) is_alone: bool,
+    /// Others stand by meanwhile, and one of them is next when that one goes.
+    pub(super) has_others_stand_by: bool,
     /// Messages that have a key in common go to one of them at a time.
     pub(super) is_keyed: bool,
     /// All has to go back together.
@@ -46,12 +48,18 @@ pub(super) struct Look {
     pub(super) asks: bool,
     /// Somebody waits to hear that a settlement is safe.
     pub(super) has_words: bool,
+    /// How many messages somebody has in hand.
+    pub(super) in_hand: u32,
     /// Somebody has something in hand.
     pub(super) is_in_hand: bool,
     /// Nothing here was given to anybody yet.
     pub(super) is_untried: bool,
     /// The queue was deleted here.
     pub(super) over: bool,
+    /// There is a queue at the broker for each level.
+    pub(super) has_levels: bool,
+    /// When the broker is to be asked whether it has more of some.
+    pub(super) asks_at: Option<Millis>,
     /// When something is due.
     pub(super) next: Option<Millis>,
 }
@@ -67,22 +75,27 @@ impl Desk {
         }
         state.speak();
         let is_keyed = state.terms.ordering_key.is_some();
+        let stand_by = has_others_stand_by(&state.terms, self.kind);
         let asked = u32::from(now < state.asked_until);
         let look = Look {
             window: state.work.window(u16::MAX).max(asked),
             waiting: state.work.waiting(),
-            has_spare: !counts(&state.terms, self.is_quorum) && state.work.has_ready(),
-            is_alone: state.single_active || is_keyed || state.work.is_exclusive(),
+            has_spare: !counts(&state.terms, self.kind) && state.work.has_ready(),
+            is_alone: stand_by || state.work.is_exclusive(),
+            has_others_stand_by: stand_by,
             is_keyed,
             is_overdue: state.work.is_overdue(),
-            counts: counts(&state.terms, self.is_quorum),
+            counts: counts(&state.terms, self.kind),
             is_exclusive: state.work.is_exclusive(),
             is_attended: state.work.consumers() > 0,
             asks: !state.asking.is_empty(),
             has_words: !state.words.is_empty(),
+            in_hand: u32::try_from(state.work.in_hand()).unwrap_or(u32::MAX),
             is_in_hand: state.work.is_in_hand(),
             is_untried: state.work.is_untried(),
             over: state.over,
+            has_levels: self.levels.is_some(),
+            asks_at: state.work.asks_at(),
             next: state.work.next_tick().into_iter().chain((asked > 0).then_some(state.asked_until)).min(),
         };
         let touched = state.work.touched();
@@ -107,17 +120,23 @@ impl Look {
         if self.window == 0 {
             return 0;
         }
-        if self.is_alone {
+        if self.has_others_stand_by {
             return MOST;
         }
         let waiting = match self.waiting {
             0 => 0,
             some => some.next_power_of_two().clamp(ROOM, MOST_WAITING),
         };
-        self.window
+        // More of each level than all can have in hand: so something of it lies here as long as the broker may have more.
+        let (window, times, most) = match self.has_levels {
+            true => (self.window.saturating_add(self.in_hand), 2, 2 * MOST),
+            false => (self.window, 1, MOST),
+        };
+        window
             .min(MOST)
             .next_power_of_two()
-            .min(MOST)
+            .saturating_mul(times)
+            .min(most)
             .saturating_add(u32::try_from(waiting).unwrap_or(0))
     }
 }

@@ -7,9 +7,11 @@ use hashbrown::HashMap;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use linkspan_contract::backend::Fetched;
-use linkspan_contract::{DeliveryTag, Millis, Seq, Settled, SubscriptionKey, Terms};
+use linkspan_contract::{Millis, Seq, Settled, SubscriptionKey, Terms};
 use linkspan_queues::{ConsumerId, LaneId, Limits};
+use tokio::sync::RwLock;
 
+use super::fetching::Fetching;
 use super::work::{Arrival, Word, Work};
 use crate::consumers::{Marks, Reply};
 use crate::now::poke;
@@ -20,8 +22,12 @@ pub(super) struct State {
     pub(super) work: Work,
     pub(super) terms: Arc<Terms>,
     pub(super) single_active: bool,
+    /// The highest level, where each has a queue at the broker.
+    highest: Option<u8>,
     /// Where what is here came by.
     pub(super) channel: Option<Arc<Channel>>,
+    /// Who takes one message by it reads this until that lies here.
+    pub(super) getting: Arc<RwLock<()>>,
     /// Consumers that it has at the broker.
     pub(super) streams: u32,
     marks: Marks,
@@ -39,24 +45,15 @@ pub(super) struct State {
     pub(super) ended: bool,
 }
 
-/// A lane that takes messages one by one. Its tags go on when the engine's begin anew.
-#[derive(Debug, Clone, Copy)]
-struct Fetching {
-    id: ConsumerId,
-    /// What is to be added to the engine's tags.
-    base: DeliveryTag,
-    last: DeliveryTag,
-    /// It was forgotten what was taken under that number.
-    is_lost: bool,
-}
-
 impl State {
-    pub(super) fn new(now: Millis, terms: Arc<Terms>, single_active: bool) -> Self {
+    pub(super) fn new(now: Millis, terms: Arc<Terms>, single_active: bool, highest: Option<u8>) -> Self {
         Self {
-            work: Work::new(now, limits(&terms, single_active)),
+            work: Work::new(now, limits(&terms, single_active, highest)).with_levels(highest),
             terms,
             single_active,
+            highest,
             channel: None,
+            getting: Arc::default(),
             streams: 0,
             marks: Marks::default(),
             asked_until: 0,
@@ -70,12 +67,14 @@ impl State {
 
     /// What the engine is told of the route's terms.
     pub(super) fn limits(&self) -> Limits {
-        limits(&self.terms, self.single_active)
+        limits(&self.terms, self.single_active, self.highest)
     }
 
     /// There is a channel.
     pub(super) fn open(&mut self, channel: &Arc<Channel>) {
         self.channel = Some(Arc::clone(channel));
+        // An answer that the last one owes holds up nobody.
+        self.getting = Arc::default();
         self.marks = Marks::default();
     }
 
@@ -107,6 +106,7 @@ impl State {
     /// what nobody has seen.
     pub(super) fn give_back(&mut self, reached: u64, but_tried: bool) {
         self.streams = 0;
+        self.work.close_levels();
         self.work.give_back(but_tried);
         self.speak();
         self.marks.told(reached);
@@ -162,6 +162,7 @@ impl State {
     pub(super) fn forget(&mut self) {
         self.channel = None;
         self.streams = 0;
+        self.work.close_levels();
         self.marks = Marks::default();
         for fetching in self.fetching.values_mut() {
             fetching.is_lost = true;
@@ -170,9 +171,11 @@ impl State {
 }
 
 /// What the engine is told of a route's terms.
-fn limits(terms: &Terms, single_active: bool) -> Limits {
+fn limits(terms: &Terms, single_active: bool, highest: Option<u8>) -> Limits {
+    let priorities = terms.priorities.as_ref();
     Limits {
-        max_priority: terms.priorities.as_ref().map_or(0, |priorities| priorities.highest),
+        max_priority: highest.or(priorities.map(|priorities| priorities.highest)).unwrap_or(0),
+        weighted: highest.is_some() && priorities.is_some_and(|priorities| priorities.weighted),
         delivery_limit: terms.max_deliveries.map(|most| most.get().saturating_sub(1)),
         retry: terms.retry,
         single_active,

@@ -1,5 +1,6 @@
 //! What lies on a desk, and who works it: pure but for the sinks.
 
+mod levels;
 mod returning;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use linkspan_queues::{
     Assignment, ConsumerId, DeadReason, Effect, LaneId, Limits, NEVER, Queue, Queued, Tally,
 };
 
+use super::inflow::Inflow;
 use super::key::key_of;
 use super::loans::{Loan, Loans};
 use super::seat::Seat;
@@ -43,6 +45,8 @@ pub(super) struct Work {
     together: bool,
     /// Something has to go back.
     overdue: bool,
+    /// Which levels the broker may have more of, where each has a queue there.
+    inflow: Option<Inflow>,
 }
 
 /// What the broker is to be told of a loan.
@@ -68,6 +72,8 @@ pub(super) struct Arrival {
     pub(super) attempt: u32,
     /// Its own expiry in milliseconds, from now at most.
     pub(super) expiry: Option<Millis>,
+    /// Its level, where that has a queue of its own.
+    pub(super) level: Option<u8>,
 }
 
 impl Work {
@@ -82,6 +88,7 @@ impl Work {
             words: Vec::new(),
             touched: Vec::new(),
             overdue: false,
+            inflow: None,
         }
     }
 
@@ -110,20 +117,21 @@ impl Work {
 
     /// A message has come. [`Work::hand_out`] gives it out.
     pub(super) fn arrive(&mut self, now: Millis, terms: &Terms, arrival: Arrival) {
-        let Arrival { loan, message, attempt, expiry } = arrival;
+        let Arrival { loan, message, attempt, expiry, level } = arrival;
         let head = message.message();
         let batch = message.batch.batch();
         let expiry = expiry.into_iter().chain(terms.expiry).min();
         // It was not given out for the last time by those who knew.
         let attempts = self.engine.limits().delivery_limit.map_or(attempt, |limit| attempt.min(limit));
-        self.engine.journal_mut().lend(loan, now);
+        let priority = level.unwrap_or_else(|| terms.priority(&batch, &head));
+        self.lend(loan, now, priority);
         let queued = Queued {
             position: loan,
             size: message.batch.size(message.at),
             since: now,
             deadline: expiry.map_or(NEVER, |expiry| now.saturating_add(expiry.max(1))),
             attempts,
-            priority: terms.priority(&batch, &head),
+            priority,
             key: key_of(terms, &message),
             durable: head.flags.has(Flags::DURABLE),
             logged: true,
@@ -137,6 +145,7 @@ impl Work {
     /// Gives what is ready to who can take it.
     pub(super) fn hand_out(&mut self, now: Millis) {
         loop {
+            self.await_levels();
             self.engine.dispatch_some(now, ROUND, &mut self.assignments);
             if self.assignments.is_empty() {
                 break;
@@ -323,6 +332,7 @@ impl Work {
         settled: bool,
     ) -> Option<Assignment<Kept>> {
         loop {
+            self.await_levels();
             let assignment = self.engine.fetch(now, id, lane, settled);
             let Some(assignment) = assignment else {
                 self.settle_up();
@@ -384,6 +394,11 @@ impl Work {
 
     pub(super) fn consumers(&self) -> usize {
         self.seats.len()
+    }
+
+    /// How many messages somebody has in hand.
+    pub(super) const fn in_hand(&self) -> u64 {
+        self.engine.unsettled()
     }
 
     /// True when somebody has something in hand.
@@ -461,7 +476,7 @@ mod tests {
             payload: Body::Shared(Bytes::new()),
             head: Message::default(),
         };
-        Arrival { loan, message: draft.build().kept(0).unwrap(), attempt: 0, expiry: None }
+        Arrival { loan, message: draft.build().kept(0).unwrap(), attempt: 0, expiry: None, level: None }
     }
 
     /// Work on a queue of these limits, with one consumer, whose number is 1.
@@ -502,6 +517,40 @@ mod tests {
         work.settle(1, 1, 1, 1, &Settlement::Reject(None));
         assert_eq!(work.words(), [Word::Reject { loan: 7, requeue: false }]);
         assert!(is_empty(&work) && work.is_untried());
+    }
+
+    #[test]
+    fn lower_levels_wait_for_higher_ones_of_which_the_broker_may_have_more() {
+        let client = Arc::new(Client::default());
+        let limits = Limits { max_priority: 1, ..Limits::default() };
+        let mut work = Work::new(0, limits).with_levels(Some(1));
+        assert!(work.enter(1, seat(1, &client, 1)));
+        work.start(0, 1);
+        work.open_levels(2);
+        for (loan, level) in [(1, 0), (2, 0), (3, 1), (4, 1)] {
+            work.arrive(0, &Terms::default(), Arrival { level: Some(level), ..arrival(loan) });
+        }
+        work.hand_out(0);
+        let mut accepted = Vec::new();
+        let mut next = |work: &mut Work, tag| {
+            work.settle(0, 1, tag, 1, &Settlement::Accept);
+            work.seats[&1].credit.iter().for_each(|credit| credit.grant(1));
+            work.resume(0, 1);
+            accepted.extend(work.words());
+        };
+        next(&mut work, 1);
+        next(&mut work, 2);
+        assert_eq!(given(&client), [(1, 0), (2, 0)], "both of the higher level");
+        assert_eq!((work.ask(), work.is_known_empty()), (vec![1], false));
+        work.told(0, 1, 3);
+        work.hand_out(0);
+        assert_eq!(given(&client), [], "the broker has more of it");
+        assert_eq!(work.ask(), [1]);
+        work.told(0, 1, 0);
+        work.hand_out(0);
+        assert_eq!(given(&client), [(3, 0)]);
+        next(&mut work, 3);
+        assert_eq!(accepted, [3, 4, 1].map(Word::Accept));
     }
 
     #[test]

@@ -37,6 +37,9 @@ const WORDS: Duration = Duration::from_secs(1);
 /// How long publishing waits for queues to be declared again.
 const DECLARING: Duration = Duration::from_secs(2);
 
+/// How long what a client has left behind may wait for the ledger.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long a channel may still say why, once its connection is gone.
 const LAST_WORDS: Duration = Duration::from_millis(10);
 
@@ -62,6 +65,8 @@ enum Turn {
     Failed(Failure),
     Load(Large),
     After(Arc<Origin>),
+    /// Nobody publishes any more.
+    Left,
     /// Nothing is under way and nobody is there any more.
     Over,
 }
@@ -146,7 +151,15 @@ impl Worker {
     /// Publishes until the channel fails; nothing when nobody is there any more.
     async fn serve(&mut self, channel: &Arc<Channel>) -> Option<Failure> {
         loop {
-            match poll_fn(|cx| self.turn(channel, cx)).await {
+            let patience = if self.open { Duration::MAX } else { PATIENCE };
+            let Ok(turn) = timeout(patience, poll_fn(|cx| self.turn(channel, cx))).await else {
+                if self.inflight.is_stuck() {
+                    self.inflight.give_up();
+                    return None;
+                }
+                continue;
+            };
+            match turn {
                 Turn::Failed(failure) => return Some(failure),
                 Turn::Load(Large(body)) => match body.whole().await {
                     Ok(bytes) => self.large = Some(bytes),
@@ -156,6 +169,7 @@ impl Worker {
                     }
                 },
                 Turn::After(origin) => origin.gauge.emptied().await,
+                Turn::Left => {}
                 Turn::Over => return None,
             }
         }
@@ -182,7 +196,10 @@ impl Worker {
                         moved = true;
                     }
                     Poll::Ready(Some(Command::After(origin))) => return Poll::Ready(Turn::After(origin)),
-                    Poll::Ready(None) => self.open = false,
+                    Poll::Ready(None) => {
+                        self.open = false;
+                        return Poll::Ready(Turn::Left);
+                    }
                     Poll::Pending => break,
                 }
             }

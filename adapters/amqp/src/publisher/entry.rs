@@ -131,9 +131,9 @@ impl Entry {
     pub(super) fn has_lost_its_delay_queue(&self) -> Option<ShortString> {
         self.returned.as_ref()?;
         let batch = self.batch.batch();
-        let queue = self.goal.leg(self.leg).1;
-        DelayQueue::of(&queue, self.goal.terms(self.leg), &batch, batch.message(self.at)?)
-            .map(|delay| delay.name)
+        let message = batch.message(self.at)?;
+        let queue = self.goal.way(self.leg, &batch, message).1;
+        DelayQueue::of(&queue, self.goal.terms(self.leg), &batch, message).map(|delay| delay.name)
     }
 
     pub(super) fn kept(&self) -> Option<Kept> {
@@ -143,7 +143,7 @@ impl Entry {
     pub(super) fn sent_this(&self, returned: &BasicReturnMessage, sender: &Sender<'_>) -> bool {
         let batch = self.batch.batch();
         let Some(message) = batch.message(self.at) else { return false };
-        let (exchange, key) = self.goal.leg(self.leg);
+        let (exchange, key) = self.goal.way(self.leg, &batch, message);
         let payload = match batch.body {
             Some(Body::Shared(bytes)) => bytes,
             Some(Body::Stored(stored)) if stored.len() == returned.data.len() as u64 => &returned.data[..],

@@ -86,6 +86,11 @@ impl Inflight {
         self.entries.is_empty()
     }
 
+    /// True when nothing is at the broker, so that all that is left waits to be written down, or for what is.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.flights.is_empty()
+    }
+
     pub(super) fn add(&mut self, parcel: &Parcel) {
         for (at, message, goal, seq) in parcel.letters() {
             let legs = goal.legs();
@@ -147,7 +152,7 @@ impl Inflight {
                 (Some(Body::Stored(_)), Some(bytes)) => Some(bytes),
                 (Some(body), None) => return Ok(Some(Large((*body).clone()))),
             };
-            let (exchange, key) = entry.goal.leg(entry.leg);
+            let (exchange, key) = entry.goal.way(entry.leg, &batch, message);
             let by_name = exchange.as_str().is_empty();
             let terms = entry.goal.terms(entry.leg);
             let delay = DelayQueue::of(&key, terms, &batch, message);
@@ -422,6 +427,10 @@ impl Inflight {
     pub(super) fn give_up(&mut self) {
         for entry in self.entries.drain(..) {
             entry.withdraw();
+            if matches!(entry.state, State::Waiting) {
+                metrics::counter!("linkspan_messages_dropped_total", "reason" => "publisher-gone")
+                    .increment(1);
+            }
             let last = entry.join.as_ref().is_none_or(|join| {
                 let mut all = join.all.lock();
                 all.0 = all.0.saturating_sub(1);

@@ -159,3 +159,149 @@ fn entry(bytes: &[u8]) -> Option<(u128, Millis)> {
     let (id, when) = bytes.split_first_chunk::<16>()?;
     Some((u128::from_le_bytes(*id), u64::from_le_bytes(*when.first_chunk::<8>()?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Waker;
+
+    use async_trait::async_trait;
+    use linkspan_contract::ledger::{Entry, Version};
+    use linkspan_contract::{Attribute, Deduplicate, Fence, Health, Lease, Leases, NotGranted};
+    use parking_lot::Mutex;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::repeats::Verdict;
+
+    /// The time of a test, which goes on when nobody has anything to do.
+    struct Pace(Instant);
+
+    impl Clock for Pace {
+        fn now(&self) -> Millis {
+            1_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).unwrap()
+        }
+    }
+
+    type Pages = Arc<Mutex<BTreeMap<Box<str>, Entry>>>;
+
+    /// One instance's way to what all have written.
+    #[derive(Default)]
+    struct Way {
+        pages: Pages,
+        is_away: AtomicBool,
+    }
+
+    impl Way {
+        fn to(pages: &Pages) -> Arc<Self> {
+            Arc::new(Self { pages: Arc::clone(pages), is_away: AtomicBool::new(false) })
+        }
+
+        fn reached(&self) -> Result<(), LedgerError> {
+            match self.is_away.load(Ordering::Relaxed) {
+                true => Err(LedgerError::Away("it was sent away".into())),
+                false => Ok(()),
+            }
+        }
+    }
+
+    fn nobody() -> NotGranted {
+        NotGranted::Away("nobody asks here".into())
+    }
+
+    #[async_trait]
+    impl Leases for Way {
+        async fn take(&self, _name: &str) -> Result<Lease, NotGranted> {
+            Err(nobody())
+        }
+
+        async fn give_back(&self, _name: &str, _fence: Fence) {}
+    }
+
+    #[async_trait]
+    impl Ledger for Way {
+        async fn get(&self, _key: &str) -> Result<Option<Entry>, LedgerError> {
+            Ok(None)
+        }
+
+        async fn put(&self, key: &str, value: &[u8], _: Conditions<'_>) -> Result<Version, LedgerError> {
+            self.reached()?;
+            self.pages.lock().insert(key.into(), Entry { value: value.to_vec().into(), version: 1 });
+            Ok(1)
+        }
+
+        async fn delete(&self, _key: &str, _: Conditions<'_>) -> Result<bool, LedgerError> {
+            Ok(false)
+        }
+
+        async fn scan(
+            &self,
+            prefix: &str,
+            after: Option<&str>,
+            limit: usize,
+        ) -> Result<Vec<(Box<str>, Entry)>, LedgerError> {
+            self.reached()?;
+            let pages = self.pages.lock();
+            let found = pages
+                .iter()
+                .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| &***key > after));
+            Ok(found.take(limit).map(|(key, entry)| (key.clone(), entry.clone())).collect())
+        }
+
+        async fn advance(&self, _name: &str, _fence: Fence) -> Result<Lease, NotGranted> {
+            Err(nobody())
+        }
+
+        async fn health(&self) -> Health {
+            Health::Up
+        }
+    }
+
+    /// An instance, whose task runs.
+    fn instance(name: &str, way: &Arc<Way>, clock: &Arc<Pace>) -> Arc<Repeats> {
+        let how = Deduplicate { by: Attribute::MessageId, window: 3_600_000 };
+        let repeats = Arc::new(Repeats::new(&how, Arc::clone(clock) as _));
+        let (ledger, clock) = (Arc::clone(way) as _, Arc::clone(clock) as _);
+        start(&repeats, Plan { ledger, clock, prefix: "repeats/".into(), instance: name.into() });
+        repeats
+    }
+
+    /// Longer than clocks may differ.
+    const LONG: Duration = Duration::from_secs(300);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_instance_could_write_only_late_another_reads() {
+        let (pages, clock) = (Pages::default(), Arc::new(Pace(Instant::now())));
+        let (here, there) = (Way::to(&pages), Way::to(&pages));
+        let (writer, reader) = (instance("one", &here, &clock), instance("two", &there, &clock));
+        sleep(2 * AGAIN).await;
+        here.is_away.store(true, Ordering::Relaxed);
+        assert_eq!(writer.judge(1, false, Waker::noop()), Verdict::New);
+        let noting = tokio::spawn({
+            let writer = Arc::clone(&writer);
+            async move { writer.note(1).await }
+        });
+        sleep(LONG).await;
+        assert!(!noting.is_finished());
+        here.is_away.store(false, Ordering::Relaxed);
+        noting.await.unwrap();
+        sleep(2 * LOOK).await;
+        assert_eq!(reader.judge(1, false, Waker::noop()), Verdict::Known);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_written_while_an_instance_did_not_reach_the_ledger_it_reads_afterwards() {
+        let (pages, clock) = (Pages::default(), Arc::new(Pace(Instant::now())));
+        let (here, there) = (Way::to(&pages), Way::to(&pages));
+        let (writer, reader) = (instance("one", &here, &clock), instance("two", &there, &clock));
+        sleep(2 * AGAIN).await;
+        there.is_away.store(true, Ordering::Relaxed);
+        assert_eq!(writer.judge(1, false, Waker::noop()), Verdict::New);
+        writer.note(1).await;
+        sleep(LONG).await;
+        there.is_away.store(false, Ordering::Relaxed);
+        sleep(2 * LOOK).await;
+        assert_eq!(reader.judge(1, false, Waker::noop()), Verdict::Known);
+    }
+}

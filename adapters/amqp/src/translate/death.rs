@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use linkspan_contract::Value;
 use linkspan_contract::death::{DEATHS, Headers, PREFIX, entries};
 
+use crate::levels::whole;
+
 /// What stands before a fact of the first or the last of them.
 const ONE: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
@@ -108,6 +110,36 @@ pub(super) fn forget_delays(headers: &mut Vec<(Cow<'_, str>, Value<'_>)>) {
     }
 }
 
+/// Where each level has a queue it is the work queue that a message has died in.
+pub(super) fn forget_levels(headers: &mut [(Cow<'_, str>, Value<'_>)]) {
+    for (name, value) in headers {
+        match value {
+            Value::Array(deaths) if name == DEATHS => deaths.iter_mut().for_each(forget_level),
+            Value::Text(queue) if ONE.iter().any(|one| name.strip_prefix(one) == Some("queue")) => {
+                *queue = whole(queue).map_or_else(|| std::mem::take(queue), Cow::Owned);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The same of one death.
+fn forget_level(death: &mut Value<'_>) {
+    let Value::Table(fields) = death else { return };
+    for (name, value) in fields {
+        let names = match value {
+            Value::Array(keys) if name == "routing-keys" => &mut keys[..],
+            queue if name == "queue" => std::slice::from_mut(queue),
+            _ => continue,
+        };
+        for name in names {
+            if let Some(queue) = name.as_str().and_then(whole) {
+                *name = Value::Text(queue.into());
+            }
+        }
+    }
+}
+
 /// A fact of a death, where it is a text.
 fn fact<'v>(death: &'v Value<'_>, name: &str) -> Option<&'v str> {
     let Value::Table(fields) = death else { return None };
@@ -150,6 +182,28 @@ mod tests {
         let dead = told(vec![death("jobs", "rejected"), waited]);
         assert_eq!(dead[0].1, Value::Array(vec![death("jobs", "rejected")]));
         assert_eq!((&dead[1].1, &dead[2].1), (&text("jobs"), &text("rejected")));
+    }
+
+    #[test]
+    fn who_died_in_a_levels_queue_died_in_its_work_queue() {
+        let death = |queue: &'static str| {
+            let keys = Value::Array(vec![text(queue), text("other")]);
+            Value::Table(vec![("queue".into(), text(queue)), ("routing-keys".into(), keys)])
+        };
+        let told = |queue| {
+            let mut headers = vec![
+                ("x-death".into(), Value::Array(vec![death(queue), death("plain")])),
+                ("x-first-death-queue".into(), text(queue)),
+                ("mine".into(), text("linkspan.level.jobs.3")),
+            ];
+            forget_levels(&mut headers);
+            headers
+        };
+        assert_eq!(told("linkspan.level.jobs.3"), {
+            let mut expected = told("jobs");
+            expected[2].1 = text("linkspan.level.jobs.3");
+            expected
+        });
     }
 
     #[test]

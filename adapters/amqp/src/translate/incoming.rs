@@ -11,9 +11,10 @@ use linkspan_contract::death::DEATHS;
 use linkspan_contract::neutral::{NEUTRAL, encode};
 use linkspan_contract::{Batch, Body, Deaths, Flags, Kept, Message, Millis, Properties, Span, Value};
 
-use super::death::{forget_delays, put_aside, remember};
+use super::death::{forget_delays, forget_levels, put_aside, remember};
 use super::header;
 use super::table::inward;
+use crate::levels::whole;
 
 /// A payload of at least so many bytes is not copied.
 const COPY_BELOW: usize = 32 * 1024;
@@ -84,7 +85,9 @@ impl Arrived {
             self.bytes.push(u8::try_from(exchange.len()).unwrap_or(u8::MAX));
             self.bytes.extend_from_slice(exchange.as_bytes());
         }
-        let key = address.unwrap_or(delivery.routing_key.as_str().as_bytes());
+        let name = delivery.routing_key.as_str();
+        let queue = if exchange.is_empty() { whole(name) } else { None };
+        let key = address.unwrap_or(queue.as_deref().unwrap_or(name).as_bytes());
         self.bytes.extend(key.iter().copied().map(linkspan_contract::address::swapped));
         let address = Span::new(start, len(&self.bytes).saturating_sub(start));
         let mut head = Message { address, ..Message::default() };
@@ -246,6 +249,7 @@ fn read_headers<'a>(
         }
     }));
     forget_delays(&mut to.headers);
+    forget_levels(&mut to.headers);
     let has_died = headers.contains_key(DEATHS) || !aside.is_empty();
     remember(&mut to.headers, aside);
     // The broker tells of deaths in its own words alone.

@@ -9,11 +9,14 @@
     reason = "helpers of tests stop where a test cannot go on"
 )]
 
+mod alarms;
+mod desks;
 mod losses;
 #[path = "../notes/mod.rs"]
 mod notes;
 mod poison;
 mod reaching;
+mod repeats;
 mod telling;
 
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use linkspan_amqp::{AmqpBackend, AmqpOptions, Node};
 use linkspan_contract::conformance::Fixture;
-use linkspan_contract::{Backend, Health, SystemClock};
+use linkspan_contract::{Backend, Clock, Health, Ledger, SystemClock};
 use linkspan_integration_tests::{Cable, RabbitMq};
 
 use crate::notes::Notes;
@@ -31,6 +34,7 @@ use crate::notes::Notes;
 struct Linked {
     cable: Cable,
     backend: Arc<AmqpBackend>,
+    ledger: Arc<Notes>,
 }
 
 impl Linked {
@@ -43,14 +47,18 @@ impl Linked {
     }
 
     async fn to(broker: &RabbitMq, change: impl FnOnce(&mut AmqpOptions)) -> Self {
+        Self::at(broker, Arc::new(SystemClock), change).await
+    }
+
+    async fn at(broker: &RabbitMq, clock: Arc<dyn Clock>, change: impl FnOnce(&mut AmqpOptions)) -> Self {
         let mut options = AmqpOptions::from_url(broker.url()).expect("the broker's URL is one");
         let cable = Cable::to(broker.address()).await;
         options.nodes = vec![Node { host: "127.0.0.1".into(), port: cable.address().port() }];
         change(&mut options);
         let ledger = Arc::new(Notes::default());
-        let backend =
-            AmqpBackend::open("rabbit", options, Arc::new(SystemClock), ledger).expect("a back end opens");
-        let linked = Self { cable, backend };
+        let noting: Arc<dyn Ledger> = Arc::clone(&ledger) as _;
+        let backend = AmqpBackend::open("rabbit", options, clock, noting).expect("a back end opens");
+        let linked = Self { cable, backend, ledger };
         linked.up().await;
         linked
     }

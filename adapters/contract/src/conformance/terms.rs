@@ -184,7 +184,7 @@ pub async fn a_route_reads_the_level_of_a_message(stage: &Stage<'_>) {
     }
     let from = Attribute::Level(NonZeroU8::new(2).expect("it is not zero"));
     let priorities =
-        Some(Priorities { highest: 9, weighted: false, from: Some(from), otherwise: 4, apart: false });
+        Some(Priorities { highest: 9, weighted: false, from: Some(from), otherwise: 4, apart: None });
     let levels = [("x-max-priority", Value::I32(9))];
     let (mut client, work, _) = owned(stage, Terms { priorities, ..Terms::default() }, &levels).await;
     let target = client.to_queue(&work);
@@ -371,7 +371,7 @@ pub async fn lower_levels_have_their_share(stage: &Stage<'_>) {
     if !stage.can(|it| it.weighted_order) {
         return;
     }
-    let priorities = Some(Priorities { highest: 3, weighted: true, from: None, otherwise: 0, apart: false });
+    let priorities = Some(Priorities { highest: 3, weighted: true, from: None, otherwise: 0, apart: None });
     let levels = [("x-max-priority", Value::I32(3))];
     let (mut client, work, _) = owned(stage, Terms { priorities, ..Terms::default() }, &levels).await;
     let target = client.to_queue(&work);

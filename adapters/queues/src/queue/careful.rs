@@ -1,4 +1,4 @@
-//! Giving out where it is not the head alone that counts: levels have shares, or messages have keys.
+//! Giving out where it is not the head alone that counts: levels have shares, or are waited for, or messages have keys.
 
 use linkspan_contract::{Millis, Settle};
 
@@ -156,7 +156,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     fn had_turn(&mut self, level: usize) {
         if let Some(mut shares) = self.shares.take() {
-            shares.took(level, |other| other == level || self.has_level(other));
+            shares.took(level, |other| other == level || self.has_turn(other));
             self.shares = Some(shares);
         }
     }
@@ -284,7 +284,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         } else if self.keys.is_none() {
             self.keys = Some(Box::new(Keys::new()));
         }
-        self.careful = self.limits.keyed || self.limits.weighted;
+        self.careful = self.limits.keyed || self.limits.weighted || self.awaited.highest().is_some();
     }
 
     /// Says anew what the keys of messages are: others are meant from now on, or they were not known when the messages were

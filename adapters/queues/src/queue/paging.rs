@@ -56,13 +56,15 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// The level of what would be given out next, wherever it is.
     pub(super) fn head_level(&self) -> Option<usize> {
-        match &self.shares {
-            Some(shares) => shares.next(|level| self.has_level(level)),
+        let next = match &self.shares {
+            Some(shares) => shares.next(|level| self.has_turn(level)),
             None => {
                 let due = self.delayed.highest_due().map(|(level, _)| usize::from(level));
-                self.ready.highest().max(self.outside.occupied().highest()).max(due)
+                let here = self.ready.highest().max(self.outside.occupied().highest()).max(due);
+                here.max(self.awaited.highest())
             }
-        }
+        };
+        next.filter(|level| !self.awaited.has(*level) || self.has_level(*level))
     }
 
     /// True when a level has something, wherever it is.

@@ -159,3 +159,150 @@ fn entry(bytes: &[u8]) -> Option<(u128, Millis)> {
     let (id, when) = bytes.split_first_chunk::<16>()?;
     Some((u128::from_le_bytes(*id), u64::from_le_bytes(*when.first_chunk::<8>()?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::task::Waker;
+
+    use async_trait::async_trait;
+    use linkspan_contract::ledger::{Entry, Version};
+    use linkspan_contract::{Attribute, Deduplicate, Fence, Health, Lease, Leases, NotGranted};
+    use parking_lot::Mutex;
+
+    use super::super::Verdict;
+    use super::*;
+
+    /// A ledger that is away at times, and the clock of all who use it.
+    #[derive(Default)]
+    struct Book {
+        pages: Mutex<BTreeMap<Box<str>, Entry>>,
+        now: AtomicU64,
+        /// Nothing is written, and the clock goes on by so much for each attempt.
+        lasts: AtomicU64,
+        /// Nothing is read.
+        is_shut: AtomicBool,
+        /// How often that was tried.
+        knocks: AtomicU64,
+    }
+
+    fn away<T>() -> Result<T, LedgerError> {
+        Err(LedgerError::Away("it is a test".into()))
+    }
+
+    impl Clock for Book {
+        fn now(&self) -> Millis {
+            self.now.load(Ordering::SeqCst)
+        }
+    }
+
+    #[async_trait]
+    impl Leases for Book {
+        async fn take(&self, _: &str) -> Result<Lease, NotGranted> {
+            Err(NotGranted::Away("nobody asks here".into()))
+        }
+
+        async fn give_back(&self, _: &str, _: Fence) {}
+    }
+
+    #[async_trait]
+    impl Ledger for Book {
+        async fn get(&self, key: &str) -> Result<Option<Entry>, LedgerError> {
+            Ok(self.pages.lock().get(key).cloned())
+        }
+
+        async fn put(&self, key: &str, value: &[u8], _: Conditions<'_>) -> Result<Version, LedgerError> {
+            let lasts = self.lasts.swap(0, Ordering::SeqCst);
+            if lasts > 0 {
+                self.now.fetch_add(lasts, Ordering::SeqCst);
+                return away();
+            }
+            self.pages.lock().insert(key.into(), Entry { value: value.to_vec().into(), version: 1 });
+            Ok(1)
+        }
+
+        async fn delete(&self, key: &str, _: Conditions<'_>) -> Result<bool, LedgerError> {
+            Ok(self.pages.lock().remove(key).is_some())
+        }
+
+        async fn scan(
+            &self,
+            prefix: &str,
+            after: Option<&str>,
+            limit: usize,
+        ) -> Result<Vec<(Box<str>, Entry)>, LedgerError> {
+            if self.is_shut.load(Ordering::SeqCst) {
+                self.knocks.fetch_add(1, Ordering::SeqCst);
+                return away();
+            }
+            let pages = self.pages.lock();
+            let all = pages
+                .iter()
+                .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| ***key > *after));
+            Ok(all.take(limit).map(|(key, entry)| (key.clone(), entry.clone())).collect())
+        }
+
+        async fn advance(&self, _: &str, _: Fence) -> Result<Lease, NotGranted> {
+            Err(NotGranted::Away("nobody asks here".into()))
+        }
+
+        async fn health(&self) -> Health {
+            Health::Up
+        }
+    }
+
+    /// One of several instances that share a queue.
+    fn instance(book: &Arc<Book>, name: &str) -> Arc<Repeats> {
+        let how = Deduplicate { by: Attribute::MessageId, window: 3_600_000 };
+        let repeats = Arc::new(Repeats::new(&how, Arc::clone(book) as _));
+        let (ledger, clock) = (Arc::clone(book) as Arc<dyn Ledger>, Arc::clone(book) as Arc<dyn Clock>);
+        start(&repeats, Plan { ledger, clock, prefix: "seen/q/".into(), instance: name.into() });
+        repeats
+    }
+
+    async fn has_begun(repeats: &Repeats) {
+        while !repeats.state.lock().is_read {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What an instance has published is written down.
+    async fn publish(repeats: &Repeats, id: u128) {
+        has_begun(repeats).await;
+        assert_eq!(repeats.judge(id, false, Waker::noop()), Verdict::New);
+        repeats.note(id).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_is_written_late_is_read_by_others() {
+        let book = Arc::new(Book::default());
+        let (one, other) = (instance(&book, "one"), instance(&book, "other"));
+        has_begun(&other).await;
+        book.lasts.store(3 * ASKEW, Ordering::SeqCst);
+        let late = publish(&one, 7);
+        // Others look at the present by the time that it is written.
+        tokio::join!(late, sleep(AGAIN * 2));
+        sleep(LOOK * 2).await;
+        assert_eq!(other.judge(7, false, Waker::noop()), Verdict::Known);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_that_were_written_while_the_ledger_was_away_for_one_are_read_by_it_then() {
+        let book = Arc::new(Book::default());
+        let other = instance(&book, "other");
+        has_begun(&other).await;
+        book.is_shut.store(true, Ordering::SeqCst);
+        let value = bytes(&(7, 0));
+        book.pages
+            .lock()
+            .insert("seen/q/0000000000000001-one-1".into(), Entry { value: value.into(), version: 1 });
+        while book.knocks.load(Ordering::SeqCst) < 3 {
+            book.now.fetch_add(ASKEW, Ordering::SeqCst);
+            sleep(LOOK).await;
+        }
+        book.is_shut.store(false, Ordering::SeqCst);
+        sleep(LOOK * 2).await;
+        assert_eq!(other.judge(7, false, Waker::noop()), Verdict::Known);
+    }
+}

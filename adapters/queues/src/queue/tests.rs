@@ -1026,6 +1026,35 @@ fn others_of_a_key_go_on_when_one_of_them_cannot_be_read() {
 }
 
 #[test]
+fn others_of_a_key_go_on_when_one_of_them_dies_on_its_way_in() {
+    let mut queue = stubs(Limits { delivery_limit: Some(1), ..Limits::default() });
+    let mut out = Vec::new();
+    queue.settle(0, 1, 1, 1, &Settlement::Accept);
+    queue.dispatch(0, &mut out);
+    assert_eq!(queue.due().map(|due| due.positions), Some(2..3));
+    queue.come_in(Queued { attempts: 2, ..kept("a3", 2) });
+    assert!(queue.has_effects());
+    assert_eq!(queue.due().map(|due| due.positions), Some(3..4));
+}
+
+#[test]
+fn what_a_fetch_passes_over_is_not_brought_in_for_it_again() {
+    let window = Some(crate::Window { messages: 0, bytes: 1000 });
+    let mut queue = Queue::with_journal(0, Limits { keyed: true, window, ..Limits::default() }, Keeps);
+    queue.add_consumer(settling(1)).unwrap();
+    queue.set_paused(1, false);
+    let mut out = Vec::new();
+    queue.restore(0, kept("a1", 0), 0);
+    queue.dispatch(0, &mut out);
+    queue.restore(0, kept("a2", 1), 0);
+    assert_eq!(queue.fetch(0, 7, 7, false).map(|got| got.message.body), None, "it is for who has the first");
+    assert_eq!((queue.due(), queue.wants(), queue.in_memory().0), (None, None, 1));
+    queue.dispatch(0, &mut out);
+    let given: Vec<_> = out.iter().map(|given| (given.consumer, given.message.body)).collect();
+    assert_eq!(given, [(1, "a1"), (1, "a2")]);
+}
+
+#[test]
 fn others_of_a_key_go_on_when_one_that_came_back_cannot_be_read() {
     let retry = Some(linkspan_contract::Retry { delay: 10, factor: 100, max: 10 });
     let window = Some(crate::Window { messages: 0, bytes: 1000 });

@@ -20,7 +20,7 @@ use linkspan_contract::{
     Attribute, Backend, Client, Deduplicate, Flags, QueueSpec, SessionTerms, Settle, Settlement, Source,
     Subscribe, SystemClock, Terms, Value,
 };
-use linkspan_embedded::{Embedded, EmbeddedOptions, OnDisk, OpenError, SyncMode};
+use linkspan_embedded::{Budget, Embedded, EmbeddedOptions, OnDisk, OpenError, SyncMode};
 use tempfile::TempDir;
 
 /// Opens the same directory each time.
@@ -55,12 +55,16 @@ impl Kept {
     }
 
     fn open(&self) -> Result<Arc<Embedded>, OpenError> {
+        self.open_within(Arc::default())
+    }
+
+    fn open_within(&self, budget: Arc<Budget>) -> Result<Arc<Embedded>, OpenError> {
         let on_disk = OnDisk {
             directory: self.directory(),
             sync: SyncMode::Group,
             segment_size: 1 << 20,
             forms: vec![&NEUTRAL],
-            budget: Arc::default(),
+            budget,
         };
         Embedded::durable("local", EmbeddedOptions::default(), Arc::new(SystemClock), &on_disk)
     }
@@ -70,6 +74,18 @@ impl Kept {
 impl Fixture for Kept {
     async fn backend(&self) -> Arc<dyn Backend> {
         self.open().expect("it opens")
+    }
+}
+
+/// The same, with little memory.
+struct Narrow<'a>(&'a Kept);
+
+#[async_trait]
+impl Fixture for Narrow<'_> {
+    async fn backend(&self) -> Arc<dyn Backend> {
+        let budget = Arc::new(Budget::default());
+        budget.set_limit(0);
+        self.0.open_within(budget).expect("it opens")
     }
 }
 
@@ -448,6 +464,31 @@ async fn a_message_that_is_held_back_waits_for_what_remains_after_a_restart() {
     assert!(begun.elapsed() >= Duration::from_millis(1500));
     client.expect_numbers(0..MANY).await;
     assert!(begun.elapsed() >= Duration::from_millis(6000));
+    client.expect_nothing().await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn what_is_ready_is_given_out_although_very_much_that_waits_stands_before_it_in_the_log() {
+    const MANY: u32 = 10_000;
+    let kept = Kept::new();
+    let terms = || Terms { delay: Some(0), ..Terms::default() };
+    let stage = Stage::new(&kept, "very much waits").await;
+    let mut client = stage.client().await;
+    declare(&mut client, "q", &[], terms()).await;
+    let target = client.to_queue("q");
+    let delayed = |number| Letter::numbered(target, number).confirmed().header(DELAY, Value::I32(600_000));
+    assert!(client.confirm(&(0..MANY).map(delayed).collect()).await.is_empty());
+    assert!(client.confirm(&Letters::confirmed(target, [MANY])).await.is_empty());
+    drop(client);
+    stage.close().await;
+
+    let narrow = Narrow(&kept);
+    let stage = Stage::new(&narrow, "and is looked through").await;
+    let mut client = stage.client().await;
+    declare(&mut client, "q", &[], terms()).await;
+    client.consume("q", 1, 0).await;
+    client.expect_numbers([MANY]).await;
     client.expect_nothing().await;
     stage.close().await;
 }

@@ -19,8 +19,19 @@ pub(crate) struct Delayed<B> {
     held: u64,
     /// No stub that was due by then is among them.
     horizon: Millis,
-    /// Whose time has come, and that have to be brought in: their sizes.
-    due: BTreeMap<(u8, Position), u32>,
+    /// Whose time has come, and that have to be brought in.
+    due: BTreeMap<(u8, Position), Owed>,
+    /// Those that are too many, and have to be brought in to be let go: their sizes.
+    doomed: BTreeMap<(u8, Position), u32>,
+    doomed_bytes: u64,
+}
+
+/// What is in memory of a message that has to be brought in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owed {
+    pub(crate) size: u32,
+    /// Others of it may wait for this one; 0: none do.
+    pub(crate) key: Key,
 }
 
 #[derive(Debug)]
@@ -35,7 +46,7 @@ pub(crate) struct Stub {
     pub(crate) until: Millis,
     pub(crate) position: Position,
     pub(crate) size: u32,
-    /// That of one that others of its key wait for; else 0.
+    /// That of one that others of its key may wait for; else 0.
     pub(crate) key: Key,
     pub(crate) priority: u8,
 }
@@ -49,7 +60,8 @@ const BYTES: u64 = 1 << 20;
 impl<B> Delayed<B> {
     pub(crate) fn new(now: Millis) -> Self {
         let (whole, stubs) = (BinaryHeap::new(), BinaryHeap::new());
-        Self { whole, stubs, bytes: 0, held: 0, horizon: now, due: BTreeMap::new() }
+        let (due, doomed) = (BTreeMap::new(), BTreeMap::new());
+        Self { whole, stubs, bytes: 0, held: 0, horizon: now, due, doomed, doomed_bytes: 0 }
     }
 
     pub(crate) fn put(&mut self, message: Queued<B>, until: Millis) {
@@ -103,16 +115,40 @@ impl<B> Delayed<B> {
     pub(crate) fn awaits<C>(&self, message: &Queued<C>, not_before: Millis) -> bool {
         message.attempts == 0 && not_before > self.horizon
             || !self.due.is_empty() && self.due.contains_key(&(message.priority, message.position))
+            || !self.doomed.is_empty() && self.doomed.contains_key(&(message.priority, message.position))
     }
 
     /// A stub's time has come: its message has to be brought in.
     pub(crate) fn want(&mut self, stub: Stub) {
-        self.due.insert((stub.priority, stub.position), stub.size);
+        self.due.insert((stub.priority, stub.position), Owed { size: stub.size, key: stub.key });
     }
 
-    /// What has to be brought in, and its size.
-    pub(crate) const fn due(&self) -> &BTreeMap<(u8, Position), u32> {
+    /// A stub is of a message too many: that has to be brought in to be let go.
+    pub(crate) fn doom(&mut self, stub: Stub) {
+        self.doomed.insert((stub.priority, stub.position), stub.size);
+        self.doomed_bytes = self.doomed_bytes.saturating_add(stub.size.into());
+    }
+
+    /// What has to be brought in.
+    pub(crate) const fn due(&self) -> &BTreeMap<(u8, Position), Owed> {
         &self.due
+    }
+
+    /// What has to be brought in to be let go, and its size.
+    pub(crate) const fn doomed(&self) -> &BTreeMap<(u8, Position), u32> {
+        &self.doomed
+    }
+
+    /// The bytes of those.
+    pub(crate) const fn doomed_bytes(&self) -> u64 {
+        self.doomed_bytes
+    }
+
+    /// True when it was one of those; it is here no more.
+    pub(crate) fn fall(&mut self, priority: u8, position: Position) -> bool {
+        let size = self.doomed.remove(&(priority, position));
+        self.doomed_bytes = self.doomed_bytes.saturating_sub(size.unwrap_or(0).into());
+        size.is_some()
     }
 
     /// The highest level that has something that has to be brought in, and the first of it.
@@ -132,8 +168,8 @@ impl<B> Delayed<B> {
         Some(*position)
     }
 
-    /// One that had to be brought in is in, or cannot be had; its size.
-    pub(crate) fn arrive(&mut self, priority: u8, position: Position) -> Option<u32> {
+    /// One that had to be brought in is in, or cannot be had.
+    pub(crate) fn arrive(&mut self, priority: u8, position: Position) -> Option<Owed> {
         self.due.remove(&(priority, position))
     }
 
@@ -165,12 +201,13 @@ impl<B> Delayed<B> {
 
     /// All of them, by level and position, and whether the journal has them.
     pub(crate) fn drain(&mut self) -> Vec<(u8, Position, bool)> {
-        (self.bytes, self.held) = (0, 0);
+        (self.bytes, self.held, self.doomed_bytes) = (0, 0, 0);
         let whole = self.whole.drain().map(|Reverse(waiting)| waiting.message);
         let whole = whole.map(|message| (message.priority, message.position, message.logged));
         let stubs = self.stubs.drain().map(|Reverse(stub)| (stub.priority, stub.position, true));
-        let due = std::mem::take(&mut self.due).into_keys().map(|(level, position)| (level, position, true));
-        let mut all: Vec<_> = whole.chain(stubs).chain(due).collect();
+        let (due, doomed) = (std::mem::take(&mut self.due), std::mem::take(&mut self.doomed));
+        let owed = due.into_keys().chain(doomed.into_keys()).map(|(level, position)| (level, position, true));
+        let mut all: Vec<_> = whole.chain(stubs).chain(owed).collect();
         all.sort_unstable();
         all
     }

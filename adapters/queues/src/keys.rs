@@ -20,6 +20,8 @@ pub(crate) struct Keys<B> {
     keys: HashMap<Key, Of<B>, RandomState>,
     /// Keys of which some are parked, by the deadlines of their first ones.
     parked: BTreeSet<(Millis, Key)>,
+    /// All that are parked, by their places, and their keys.
+    order: BTreeSet<(Reverse<u8>, Position, Key)>,
     /// Keys of which more waits for a holder to take it, by the holders' places.
     stuck: HashMap<usize, SmallVec<[Key; 4]>, RandomState>,
     len: u64,
@@ -46,7 +48,6 @@ pub(crate) enum Parked<B> {
     /// Only the journal has it.
     Stub {
         stub: Stub,
-        key: Key,
         deadline: Millis,
     },
 }
@@ -56,13 +57,13 @@ impl<B> Parked<B> {
     pub(crate) fn stub(message: &Queued<B>) -> Self {
         let Queued { position, priority, key, deadline, .. } = *message;
         let size = u32::try_from(message.size).unwrap_or(u32::MAX);
-        Self::Stub { stub: Stub { until: 0, position, size, key: 0, priority }, key, deadline }
+        Self::Stub { stub: Stub { until: 0, position, size, key, priority }, deadline }
     }
 
     const fn key(&self) -> Key {
         match self {
             Self::Whole(message) => message.key,
-            Self::Stub { key, .. } => *key,
+            Self::Stub { stub, .. } => stub.key,
         }
     }
 
@@ -123,7 +124,7 @@ const BYTES: u64 = 1 << 20;
 impl<B> Keys<B> {
     pub(crate) fn new() -> Self {
         let (keys, stuck) = (HashMap::default(), HashMap::default());
-        Self { keys, parked: BTreeSet::new(), stuck, len: 0, bytes: 0, whole: (0, 0) }
+        Self { keys, parked: BTreeSet::new(), order: BTreeSet::new(), stuck, len: 0, bytes: 0, whole: (0, 0) }
     }
 
     /// Those that are parked.
@@ -171,7 +172,8 @@ impl<B> Keys<B> {
 
     /// A message has to wait for others of its key; for who has them to take it, when that is what hinders it.
     pub(crate) fn park(&mut self, message: Parked<B>, holder: Option<usize>) {
-        let (key, (whole, held)) = (message.key(), message.whole());
+        let (key, (level, position), (whole, held)) = (message.key(), message.place(), message.whole());
+        self.order.insert((level, position, key));
         self.len += 1;
         self.bytes = self.bytes.saturating_add(message.size());
         self.whole = (self.whole.0.saturating_add(whole), self.whole.1.saturating_add(held));
@@ -228,14 +230,39 @@ impl<B> Keys<B> {
 
     /// The next parked one of a key may be looked at again.
     pub(crate) fn next(&mut self, key: Key) -> Option<Parked<B>> {
+        self.take(key, |parked| parked.pop_first().map(|(_, message)| message))
+    }
+
+    /// The parked one of a key that stands there.
+    pub(crate) fn take_at(&mut self, key: Key, priority: u8, position: Position) -> Option<Parked<B>> {
+        self.take(key, |parked| parked.remove(&(Reverse(priority), position)))
+    }
+
+    fn take(
+        &mut self,
+        key: Key,
+        take: impl FnOnce(&mut BTreeMap<(Reverse<u8>, Position), Parked<B>>) -> Option<Parked<B>>,
+    ) -> Option<Parked<B>> {
         let of = self.keys.get_mut(&key)?;
         let before = of.deadline();
-        let (_, message) = of.parked.pop_first()?;
+        let message = take(&mut of.parked)?;
         let after = of.deadline();
         self.move_up(key, before, after);
-        self.left(&message);
+        self.left(key, &message);
         self.tidy(key);
         Some(message)
+    }
+
+    /// The highest level of which some are parked.
+    pub(crate) fn highest(&self) -> Option<usize> {
+        self.order.first().map(|(Reverse(level), ..)| usize::from(*level))
+    }
+
+    /// The first parked one of a level: its place and its key.
+    pub(crate) fn first_of(&self, level: u8) -> Option<(Position, Key)> {
+        let level = Reverse(level);
+        let mut of_level = self.order.range((level, 0, 0)..=(level, Position::MAX, Key::MAX));
+        of_level.next().map(|(_, position, key)| (*position, *key))
     }
 
     /// Keys of which more waited for who is at this place.
@@ -277,8 +304,9 @@ impl<B> Keys<B> {
         })
     }
 
-    fn left(&mut self, message: &Parked<B>) {
-        let (whole, held) = message.whole();
+    fn left(&mut self, key: Key, message: &Parked<B>) {
+        let ((level, position), (whole, held)) = (message.place(), message.whole());
+        self.order.remove(&(level, position, key));
         self.len = self.len.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(message.size());
         self.whole = (self.whole.0.saturating_sub(whole), self.whole.1.saturating_sub(held));

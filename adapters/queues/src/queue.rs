@@ -3,6 +3,7 @@
 mod awaited;
 mod careful;
 mod dispatch;
+mod dropping;
 mod membership;
 mod paging;
 mod settle;
@@ -227,10 +228,10 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         // What is still ready, nobody can take; nobody takes this before.
         if self.is_empty() && !self.rotation.is_empty() {
             let Some(offered) = message.take() else { return Pushed::Refused };
-            let (priority, position) = (offered.priority, offered.position);
+            let (key, priority, position) = (offered.key, offered.priority, offered.position);
             self.accept(offered);
             self.give_out(now, usize::MAX, out);
-            message = self.ready.pop_last(priority, position);
+            message = self.take_pushed(key, priority, position);
             if J::RECORDS && message.as_ref().is_some_and(|message| message.logged) {
                 let how = if refused { Gone::Refused } else { Gone::Dead };
                 self.journal.gone(priority, position..position.saturating_add(1), how);
@@ -245,21 +246,6 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             self.effects.push(Effect::Dead { message, reason: DeadReason::MaxLength });
         }
         Pushed::Refused
-    }
-
-    /// Lets the head go until the queue is within its limits.
-    fn drop_head(&mut self) {
-        while self.limits.overflow == Overflow::DropHead && self.exceeds(0, 0) && self.has_head() {
-            let Some(message) = self.pop_head() else {
-                if self.unpark_one() {
-                    continue;
-                }
-                break;
-            };
-            let key = message.key;
-            self.bury(message, DeadReason::MaxLength);
-            self.unpark(key);
-        }
     }
 
     #[inline(always)]
@@ -287,13 +273,6 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         if self.ready.put(message) && deadline < self.wake {
             self.wake = deadline;
         }
-    }
-
-    /// True when this much more would be too much.
-    #[inline]
-    fn exceeds(&self, messages: u64, bytes: u64) -> bool {
-        self.limits.max_length.is_some_and(|max| self.len().saturating_add(messages) > max)
-            || self.limits.max_bytes.is_some_and(|max| self.bytes().saturating_add(bytes) > max)
     }
 
     /// A message is dead.
@@ -368,9 +347,7 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// Messages that are ready, wherever they are.
     pub fn len(&self) -> u64 {
-        let due = self.delayed.due().len() as u64;
-        let parked = self.keys.as_ref().map_or(0, |keys| keys.len());
-        self.ready.len().saturating_add(self.outside.len()).saturating_add(due).saturating_add(parked)
+        self.staying_len().saturating_add(self.delayed.doomed().len() as u64)
     }
 
     /// True when nothing is ready.
@@ -379,17 +356,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         self.ready.is_empty()
             && self.outside.len() == 0
             && self.delayed.due().is_empty()
+            && self.delayed.doomed().is_empty()
             && self.keys.as_ref().is_none_or(|keys| keys.len() == 0)
     }
 
     /// Bytes that are ready, wherever they are.
     pub fn bytes(&self) -> u64 {
-        let parked = self.keys.as_ref().map_or(0, |keys| keys.bytes());
-        let here = self.ready.bytes().saturating_add(self.outside.bytes()).saturating_add(parked);
-        if self.delayed.due().is_empty() {
-            return here;
-        }
-        here.saturating_add(self.delayed.due().values().map(|size| u64::from(*size)).sum())
+        self.staying_bytes().saturating_add(self.delayed.doomed_bytes())
     }
 
     /// How many of the messages that are ready are in memory, and their bytes.

@@ -20,11 +20,13 @@ pub struct Seen {
     /// Milliseconds of a tick.
     unit: Millis,
     shelves: Box<[Shelf]>,
+    /// Those of before a time in which nothing came: all in them is over, and they go one by one.
+    retired: Vec<Shelf>,
     hasher: RandomState,
     len: usize,
     /// When the last one was seen.
     latest: Millis,
-    /// Up to when shelves were swept, each in its turn, and whose turn it is.
+    /// Up to when shelves were swept, each in its turn, and whose turn it is, perhaps for a part of it.
     swept: (Millis, usize),
     buckets: VecDeque<Bucket>,
 }
@@ -48,14 +50,22 @@ const PART: u64 = 64;
 /// So many shelves there are, each of which grows by itself: with all of them at once, who enters one more would wait for it.
 const SHELVES: usize = 256;
 
+/// So many lines of them are swept for one that is entered, and perhaps one shelf is shrunk.
+const PIECE: usize = 1024;
+
+/// A shelf that was not swept for so many windows is, before anything is looked for in it: what has been over for long is
+/// not told from what is yet to come.
+const UNSWEPT: u64 = 2;
+
 impl Seen {
     /// Nothing was seen.
     pub fn new(window: Millis) -> Self {
         Self {
             window,
-            // So that the past is told from the future, and a window from what was before it.
-            unit: (window >> 29).saturating_add(1),
-            shelves: (0..SHELVES).map(|_| Shelf::default()).collect(),
+            // So that the past is told from the future, and a window from several before it.
+            unit: (window >> 28).saturating_add(1),
+            shelves: shelves(),
+            retired: Vec::new(),
             hasher: RandomState::default(),
             len: 0,
             latest: 0,
@@ -81,9 +91,24 @@ impl Seen {
 
     /// True when it was not seen within the window; it is from now on.
     pub fn enter(&mut self, id: u128, now: Millis) -> bool {
+        if self.latest.saturating_add(self.window) <= now && self.len > 0 {
+            self.retire();
+        }
         let (time, hash) = (self.time(now), self.hasher.hash_one(id));
         let hasher = &self.hasher;
         let Some(shelf) = self.shelves.get_mut(place(hash)) else { return true };
+        let unswept = now.saturating_sub(shelf.swept);
+        if unswept > self.window.saturating_mul(UNSWEPT) {
+            // Whatever was entered was entered before that, and more than a window ago by now.
+            let is_all_over = unswept > self.window.saturating_mul(UNSWEPT + 1);
+            let over = if is_all_over {
+                shelf.clear()
+            } else {
+                shelf.sweep_all(time, |id| hasher.hash_one(whole(id)))
+            };
+            self.len = self.len.saturating_sub(over);
+            shelf.swept = now;
+        }
         let is_new = match shelf.enter(parts(id), hash, time, |id| hasher.hash_one(whole(id))) {
             None => false,
             Some(more) => {
@@ -126,22 +151,28 @@ impl Seen {
     /// Lets some of those go that are over, if there are any: to be called for each that is entered, whether it is taken or
     /// withdrawn. Yields what a journal need not keep any more.
     pub fn let_go(&mut self, now: Millis) -> Option<Range<u64>> {
+        self.retired.pop();
         let first = self.buckets.front()?;
         if first.last.saturating_add(self.window) > now {
             return None;
         }
         if self.latest.saturating_add(self.window) <= now {
-            return self.clear();
+            self.retire();
+            return self.forget_records();
         }
         self.sweep(now);
         let first = self.buckets.pop_front()?;
         (!first.records.is_empty()).then_some(first.records)
     }
 
-    /// Forgets all, and yields what a journal need not keep any more.
-    pub fn clear(&mut self) -> Option<Range<u64>> {
-        self.shelves.iter_mut().for_each(|shelf| *shelf = Shelf::default());
+    /// Nothing that is there is known any more.
+    fn retire(&mut self) {
+        let before = std::mem::replace(&mut self.shelves, shelves());
+        self.retired.extend(before.into_iter().filter(|shelf| !shelf.is_empty()));
         self.len = 0;
+    }
+
+    fn forget_records(&mut self) -> Option<Range<u64>> {
         let mut records = std::mem::take(&mut self.buckets).into_iter().map(|bucket| bucket.records);
         let mut all = records.find(|records| !records.is_empty())?;
         for more in records.filter(|records| !records.is_empty()) {
@@ -174,21 +205,22 @@ impl Seen {
         }
     }
 
-    /// Clears what is over from the shelves whose turn it is: once in a window each has one.
+    /// Clears what is over from a piece of the shelves whose turn it is: once in a window each has one.
     fn sweep(&mut self, now: Millis) {
         let time = self.time(now);
         let each = (self.window / SHELVES as u64).max(1);
         let (since, next) = &mut self.swept;
-        let turns = now.saturating_sub(*since) / each;
-        if turns == 0 {
-            return;
-        }
-        *since = now;
-        let hasher = &self.hasher;
-        for _ in 0..turns.min(SHELVES as u64) {
-            *next = (*next + 1) % SHELVES;
-            if let Some(shelf) = self.shelves.get_mut(*next) {
-                self.len = self.len.saturating_sub(shelf.sweep(time, |id| hasher.hash_one(whole(id))));
+        *since = (*since).max(now.saturating_sub(self.window));
+        let (hasher, mut left) = (&self.hasher, PIECE);
+        while left > 0 && now.saturating_sub(*since) >= each {
+            let Some(shelf) = self.shelves.get_mut(*next) else { return };
+            let swept = shelf.sweep(left, time, |id| hasher.hash_one(whole(id)));
+            self.len = self.len.saturating_sub(swept.over);
+            left = left.saturating_sub(swept.lines);
+            if swept.is_done {
+                shelf.swept = shelf.swept.max(now);
+                *since = since.saturating_add(each);
+                *next = (*next + 1) % SHELVES;
             }
         }
     }
@@ -198,6 +230,10 @@ impl Seen {
         let tick = (now / self.unit).wrapping_add(1) as u32;
         shelf::Time { tick: if tick == 0 { 1 } else { tick }, window: self.window.div_ceil(self.unit) as u32 }
     }
+}
+
+fn shelves() -> Box<[Shelf]> {
+    (0..SHELVES).map(|_| Shelf::default()).collect()
 }
 
 /// Which shelf is meant.
@@ -344,6 +380,87 @@ mod tests {
         }
         let known = entered.values().filter(|since| 60_000 - **since < 1000).count();
         assert!((known..=3 * known).contains(&seen.len()), "{} for {known}", seen.len());
+    }
+
+    #[test]
+    fn what_is_over_goes_in_small_pieces_after_a_time_in_which_little_came() {
+        let mut seen = Seen::new(1000);
+        assert!((0..300_000_u64).all(|id| seen.enter(id.into(), id / 10_000)));
+        assert!(seen.enter(1_000_000, 900));
+        let mut last = 0;
+        for id in 1_000_001..1_000_500_u64 {
+            let before = seen.len();
+            assert!(seen.enter(id.into(), 1_500));
+            last = id;
+            seen.let_go(1_500);
+            let gone = before.saturating_sub(seen.len());
+            // Those of the lines that were looked at, and what a shelf has that is shrunk.
+            assert!(gone <= 3 * PIECE + 3_000, "{gone} at once");
+        }
+        for id in last + 1..last + 300_000 {
+            assert!(seen.enter(id.into(), 1_600 + id % 300));
+            seen.let_go(1_600 + id % 300);
+        }
+        assert!(!seen.enter(last.into(), 1_800) && !seen.enter(1_000_000, 1_800));
+        assert!(seen.enter(7, 1_800), "it is over");
+    }
+
+    #[test]
+    fn what_is_over_goes_shelf_by_shelf_after_a_time_in_which_nothing_came() {
+        let mut seen = Seen::new(1000);
+        for id in 0..10_000_u64 {
+            assert!(seen.enter(id.into(), 1));
+            seen.recorded(id);
+        }
+        assert!(seen.enter(1, 1_001));
+        assert_eq!((seen.len(), seen.retired.len()), (1, SHELVES));
+        seen.recorded(10_000);
+        let mut gone = Vec::new();
+        for id in 2..=SHELVES {
+            gone.extend(seen.let_go(1_001));
+            assert_eq!(seen.retired.len(), SHELVES + 1 - id);
+            assert!(seen.enter(id as u128, 1_001), "{id}");
+        }
+        assert_eq!(gone.last().map(|records| records.end), Some(10_000));
+        assert!(!seen.enter(1, 2_000), "what came since is known");
+    }
+
+    #[test]
+    fn what_the_sweep_has_passed_is_known_when_all_else_of_its_shelf_is_over() {
+        let mut seen = Seen::new(1000);
+        let mut shelf = Shelf::default();
+        let hash_of = |id: [u32; 4]| seen.hasher.hash_one(whole(id)) >> 8;
+        for id in 0..9_000 {
+            shelf.enter(parts(id), hash_of(parts(id)), seen.time(5), hash_of).unwrap();
+        }
+        assert!(!shelf.sweep(PIECE, seen.time(1_500), hash_of).is_done);
+        for id in 10_000..10_010 {
+            shelf.enter(parts(id), hash_of(parts(id)), seen.time(1_500), hash_of).unwrap();
+        }
+        while !shelf.sweep(PIECE, seen.time(1_501), hash_of).is_done {}
+        let known = |id| shelf.enter(parts(id), hash_of(parts(id)), seen.time(1_502), hash_of).is_none();
+        assert!((10_000..10_010).all(known));
+        assert!(seen.enter(1, 1));
+    }
+
+    #[test]
+    fn what_was_seen_before_most_of_the_range_of_ticks_is_new() {
+        let range = u64::from(u32::MAX) + 1;
+        let mut seen = Seen::new(1000);
+        assert!(seen.enter(1, 5));
+        assert!(seen.enter(1, 5 + range / 2 + 100), "nothing has come since");
+        let day = 86_400_000;
+        let mut seen = Seen::new(day);
+        for id in 0..1_000_000_u64 {
+            seen.enter(id.into(), 5);
+        }
+        for id in 1..28 {
+            assert!(seen.enter(1 << 64 | id, id as u64 * day * 9 / 10));
+            seen.let_go(id as u64 * day * 9 / 10);
+        }
+        for id in 0..2_000 {
+            assert!(seen.enter(id, 5 + range / 2 + 100), "{id}: little has come since");
+        }
     }
 
     #[test]

@@ -634,6 +634,24 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_has_had_stays_counted_when_it_was_then_given_to_nobody() {
+        let client = Arc::new(Client::default());
+        let mut work = work(Limits::default(), &client);
+        come(&mut work, 0, 1..=2);
+        work.settle(0, 1, 1, 1, &RELEASE);
+        assert_eq!(given(&client), [(1, 0), (2, 0), (3, 1)]);
+        work.leave(0, 1);
+        work.settle(0, 1, 2, 2, &Settlement::Undo);
+        work.give_back(true);
+        assert_eq!(work.words(), [Word::Reject { loan: 2, requeue: true }], "nobody has had this one");
+        assert!(!work.is_untried());
+        let other = Arc::new(Client::default());
+        assert!(work.enter(2, seat(2, &other, 10)));
+        work.start(0, 2);
+        assert_eq!(given(&other), [(1, 1)]);
+    }
+
+    #[test]
     fn what_came_back_goes_back_too_unless_it_is_counted_here() {
         for counted in [true, false] {
             let client = Arc::new(Client::default());

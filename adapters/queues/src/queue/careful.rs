@@ -145,15 +145,6 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         Some(message)
     }
 
-    /// What would be given out next.
-    pub(super) fn pop_head(&mut self) -> Option<Queued<B>> {
-        if !self.careful {
-            return self.ready.pop();
-        }
-        let level = self.head_level()?;
-        self.ready.pop_of(level)
-    }
-
     fn had_turn(&mut self, level: usize) {
         if let Some(mut shares) = self.shares.take() {
             shares.took(level, |other| other == level || self.has_turn(other));

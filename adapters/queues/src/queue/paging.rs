@@ -1,5 +1,6 @@
 //! Messages that are too many for the memory: the journal keeps them, and they are brought in when their turn comes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use linkspan_contract::Millis;
@@ -86,10 +87,13 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// [`come_in`](Self::come_in). To be asked before [`wants`](Self::wants).
     #[inline]
     pub fn due(&self) -> Option<Due> {
-        if self.delayed.due().is_empty() { None } else { self.next_due() }
+        if self.delayed.due().is_empty() && self.delayed.doomed().is_empty() { None } else { self.next_due() }
     }
 
     fn next_due(&self) -> Option<Due> {
+        if let Some(((priority, first), _)) = self.delayed.doomed().first_key_value() {
+            return Some(self.due_from(self.delayed.doomed(), *priority, *first));
+        }
         let has_room = self
             .limits
             .window
@@ -99,15 +103,15 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
             let first = self.delayed.due_of(priority)?;
             let is_next = self.ready.first_of(priority.into()).is_none_or(|here| first < here.position);
             if has_room || is_next {
-                return Some(self.due_from(priority, first));
+                return Some(self.due_from(self.delayed.due(), priority, first));
             }
             level = self.delayed.due_below(priority);
         }
         None
     }
 
-    fn due_from(&self, priority: u8, first: Position) -> Due {
-        let behind = self.delayed.due().range((priority, first)..=(priority, Position::MAX));
+    fn due_from<T>(&self, of: &BTreeMap<(u8, Position), T>, priority: u8, first: Position) -> Due {
+        let behind = of.range((priority, first)..=(priority, Position::MAX));
         let run = behind.zip(first..).take_while(|(((_, position), _), next)| position == next);
         let most = self.limits.window.map_or(1, |window| window.messages.max(1));
         let length = run.take(usize::try_from(most).unwrap_or(usize::MAX)).count() as u64;
@@ -116,7 +120,9 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
 
     /// A message of those that are [`due`](Self::due).
     pub fn come_in(&mut self, message: Queued<B>) {
-        if self.delayed.arrive(message.priority, message.position).is_some() {
+        if self.delayed.fall(message.priority, message.position) {
+            self.bury(message, DeadReason::MaxLength);
+        } else if self.delayed.arrive(message.priority, message.position).is_some() {
             if self.outside.spans(message.priority, message.position) {
                 self.outside.count(message.priority, message.size);
             } else if self.is_overdone(&message) {
@@ -132,8 +138,16 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
     /// Those of these that have not come in cannot be had; tells how many.
     pub fn stay_out(&mut self, due: &Due) -> u64 {
         let Due { priority, positions } = due;
-        positions.clone().filter(|position| self.delayed.arrive(*priority, *position).is_some()).count()
-            as u64
+        let mut missed = 0;
+        for position in positions.clone() {
+            if self.delayed.fall(*priority, position) {
+                missed += 1;
+            } else if let Some(owed) = self.delayed.arrive(*priority, position) {
+                missed += 1;
+                self.unpark(owed.key);
+            }
+        }
+        missed
     }
 
     /// What only the journal has of what waits, and whose time has come, is to be brought in, now or in its turn.

@@ -942,6 +942,159 @@ fn what_waits_for_others_of_its_key_expires() {
 }
 
 #[test]
+fn a_full_queue_lets_the_oldest_go_that_nobody_has_also_when_it_waits_for_others_of_its_key() {
+    let limits = Limits { keyed: true, max_length: Some(2), ..Limits::default() };
+    let mut queue = queue(limits);
+    consume(&mut queue, windowed(1, 1).0);
+    consume(&mut queue, windowed(2, 1).0);
+    keyed(&mut queue, &[("a1", 1), ("b1", 2)]);
+    assert_eq!(dispatch(&mut queue, 0), [(1, "a1"), (2, "b1")]);
+    keyed(&mut queue, &[("a2", 1), ("n1", 0)]);
+    assert_eq!(dispatch(&mut queue, 0), []);
+    keyed(&mut queue, &[("b2", 2), ("a3", 1)]);
+    assert_eq!(dispatch(&mut queue, 0), []);
+    assert_eq!(dead(&mut queue), [("a2", "maxlen"), ("n1", "maxlen")]);
+    assert_eq!((queue.len(), queue.unsettled()), (2, 2));
+}
+
+/// A keyed queue of which a consumer has "a1" while others of its key wait, of which only the journal has all but "a2".
+fn stubs(limits: Limits) -> Queue<&'static str, Keeps> {
+    let window = Some(crate::Window { messages: 1, bytes: 1000 });
+    let mut queue = Queue::with_journal(0, Limits { keyed: true, window, ..limits }, Keeps);
+    queue.add_consumer(windowed(1, 1).0).unwrap();
+    queue.set_paused(1, false);
+    let mut out = Vec::new();
+    for body in ["a1", "a2", "a3", "a4"] {
+        queue.push(0, Offer { key: 1, ..offer(body) }, &mut out);
+        queue.dispatch(0, &mut out);
+        // Who could take more is there.
+        if body == "a1" {
+            queue.add_consumer(settling(2)).unwrap();
+            queue.set_paused(2, false);
+        }
+    }
+    assert_eq!(out.iter().map(|given| given.message.body).collect::<Vec<_>>(), ["a1"]);
+    assert_eq!(queue.in_memory().0, 1, "the others are stubs");
+    queue
+}
+
+/// What the journal has of the n-th message.
+fn kept(body: &'static str, position: Position) -> Queued<&'static str> {
+    Queued { position, key: 1, logged: true, deadline: NEVER, ..queued(body) }
+}
+
+#[test]
+fn what_only_the_journal_has_is_brought_in_to_be_let_go() {
+    let mut queue = stubs(Limits { max_length: Some(3), ..Limits::default() });
+    let mut out = Vec::new();
+    for (body, dropped) in [("a5", None), ("a6", Some(2)), ("a7", Some(3))] {
+        queue.push(0, Offer { key: 1, ..offer(body) }, &mut out);
+        queue.dispatch(0, &mut out);
+        let expected = dropped.map(|position| Due { priority: 0, positions: position..position + 1 });
+        assert_eq!(queue.due(), expected, "for {body}");
+        if let Some(position) = dropped {
+            assert_eq!(queue.len(), 4, "what is to be let go is here still");
+            queue.come_in(kept("an old one", position));
+        }
+        assert_eq!((queue.len(), queue.bytes(), queue.due()), (3, 30, None), "after {body}");
+    }
+    let died: Vec<_> = queue.effects().collect();
+    assert_eq!(died.len(), 3);
+    assert!(out.is_empty());
+    queue.push(0, Offer { key: 1, ..offer("a8") }, &mut out);
+    queue.dispatch(0, &mut out);
+    let due = queue.due().unwrap();
+    assert_eq!(queue.stay_out(&due), 1, "what cannot be read is gone, too");
+    assert_eq!((queue.len(), queue.bytes(), queue.due()), (3, 30, None));
+}
+
+#[test]
+fn others_of_a_key_go_on_when_one_of_them_cannot_be_read() {
+    let mut queue = stubs(Limits::default());
+    let mut out = Vec::new();
+    queue.settle(0, 1, 1, 1, &Settlement::Accept);
+    queue.dispatch(0, &mut out);
+    assert_eq!(out.iter().map(|given| given.message.body).collect::<Vec<_>>(), ["a2"]);
+    let damaged = queue.due().unwrap();
+    assert_eq!(damaged.positions, 2..3);
+    assert_eq!(queue.stay_out(&damaged), 1);
+    assert_eq!(queue.due().map(|due| due.positions), Some(3..4));
+    queue.come_in(kept("a4", 3));
+    queue.dispatch(0, &mut out);
+    assert_eq!(out.last().map(|given| given.message.body), Some("a4"));
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn others_of_a_key_go_on_when_one_of_them_dies_on_its_way_in() {
+    let mut queue = stubs(Limits { delivery_limit: Some(1), ..Limits::default() });
+    let mut out = Vec::new();
+    queue.settle(0, 1, 1, 1, &Settlement::Accept);
+    queue.dispatch(0, &mut out);
+    assert_eq!(queue.due().map(|due| due.positions), Some(2..3));
+    queue.come_in(Queued { attempts: 2, ..kept("a3", 2) });
+    assert!(queue.has_effects());
+    assert_eq!(queue.due().map(|due| due.positions), Some(3..4));
+}
+
+#[test]
+fn what_a_fetch_passes_over_is_not_brought_in_for_it_again() {
+    let window = Some(crate::Window { messages: 0, bytes: 1000 });
+    let mut queue = Queue::with_journal(0, Limits { keyed: true, window, ..Limits::default() }, Keeps);
+    queue.add_consumer(settling(1)).unwrap();
+    queue.set_paused(1, false);
+    let mut out = Vec::new();
+    queue.restore(0, kept("a1", 0), 0);
+    queue.dispatch(0, &mut out);
+    queue.restore(0, kept("a2", 1), 0);
+    assert_eq!(queue.fetch(0, 7, 7, false).map(|got| got.message.body), None, "it is for who has the first");
+    assert_eq!((queue.due(), queue.wants(), queue.in_memory().0), (None, None, 1));
+    queue.dispatch(0, &mut out);
+    let given: Vec<_> = out.iter().map(|given| (given.consumer, given.message.body)).collect();
+    assert_eq!(given, [(1, "a1"), (1, "a2")]);
+}
+
+#[test]
+fn others_of_a_key_go_on_when_one_that_came_back_cannot_be_read() {
+    let retry = Some(linkspan_contract::Retry { delay: 10, factor: 100, max: 10 });
+    let window = Some(crate::Window { messages: 0, bytes: 1000 });
+    let limits = Limits { keyed: true, retry, window, ..Limits::default() };
+    let mut queue = Queue::with_journal(0, limits, Keeps);
+    queue.add_consumer(settling(1)).unwrap();
+    queue.set_paused(1, false);
+    let mut out = Vec::new();
+    queue.restore(0, kept("a1", 0), 0);
+    queue.dispatch(0, &mut out);
+    assert_eq!(out.len(), 1);
+    queue.settle(0, 1, 1, 1, &Settlement::Release { delay: 0 });
+    assert_eq!(queue.in_memory().0, 0, "only the journal has it");
+    queue.restore(0, kept("a2", 1), 0);
+    queue.dispatch(0, &mut out);
+    assert_eq!(out.len(), 1, "it waits for the one that came back");
+    queue.tick(10);
+    let damaged = queue.due().unwrap();
+    assert_eq!(queue.stay_out(&damaged), 1);
+    if let Some(due) = queue.due() {
+        assert_eq!(due.positions, 1..2);
+        queue.come_in(kept("a2", 1));
+    }
+    queue.dispatch(10, &mut out);
+    assert_eq!(out.last().map(|given| given.message.body), Some("a2"));
+}
+
+#[test]
+fn what_finds_no_room_is_refused_also_when_somebody_has_another_of_its_key() {
+    let limits = Limits { keyed: true, max_length: Some(0), overflow: Overflow::Reject, ..Limits::default() };
+    let mut queue = queue(limits);
+    consume(&mut queue, windowed(1, 1).0);
+    let mut out = Vec::new();
+    assert_eq!(queue.push(0, Offer { key: 1, ..offer("a1") }, &mut out), Pushed::Queued);
+    consume(&mut queue, settling(2));
+    assert_eq!(queue.push(0, Offer { key: 1, ..offer("a2") }, &mut out), Pushed::Refused);
+    assert_eq!((out.len(), queue.len()), (1, 0));
+}
+
+#[test]
 fn lower_levels_have_their_share() {
     let mut queue = queue(Limits { max_priority: 1, weighted: true, ..Limits::default() });
     for at in 0..60 {

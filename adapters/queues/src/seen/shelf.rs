@@ -1,11 +1,29 @@
 //! Some of the identifiers, in lines as wide as those of the processor's cache: to know one costs the reading of one.
 
+use linkspan_contract::Millis;
 use smallvec::SmallVec;
 
 /// A table of identifiers and of when they were seen. Who looks for one begins at its own line.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     lines: Vec<Line>,
+    /// Where the sweep goes on that has begun.
+    at: usize,
+    /// How many that has left; not less than are there.
+    left: usize,
+    /// When the last one has come to its end.
+    pub(super) swept: Millis,
+}
+
+/// What a piece of a sweep has come to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Swept {
+    /// So many lines were looked at.
+    pub(super) lines: usize,
+    /// So many that were over are gone.
+    pub(super) over: usize,
+    /// The whole shelf has been looked at.
+    pub(super) is_done: bool,
 }
 
 /// A place where nothing is, or what is over, is free.
@@ -58,6 +76,8 @@ impl Shelf {
         let mut more = 0;
         loop {
             if let Some(was_empty) = put(&mut self.lines, id, hash, now.tick, now) {
+                // The sweep may be past its place.
+                self.left += usize::from(self.at > 0);
                 return Some(more + isize::from(was_empty));
             }
             let lines = self.lines.len() + self.lines.len() / 4 + 1;
@@ -93,13 +113,15 @@ impl Shelf {
         false
     }
 
-    /// Clears what is over, and says how many that were; a shelf that has become too large for what is left shrinks.
-    pub(super) fn sweep(&mut self, now: Time, hash_of: impl Fn([u32; 4]) -> u64) -> usize {
-        let (mut left, mut over) = (0, 0);
-        for line in &mut self.lines {
+    /// Clears what is over from so many lines, where the sweep before has stopped; at its end a shelf that has become too large
+    /// for what is left shrinks.
+    pub(super) fn sweep(&mut self, most: usize, now: Time, hash_of: impl Fn([u32; 4]) -> u64) -> Swept {
+        let (mut lines, mut over) = (0, 0);
+        for line in self.lines.iter_mut().skip(self.at).take(most) {
+            lines += 1;
             for tick in &mut line.ticks {
                 if now.knows(*tick) {
-                    left += 1;
+                    self.left += 1;
                 } else {
                     over += usize::from(*tick != 0);
                     *tick = 0;
@@ -109,12 +131,36 @@ impl Shelf {
                 line.passed = 0;
             }
         }
+        self.at += lines;
+        if self.at < self.lines.len() {
+            return Swept { lines, over, is_done: false };
+        }
+        let left = std::mem::take(&mut self.left);
+        self.at = 0;
         if left == 0 {
             self.lines = Vec::new();
         } else if self.lines.len() > 2 * left {
-            self.rebuild(left, now, &hash_of);
+            over += self.rebuild(left, now, &hash_of);
         }
-        over
+        Swept { lines, over, is_done: true }
+    }
+
+    /// The same at once, from its beginning; says how many are gone.
+    pub(super) fn sweep_all(&mut self, now: Time, hash_of: impl Fn([u32; 4]) -> u64) -> usize {
+        (self.at, self.left) = (0, 0);
+        self.sweep(usize::MAX, now, hash_of).over
+    }
+
+    /// All is over; says how many are gone.
+    pub(super) fn clear(&mut self) -> usize {
+        (self.at, self.left) = (0, 0);
+        let lines = std::mem::take(&mut self.lines);
+        lines.iter().flat_map(|line| &line.ticks).filter(|tick| **tick != 0).count()
+    }
+
+    /// True when nothing is there, nor was lately.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.lines.is_empty()
     }
 
     /// Puts what is known into so many lines, or more if need be; says how many that are over are gone.
@@ -133,6 +179,7 @@ impl Shelf {
                 }
             }
             self.lines = fresh;
+            (self.at, self.left) = (0, 0);
             return over;
         }
     }

@@ -1,12 +1,14 @@
 //! Queues where it is not the head alone that counts: messages have keys, and levels may have shares. Which message comes next
 //! is not told here, but what may never happen, and what must.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use linkspan_contract::{Credit, Retry, Settle, Settlement};
 use linkspan_queues::{
-    Absent, Assignment, Consumer, Effect, Key, Limits, Offer, Pushed, Queue, Queued, Window,
+    Absent, Assignment, Consumer, DeadReason, Effect, Key, Limits, Offer, Overflow, Pushed, Queue, Queued,
+    Window,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -92,15 +94,26 @@ fn limits() -> impl Strategy<Value = Limits> {
     let retry = option::weighted(0.5, Just(Retry { delay: 10, factor: 150, max: 30 }));
     let window = (1..5u64).prop_map(|messages| Window { messages, bytes: 1000 });
     let rest = (any::<bool>(), prop_oneof![Just(0u8), Just(2u8)], option::weighted(0.3, 0..3u32));
-    (retry, option::weighted(0.4, window), rest).prop_map(
-        |(retry, window, (weighted, max_priority, delivery_limit))| Limits {
-            retry,
-            window,
-            weighted,
-            max_priority,
-            delivery_limit,
-            keyed: true,
-            ..Limits::default()
+    let overflow = prop_oneof![
+        2 => Just(Overflow::DropHead),
+        1 => Just(Overflow::Reject),
+        1 => Just(Overflow::RejectDeadLetter),
+    ];
+    let room = (option::weighted(0.4, 0..10u64), option::weighted(0.2, 0..100u64), overflow);
+    (retry, option::weighted(0.4, window), rest, room).prop_map(
+        |(retry, window, (weighted, max_priority, delivery_limit), (max_length, max_bytes, overflow))| {
+            Limits {
+                max_length,
+                max_bytes,
+                overflow,
+                retry,
+                window,
+                weighted,
+                max_priority,
+                delivery_limit,
+                keyed: true,
+                ..Limits::default()
+            }
         },
     )
 }
@@ -121,7 +134,12 @@ enum Place {
         consumer: u64,
         tag: u64,
     },
+    /// It is to be told dead.
+    Refused,
 }
+
+/// Bytes of each message.
+const SIZE: u64 = 10;
 
 struct Known {
     level: u8,
@@ -145,6 +163,8 @@ struct Watched {
     /// Who has tags: its lane, and whether it is several.
     holders: BTreeMap<u64, (u64, bool)>,
     next: u64,
+    /// What this step has pushed: what is dropped in it may have been so before that came.
+    pushed: Option<u64>,
 }
 
 impl Watched {
@@ -156,6 +176,7 @@ impl Watched {
             members: Vec::new(),
             holders: BTreeMap::new(),
             next: 0,
+            pushed: None,
         }
     }
 
@@ -197,14 +218,16 @@ impl Watched {
 
     fn take(&mut self, step: Step) {
         let now = self.now;
+        self.pushed = None;
         match step {
             Step::Push { key, priority, expiry, delay } => {
                 let body = self.next * 4 + key;
                 self.next += 1;
+                self.pushed = Some(body);
                 let level = priority.min(self.queue.limits().max_priority);
                 let offer = Offer {
                     body,
-                    size: 10,
+                    size: SIZE,
                     priority,
                     expiry,
                     key: key_of(body),
@@ -213,11 +236,28 @@ impl Watched {
                     apart: false,
                 };
                 let mut out = Vec::new();
-                assert_eq!(self.queue.push(now, offer, &mut out), Pushed::Queued);
-                let place = if delay > 0 { Place::Held(now + delay) } else { Place::Waits };
-                let deadline = expiry.map(|expiry| now + delay + expiry);
-                let known = Known { level, position: self.next, deadline, attempts: 0, place };
-                self.messages.insert(body, known);
+                let overflow = self.queue.limits().overflow;
+                let pushed = self.queue.push(now, offer, &mut out);
+                self.bring();
+                let place = match pushed {
+                    Pushed::Queued if delay > 0 => Place::Held(now + delay),
+                    Pushed::Queued => {
+                        let is_given = out.iter().any(|given| given.message.body == body);
+                        let is_right = overflow == Overflow::DropHead || is_given || !self.is_beyond(0);
+                        assert!(is_right, "{body} is one too many");
+                        Place::Waits
+                    }
+                    Pushed::Refused => {
+                        assert!(overflow != Overflow::DropHead && self.is_beyond(1), "{body} has room");
+                        Place::Refused
+                    }
+                    Pushed::Unwritable => panic!("{body} can be written"),
+                };
+                if place != Place::Refused || overflow == Overflow::RejectDeadLetter {
+                    let deadline = expiry.map(|expiry| now + delay + expiry);
+                    let known = Known { level, position: self.next, deadline, attempts: 0, place };
+                    self.messages.insert(body, known);
+                }
                 self.given(&out);
             }
             Step::Dispatch => self.dispatch(),
@@ -295,7 +335,7 @@ impl Watched {
             }
             Step::Purge => {
                 let there = self.messages.len();
-                self.messages.retain(|_, known| matches!(known.place, Place::Out { .. }));
+                self.messages.retain(|_, known| matches!(known.place, Place::Out { .. } | Place::Refused));
                 assert_eq!(self.queue.purge(), (there - self.messages.len()) as u64);
             }
             Step::Reread => {
@@ -305,6 +345,13 @@ impl Watched {
                 }
             }
         }
+    }
+
+    /// So many more would be too many.
+    fn is_beyond(&self, more: u64) -> bool {
+        let limits = self.queue.limits();
+        limits.max_length.is_some_and(|max| self.queue.len() + more > max)
+            || limits.max_bytes.is_some_and(|max| self.queue.bytes() + more * SIZE > max)
     }
 
     fn tick(&mut self) {
@@ -352,14 +399,26 @@ impl Watched {
     fn hear(&mut self) {
         let effects: Vec<_> = self.queue.effects().collect();
         let mut overdue = Vec::new();
+        let mut dropped = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Dead { message, .. } => {
-                    assert!(self.messages.remove(&message.body).is_some(), "{} died twice", message.body);
+                Effect::Dead { message, reason } => {
+                    let known = self.messages.remove(&message.body);
+                    let known = known.unwrap_or_else(|| panic!("{} died twice", message.body));
+                    let is_full = reason == DeadReason::MaxLength;
+                    let is_refused = known.place == Place::Refused;
+                    assert!(!is_refused || is_full, "{} was refused", message.body);
+                    if is_full && !is_refused {
+                        assert_eq!(known.place, Place::Waits, "nobody has {}", message.body);
+                        dropped.push((message.body, known));
+                    }
                 }
                 Effect::Overdue { consumer, .. } => overdue.push(consumer),
                 _ => {}
             }
+        }
+        for (body, known) in dropped {
+            self.was_first(body, &known);
         }
         for id in overdue {
             // Which of them they are shows in who has them still.
@@ -369,6 +428,17 @@ impl Watched {
                     self.come_back(body, None);
                 }
             }
+        }
+    }
+
+    /// What was dropped had nothing before it that nobody has; where levels take turns, of its level and key.
+    fn was_first(&self, body: u64, dropped: &Known) {
+        let place = |known: &Known| (Reverse(known.level), known.position);
+        let weighted = self.queue.limits().weighted;
+        for (other, known) in self.messages.iter().filter(|(_, known)| known.place == Place::Waits) {
+            let is_like_it = known.level == dropped.level && key_of(*other) == key_of(body);
+            let is_before = place(known) < place(dropped) && (!weighted || is_like_it);
+            assert!(!is_before || self.pushed == Some(*other), "{body} is dropped before {other}");
         }
     }
 
@@ -386,6 +456,8 @@ impl Watched {
         self.hear();
         self.wake();
         self.nobody_waits_in_vain();
+        let drops = self.queue.limits().overflow == Overflow::DropHead;
+        assert!(!drops || !self.is_beyond(0), "{} are there", self.queue.len());
     }
 
     /// Messages are given out: in the order of each key, and to one at a time.

@@ -113,10 +113,9 @@ impl Clerk {
         if let Err(why) = &told
             && let Some(limited) = limited.filter(|_| is_of_limit(why))
         {
-            let has_one = matches!(why, Refused::Inequivalent { .. });
             queue.arguments = limited;
             told = self.declare(&queue).await;
-            if has_one && told.is_ok() {
+            if told.is_ok() {
                 tracing::warn!(
                     queue = %name,
                     "the broker has this quorum queue with a limit of deliveries (RabbitMQ 4: 20 unless it says another) and \

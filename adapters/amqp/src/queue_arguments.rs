@@ -16,8 +16,9 @@ const DELIVERY_LIMIT: &str = "linkspan-delivery-limit";
 /// What the broker is asked for that,
 const BROKERS_LIMIT: &str = "x-delivery-limit";
 
-/// and that there is none, which RabbitMQ knows since 4.0.
-const UNLIMITED: i64 = -1;
+/// and as good as none. With none at all (`-1`) RabbitMQ 4 puts what comes back behind all others, and RabbitMQ 3 knows no such
+/// thing.
+const UNLIMITED: i64 = 1_000_000_000;
 
 /// RabbitMQ's greatest time to live, in milliseconds.
 const LONGEST: u64 = u32::MAX as u64;
@@ -31,8 +32,7 @@ const LONGEST_WAITS: Millis = 1_200_000;
 /// All of them.
 pub(crate) struct QueueArguments {
     pub(crate) wanted: FieldTable,
-    /// Those to be tried next, when the broker does not know that a queue has no limit of deliveries, or has declared the
-    /// queue with one.
+    /// Those to be tried next, when the broker has declared the queue with another limit of deliveries.
     pub(crate) limited: Option<FieldTable>,
 }
 
@@ -69,13 +69,9 @@ pub(crate) fn queue_arguments(spec: &QueueSpec<'_>) -> Result<QueueArguments, Re
     Ok(QueueArguments { wanted: of(&arguments)?, limited: Some(of(&limited)?) })
 }
 
-/// Whether a broker that said so has a queue with a limit of deliveries, or does not know that there may be none.
+/// Whether a broker that said so has a queue with another limit of deliveries.
 pub(crate) fn is_of_limit(why: &Refused) -> bool {
-    match why {
-        Refused::Inequivalent { argument, .. } => argument == BROKERS_LIMIT,
-        Refused::Precondition(text) => text.contains(BROKERS_LIMIT),
-        _ => false,
-    }
+    matches!(why, Refused::Inequivalent { argument, .. } if argument == BROKERS_LIMIT)
 }
 
 /// How it is declared.
@@ -260,8 +256,8 @@ mod tests {
             let all = queue_arguments(&spec).unwrap();
             let limit_of =
                 |table: &FieldTable| table.inner().get(BROKERS_LIMIT).map(|value| format!("{value:?}"));
-            assert!(limit_of(&all.wanted).is_some_and(|it| it.contains("(-1)")), "{terms:?}");
-            let then = limit_of(&all.limited.expect("an older broker, or queue"));
+            assert!(limit_of(&all.wanted).is_some_and(|it| it.contains("(1000000000)")), "{terms:?}");
+            let then = limit_of(&all.limited.expect("an older queue"));
             assert_eq!(then.is_some(), limited.is_some(), "{terms:?}");
             assert!(then.is_none_or(|it| limited.is_some_and(|limit| it.contains(limit))), "{terms:?}");
         }
@@ -276,13 +272,10 @@ mod tests {
             what: What::Queue,
             name: "q".into(),
             argument: argument.into(),
-            received: "the value '-1' of type 'signedint'".into(),
+            received: "the value '1000000000' of type 'signedint'".into(),
             current: "none".into(),
         };
         assert!(is_of_limit(&other("x-delivery-limit")) && !is_of_limit(&other("durable")));
-        let invalid =
-            |name: &str| Refused::Precondition(format!("invalid arg '{name}' for queue 'q' in vhost '/'"));
-        assert!(is_of_limit(&invalid("x-delivery-limit")) && !is_of_limit(&invalid("x-expires")));
         assert!(!is_of_limit(&Refused::Away("rabbit".into())));
     }
 

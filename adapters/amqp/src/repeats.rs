@@ -121,6 +121,12 @@ impl Repeats {
         verdict
     }
 
+    /// True when the broker has not confirmed the one of that identifier that is under way.
+    pub(crate) fn is_at_the_broker(&self, id: u128) -> bool {
+        let state = self.state.lock();
+        state.is_read && state.under_way.get(&id) == Some(&false)
+    }
+
     /// The broker has taken it: returns when that is written down.
     pub(crate) async fn note(&self, id: u128) {
         let now = self.clock.now();
@@ -235,8 +241,10 @@ mod tests {
         repeats.begin();
         assert_eq!((judge(1, false), judge(1, false)), (Verdict::New, Verdict::Wait));
         assert_eq!(judge(1, true), Verdict::New, "its channel was lost");
+        assert!(repeats.is_at_the_broker(1));
         assert!(crate::now::at_once(repeats.note(1)).is_none());
         assert_eq!((judge(1, false), judge(1, true)), (Verdict::Wait, Verdict::Wait));
+        assert!(!repeats.is_at_the_broker(1), "it waits for the ledger");
         let page = repeats.take_fresh(9);
         assert_eq!(page, [(1, 0)]);
         repeats.written(&page);

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use futures_lite::StreamExt;
 use lapin::BasicProperties;
-use lapin::options::{BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
+    QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
-use linkspan_integration_tests::amqp::Amqp;
+use linkspan_integration_tests::amqp::{Amqp, text};
 use linkspan_integration_tests::upstreams::unique;
 use linkspan_integration_tests::{RabbitMq, Server, soon};
 
@@ -26,7 +30,7 @@ async fn a_route_that_asks_for_a_quorum_queue_has_one_at_rabbitmq() {
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
         if is_it {
             // The route says no `max-deliveries`.
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(-1));
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(1_000_000_000));
         }
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         let declared = direct.channel.queue_declare(jobs.as_str().into(), options, arguments).await;
@@ -74,5 +78,37 @@ async fn a_message_of_a_quorum_queue_without_max_deliveries_is_given_out_for_eve
         let got = soon(&format!("attempt {attempt}"), got).await;
         got.delivery.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_to_a_quorum_queue_without_max_deliveries_has_its_place_again() {
+    let jobs = unique("places");
+    let route = format!("{}queue-type = \"quorum\"\n", work(&jobs, &jobs, "rabbit"));
+    let url = RabbitMq::shared().await.url();
+    let server = Server::start(&format!("{}{}{route}", rabbit_at(url), home_is("rabbit"))).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    let all: Vec<String> = (0..30).map(|n| n.to_string()).collect();
+    for n in &all {
+        client.publish_as("amq.topic", &jobs, n, BasicProperties::default().with_delivery_mode(2)).await;
+    }
+    let worker = Amqp::connect(server.amqp()).await;
+    worker.channel.basic_qos(10, BasicQosOptions::default()).await.unwrap();
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut given =
+        worker.channel.basic_consume(jobs.as_str().into(), "".into(), options, none).await.unwrap();
+    let mut next = async || soon("a message", given.next()).await.unwrap().unwrap();
+    let mut last = next().await;
+    for _ in 1..10 {
+        last = next().await;
+    }
+    last.nack(BasicNackOptions { requeue: true, multiple: true }).await.unwrap();
+    let mut again = Vec::new();
+    for _ in &all {
+        let delivery = next().await;
+        again.push(text(&delivery.data));
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+    }
+    assert_eq!(again, all);
     server.stop().await;
 }

@@ -150,3 +150,23 @@ async fn what_a_transaction_publishes_counts_when_it_is_committed() {
     assert_eq!(all(&other, &orders, 3).await, ["a", "c", "b"]);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_arrives_that_a_client_had_published_twice_before_it_left() {
+    let orders = unique("left");
+    let server = server(&orders, "10m").await;
+    let client = Amqp::connect(server.amqp()).await;
+    let expected: Vec<String> = (0..300).map(|id| id.to_string()).collect();
+    for id in &expected {
+        for _ in 0..2 {
+            let (exchange, key, options) =
+                ("amq.topic".into(), key(&orders).into(), BasicPublishOptions::default());
+            let published = client.channel.basic_publish(exchange, key, options, id.as_bytes(), named(id));
+            drop(published.await.unwrap());
+        }
+    }
+    client.connection.close(200, "OK".into()).await.unwrap();
+    let other = Amqp::connect(server.amqp()).await;
+    assert_eq!(all(&other, &orders, expected.len()).await, expected);
+    server.stop().await;
+}

@@ -52,34 +52,37 @@ struct Fresh {
     id: u128,
     /// Where it was sent to, and what was sent.
     sent: Option<(ShortString, ShortString, Bytes)>,
+    /// Who published it wants to know when it comes back.
+    is_mandatory: bool,
 }
 
 impl Ids {
-    /// Whether a queue has a message already, or may have.
-    fn judge(&mut self, repeats: Option<&Arc<Repeats>>, batch: &Batch<'_>, message: &Message) -> Verdict {
-        let Some(repeats) = repeats else { return Verdict::New };
-        let Some(id) = repeats.id(batch, message) else { return Verdict::New };
+    /// Whether a queue has a message already, or may have; and what is to be remembered of it.
+    fn judge(
+        &mut self,
+        repeats: Option<&Arc<Repeats>>,
+        batch: &Batch<'_>,
+        message: &Message,
+    ) -> (Verdict, Option<&mut Fresh>) {
+        let Some(repeats) = repeats else { return (Verdict::New, None) };
+        let Some(id) = repeats.id(batch, message) else { return (Verdict::New, None) };
         let verdict = match self.0.iter().any(|other| other.id == id && other.repeats == *repeats) {
             true => Verdict::Known,
             false => repeats.judge(id, false, Waker::noop()),
         };
         match verdict {
-            Verdict::New => self.0.push(Fresh { repeats: Arc::clone(repeats), id, sent: None }),
+            Verdict::New => {
+                self.0.push(Fresh { repeats: Arc::clone(repeats), id, sent: None, is_mandatory: false });
+                return (verdict, self.0.last_mut());
+            }
             Verdict::Known => count(),
             Verdict::Wait => {}
         }
-        verdict
+        (verdict, None)
     }
 
-    /// The last one that was new is sent.
-    fn note_sent(&mut self, exchange: &ShortString, key: &ShortString, payload: &Bytes) {
-        if let Some(fresh) = self.0.last_mut() {
-            fresh.sent = Some((exchange.clone(), key.clone(), payload.clone()));
-        }
-    }
-
-    /// The broker has sent one back: no queue has taken it.
-    fn withdraw(&mut self, returned: &BasicReturnMessage) {
+    /// The broker has sent one back: no queue has taken it. Whether who published it wants to know that.
+    fn withdraw(&mut self, returned: &BasicReturnMessage) -> bool {
         let is_it = |fresh: &Fresh| {
             fresh.sent.as_ref().is_some_and(|(exchange, key, payload)| {
                 (exchange, key, &payload[..])
@@ -93,7 +96,9 @@ impl Ids {
         if let Some(place) = self.0.iter().position(is_it) {
             let fresh = self.0.remove(place);
             fresh.repeats.withdraw(fresh.id);
+            return fresh.is_mandatory;
         }
+        true
     }
 
     /// They have taken them: returns when that is written down.
@@ -201,8 +206,8 @@ impl Worker {
                 Ok(properties) => {
                     let mut known = 0;
                     for leg in 0..goal.legs() {
-                        let verdict = match goal.is_for_watchers(leg) && known > 0 && known == leg {
-                            true => Verdict::Known,
+                        let (verdict, fresh) = match goal.is_for_watchers(leg) && known > 0 && known == leg {
+                            true => (Verdict::Known, None),
                             false => transaction.ids.judge(goal.repeats(leg), &batch, message),
                         };
                         match verdict {
@@ -224,11 +229,12 @@ impl Worker {
                         }
                         let key = delay.map_or(key, |delay| delay.name);
                         let payload = Bytes::copy_from_slice(payload);
-                        let is_remembered = goal.repeats(leg).is_some();
-                        if is_remembered {
-                            transaction.ids.note_sent(&exchange, &key, &payload);
+                        let is_mandatory = message.flags.has(Flags::MANDATORY) && leg == 0;
+                        let mandatory = is_mandatory || fresh.is_some();
+                        if let Some(fresh) = fresh {
+                            fresh.sent = Some((exchange.clone(), key.clone(), payload.clone()));
+                            fresh.is_mandatory = is_mandatory;
                         }
-                        let mandatory = is_remembered || message.flags.has(Flags::MANDATORY) && leg == 0;
                         let options = BasicPublishOptions { mandatory, immediate: false };
                         let channel = Arc::clone(channel);
                         let properties = properties.clone();
@@ -281,7 +287,9 @@ impl Worker {
         let returned = channel.wait_for_confirms().await.unwrap_or_default();
         let mut published = &transaction.published[..];
         for returned in returned {
-            transaction.ids.withdraw(&returned);
+            if !transaction.ids.withdraw(&returned) {
+                continue;
+            }
             let place = published.iter().position(|kept| {
                 kept.message().flags.has(Flags::MANDATORY) && kept.payload() == Some(&returned.data[..])
             });

@@ -37,7 +37,7 @@ const WORDS: Duration = Duration::from_secs(1);
 /// How long publishing waits for queues to be declared again.
 const DECLARING: Duration = Duration::from_secs(2);
 
-/// How long what a client has left behind may wait for the ledger.
+/// How long what a client has left behind may wait for the ledger while nothing of it goes on.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a channel may still say why, once its connection is gone.
@@ -150,10 +150,12 @@ impl Worker {
 
     /// Publishes until the channel fails; nothing when nobody is there any more.
     async fn serve(&mut self, channel: &Arc<Channel>) -> Option<Failure> {
+        let mut steps = self.inflight.steps();
         loop {
             let patience = if self.open { Duration::MAX } else { PATIENCE };
             let Ok(turn) = timeout(patience, poll_fn(|cx| self.turn(channel, cx))).await else {
-                if self.inflight.is_stuck() {
+                let before = std::mem::replace(&mut steps, self.inflight.steps());
+                if before == steps && self.inflight.is_stuck() {
                     self.inflight.give_up();
                     return None;
                 }

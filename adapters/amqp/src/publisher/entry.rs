@@ -98,6 +98,14 @@ impl Entry {
         verdict
     }
 
+    /// True when another publisher's that may be the same is at the broker, which has not confirmed it yet.
+    pub(super) fn waits_for_the_broker(&self) -> bool {
+        let Some(repeats) = self.goal.repeats(self.leg) else { return false };
+        let batch = self.batch.batch();
+        let id = batch.message(self.at).and_then(|message| repeats.id(&batch, message));
+        id.is_some_and(|id| repeats.is_at_the_broker(id))
+    }
+
     /// Its queue has not taken it.
     pub(super) fn withdraw(&self) {
         if let Some((repeats, id)) = &self.repeat {

@@ -57,6 +57,8 @@ pub(super) struct Inflight {
     gauge: Arc<Gauge>,
     touched: Vec<Arc<Origin>>,
     delays: DelayQueues,
+    /// How often something went on.
+    steps: u64,
 }
 
 /// A large payload that has to be read before it can be published.
@@ -79,6 +81,7 @@ impl Inflight {
             gauge,
             touched: Vec::new(),
             delays: DelayQueues::default(),
+            steps: 0,
         }
     }
 
@@ -86,9 +89,15 @@ impl Inflight {
         self.entries.is_empty()
     }
 
-    /// True when nothing is at the broker, so that all that is left waits to be written down, or for what is.
+    /// How often something went on: sent, confirmed, written down.
+    pub(super) const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// True when all that is left waits to be written down, or for what is: nothing of it is at the broker, and the next one
+    /// does not wait for another publisher's that is.
     pub(super) fn is_stuck(&self) -> bool {
-        self.flights.is_empty()
+        self.flights.is_empty() && !self.entries.get(self.sent).is_some_and(Entry::waits_for_the_broker)
     }
 
     pub(super) fn add(&mut self, parcel: &Parcel) {
@@ -106,7 +115,9 @@ impl Inflight {
                     join: join.clone(),
                     seq,
                     from: parcel.from.clone(),
-                    mandatory: message.flags.any(Flags::RECEIPT | Flags::MANDATORY),
+                    // Also for who waits for nothing: what no queue has taken is not remembered.
+                    mandatory: message.flags.any(Flags::RECEIPT | Flags::MANDATORY)
+                        || goal.repeats(leg).is_some(),
                     repeat: None,
                     is_exempt: false,
                     safe: seq.and_then(|_| parcel.safe_at(at)),
@@ -144,6 +155,7 @@ impl Inflight {
                     continue;
                 }
             }
+            self.steps += 1;
             let batch = entry.batch.batch();
             let Some(message) = batch.message(entry.at) else { return Ok(None) };
             let payload = match (&batch.body, large.take()) {
@@ -327,6 +339,7 @@ impl Inflight {
     fn tell(&mut self) -> bool {
         let mut landed = std::mem::take(&mut self.landed);
         let told = !landed.is_empty();
+        self.steps += u64::from(told);
         landed.sort_unstable();
         for number in landed.drain(..) {
             let place = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);

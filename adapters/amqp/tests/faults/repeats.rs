@@ -119,17 +119,21 @@ async fn what_was_sent_back_is_not_remembered_inside_a_transaction_and_outside()
         if transacts {
             client.begin().await.expect("a transaction begins");
             let returned = Letter::numbered(target, 2).flagged(Flags::MANDATORY);
-            client.publish(&[Letter::numbered(target, 1), returned].into_iter().collect());
+            client.publish(
+                &[Letter::numbered(target, 1), returned, Letter::numbered(target, 3)].into_iter().collect(),
+            );
             client.commit().await.expect("a transaction is committed");
             assert_eq!(client.expect_return().await.payload(), Some(&b"2"[..]));
         } else {
+            // Nobody waits for a word of this one.
+            client.publish(&Letters::numbered(target, [3]));
             let told = client.confirm(&Letters::confirmed(target, 1..=2)).await;
             assert_eq!(told, [(0, Outcome::Unroutable), (1, Outcome::Unroutable)]);
         }
         declare(&mut other, &orders, &terms).await;
         let target = other.to_queue(&orders);
-        assert_eq!(other.confirm(&Letters::confirmed(target, [1, 2, 1, 2])).await, []);
-        assert_eq!(declare(&mut other, &orders, &terms).await, 2, "transacts: {transacts}");
+        assert_eq!(other.confirm(&Letters::confirmed(target, [1, 2, 3, 1, 2, 3])).await, []);
+        assert_eq!(declare(&mut other, &orders, &terms).await, 3, "transacts: {transacts}");
         other.delete_queue(&orders, false, false).await.expect("the queue is deleted");
     }
     stage.close().await;

@@ -17,7 +17,7 @@ pub use exclusive::{Exclusive, Others};
 pub use filter::{Filter, FilterError, MAX_LEVELS, Relation};
 pub use pattern::Pattern;
 pub use route::{NegativePuback, QueueType, Route};
-use tree::Tree;
+pub(crate) use tree::Tree;
 
 /// All vhosts with their routes.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct RouteTable {
     home: Arc<str>,
     routes: Vec<Arc<Route>>,
     tree: Tree<Arc<Route>>,
+    /// By their filters, canonical.
+    matches: HashMap<Box<str>, Arc<Route>, foldhash::fast::RandomState>,
     queues: HashMap<Arc<str>, Arc<Route>, foldhash::fast::RandomState>,
 }
 
@@ -106,11 +108,12 @@ impl Routes {
 
 impl RouteTable {
     fn new(vhost: Arc<str>, home: Arc<str>) -> Self {
-        Self { vhost, home, routes: Vec::new(), tree: Tree::default(), queues: HashMap::default() }
+        let (matches, queues) = (HashMap::default(), HashMap::default());
+        Self { vhost, home, routes: Vec::new(), tree: Tree::default(), matches, queues }
     }
 
     fn add(&mut self, route: Arc<Route>) -> Result<(), RouteConflict> {
-        if let Some(first) = self.routes.iter().find(|r| r.is_equal_to(&route)) {
+        if let Some(first) = self.matches.insert(route.filter.canonical().into(), route.clone()) {
             return Err(RouteConflict::EqualMatch {
                 vhost: self.vhost.clone(),
                 first: first.filter.clone(),
@@ -264,6 +267,16 @@ mod tests {
     fn two_equal_matches_are_an_error() {
         let conflict = routes(&[route("#", &[]), route("a", &[]), route("+/#", &[])]).unwrap_err();
         assert_eq!(conflict.to_string(), "`+/#` matches the same addresses as `#` in vhost `/`");
+    }
+
+    #[test]
+    fn matches_are_equal_when_they_are_for_the_same_addresses_however_they_are_written() {
+        let filters = ["#", "+/#", "+", "a", "a/#", "a/+", "a/+/#", "+/+", "+/a", "/#", "/", "a/"];
+        let filters = filters.map(|filter| Filter::parse(filter).unwrap());
+        for (one, other) in filters.iter().flat_map(|one| filters.iter().map(move |other| (one, other))) {
+            let is_equal = one.relation(other.as_str()) == Relation::Equal;
+            assert_eq!(one.canonical() == other.canonical(), is_equal, "{one} and {other}");
+        }
     }
 
     #[test]

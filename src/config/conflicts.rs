@@ -1,27 +1,78 @@
 //! Routes that are at odds with one another.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Problem;
 use super::report::Report;
 use super::route_key::RouteKey;
-use crate::routes::{Pattern, Relation, Route};
+use crate::routes::{Pattern, Route, Tree};
+
+/// Routes by what two of a vhost may not both have, and by their addresses.
+struct Index<'r> {
+    routes: &'r [(RouteKey, Arc<Route>)],
+    matches: HashMap<(&'r str, &'r str), Vec<usize>>,
+    queues: HashMap<(&'r str, &'r str), Vec<usize>>,
+    trees: HashMap<&'r str, Tree<&'r (RouteKey, Arc<Route>)>>,
+}
+
+impl<'r> Index<'r> {
+    fn of(routes: &'r [(RouteKey, Arc<Route>)]) -> Self {
+        let (matches, queues, trees) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut index = Self { routes, matches, queues, trees };
+        for (at, of) in routes.iter().enumerate() {
+            let (vhost, route) = (&*of.1.vhost, &of.1);
+            index.matches.entry((vhost, route.filter.canonical())).or_default().push(at);
+            for queue in &route.queues {
+                index.queues.entry((vhost, &**queue)).or_default().push(at);
+            }
+            index.trees.entry(vhost).or_default().insert(&route.filter, of);
+        }
+        index
+    }
+
+    /// The routes before the one at a place that are at odds with it, in their order: they are for the same addresses, or
+    /// have one of its queues.
+    fn before(&self, at: usize, route: &'r Route) -> BTreeMap<usize, Option<&'r str>> {
+        let earlier = |found: Option<&Vec<usize>>| {
+            found.into_iter().flatten().copied().filter(|other| *other < at).collect::<Vec<_>>()
+        };
+        let vhost = &*route.vhost;
+        let equal = earlier(self.matches.get(&(vhost, route.filter.canonical())));
+        let mut found: BTreeMap<usize, Option<&str>> = equal.into_iter().map(|other| (other, None)).collect();
+        for queue in route.queues.iter().map(|queue| &**queue) {
+            for other in earlier(self.queues.get(&(vhost, queue))) {
+                found.entry(other).or_insert(Some(queue));
+            }
+        }
+        found
+    }
+
+    /// The route that has an address.
+    fn keeper(&self, vhost: &str, address: &str) -> Option<&'r (RouteKey, Arc<Route>)> {
+        self.trees.get(vhost)?.find(address.as_bytes()).copied()
+    }
+
+    /// The route that owns a queue.
+    fn owner(&self, vhost: &str, queue: &str) -> Option<&'r (RouteKey, Arc<Route>)> {
+        self.routes.get(*self.queues.get(&(vhost, queue))?.first()?)
+    }
+}
 
 /// Reports each that is at odds with an earlier one, and dead letters that would come back.
 pub(super) fn report(routes: &[(RouteKey, Arc<Route>)], report: &mut Report<'_>) {
-    let are_fenced = routes.iter().any(|(_, route)| route.fence.is_some());
+    let index = Index::of(routes);
     for (at, (key, route)) in routes.iter().enumerate() {
-        let earlier = routes.get(..at).unwrap_or_default();
-        for (other_key, other) in earlier.iter().filter(|(_, other)| other.vhost == route.vhost) {
-            if route.filter.relation(other.filter.as_str()) == Relation::Equal {
-                equal_match((key, route), (other_key, other), report);
-            } else if let Some(queue) = route.queues.iter().find(|queue| other.queues.contains(queue)) {
-                shared_queue(key, other_key, queue, report);
+        for (other, queue) in index.before(at, route) {
+            let Some((other_key, other)) = routes.get(other) else { continue };
+            match queue {
+                None => equal_match((key, route), (other_key, other), report),
+                Some(queue) => shared_queue(key, other_key, queue, report),
             }
         }
-        if let Some(address) = comes_back(route, routes) {
+        if let Some(address) = comes_back(route, &index) {
             report.bad_value(&key.key("dead-letter"), text_of_what_comes_back(route, address));
-        } else if are_fenced && let Some((fenced, queue)) = is_fenced(route, routes) {
+        } else if let Some((fenced, queue)) = is_fenced(route, &index) {
             let (fenced, line) = (fenced.table(), report.line(&fenced.key("fence")));
             let text = format!(
                 "only the holder of queue `{queue}` may publish there, by {fenced}{line}: dead letters could not; name \
@@ -30,22 +81,15 @@ pub(super) fn report(routes: &[(RouteKey, Arc<Route>)], report: &mut Report<'_>)
             report.bad_value(&key.key("dead-letter"), text);
         }
         if let Some(queue) = route.fence.as_deref() {
-            fence(key, route, queue, routes, report);
+            fence(key, route, queue, &index, report);
         }
     }
 }
 
 /// The queue of a fence has a route, which lets one consumer at a time have it.
-fn fence(
-    key: &RouteKey,
-    route: &Route,
-    queue: &str,
-    routes: &[(RouteKey, Arc<Route>)],
-    report: &mut Report<'_>,
-) {
+fn fence(key: &RouteKey, route: &Route, queue: &str, index: &Index<'_>, report: &mut Report<'_>) {
     let key = key.key("fence");
-    let of_vhost = || routes.iter().filter(|(_, other)| other.vhost == route.vhost);
-    match of_vhost().find(|(_, other)| other.queues.iter().any(|it| **it == *queue)) {
+    match index.owner(&route.vhost, queue) {
         Some((_, owner)) if owner.exclusive.is_some() => {}
         Some((owner_key, owner)) => {
             let (owner_key, line) = (owner_key.table(), report.line(&owner_key.key("pattern")));
@@ -57,7 +101,8 @@ fn fence(
             report.bad_value(&key, text);
         }
         None => {
-            let alone = of_vhost().filter(|(_, other)| other.exclusive.is_some());
+            let of_vhost = index.routes.iter().filter(|(_, other)| other.vhost == route.vhost);
+            let alone = of_vhost.filter(|(_, other)| other.exclusive.is_some());
             let queues: Vec<Arc<str>> = alone.flat_map(|(_, other)| other.queues.iter().cloned()).collect();
             report.unknown(
                 &key,
@@ -70,18 +115,9 @@ fn fence(
 }
 
 /// The route that has the address of a route's dead letters, and the queue whose holder alone may publish there.
-fn is_fenced<'r>(route: &Route, routes: &'r [(RouteKey, Arc<Route>)]) -> Option<(&'r RouteKey, &'r str)> {
-    let address = route.dead_letter.as_deref()?;
-    let (key, keeper) = routes
-        .iter()
-        .filter(|(_, other)| other.vhost == route.vhost && is_within(other, address))
-        .reduce(|best, other| if other.1.filter.outranks(&best.1.filter) { other } else { best })?;
+fn is_fenced<'r>(route: &Route, index: &Index<'r>) -> Option<(&'r RouteKey, &'r str)> {
+    let (key, keeper) = index.keeper(&route.vhost, route.dead_letter.as_deref()?)?;
     Some((key, keeper.fence.as_deref()?))
-}
-
-/// Whether an address is one of a route's match.
-fn is_within(route: &Route, address: &str) -> bool {
-    matches!(route.filter.relation(address), Relation::Equal | Relation::Narrower)
 }
 
 fn equal_match(of: (&RouteKey, &Route), other: (&RouteKey, &Route), report: &mut Report<'_>) {
@@ -130,12 +166,10 @@ fn shared_queue(key: &RouteKey, other_key: &RouteKey, queue: &str, report: &mut 
 
 /// The address of a route's dead letters, if no other route has it and so they would come back to the queues that they
 /// come from.
-fn comes_back<'r>(route: &'r Route, routes: &[(RouteKey, Arc<Route>)]) -> Option<&'r str> {
+fn comes_back<'r>(route: &'r Route, index: &Index<'_>) -> Option<&'r str> {
     let address = route.dead_letter.as_deref()?;
-    let goes_elsewhere = |other: &Route| {
-        other.vhost == route.vhost && other.filter.outranks(&route.filter) && is_within(other, address)
-    };
-    (is_within(route, address) && !routes.iter().any(|(_, other)| goes_elsewhere(other))).then_some(address)
+    let (_, keeper) = index.keeper(&route.vhost, address)?;
+    (keeper.filter.canonical() == route.filter.canonical()).then_some(address)
 }
 
 fn text_of_what_comes_back(route: &Route, address: &str) -> String {

@@ -1,11 +1,14 @@
 //! The dead letters of a queue, where they lie: in the queue that a route has at their address. They are looked at one by
 //! one, as a consumer would, and given back in their order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use linkspan_contract::backend::Fetched;
 use linkspan_contract::death::{self, Origin};
-use linkspan_contract::{Deaths, Flags, Kept, Millis, Refused, Settled, Settlement, SubscriptionKey};
+use linkspan_contract::{
+    Deaths, DeliveryTag, Flags, Kept, Millis, Refused, Settled, Settlement, SubscriptionKey,
+};
 use serde::Serialize;
 
 use super::Hub;
@@ -91,6 +94,8 @@ pub(super) struct DeadLetterBox {
     pub waiting: u64,
     /// How many of these were looked at.
     pub looked_at: u64,
+    /// Those that were, and are there still.
+    taken: BTreeSet<(SubscriptionKey, DeliveryTag)>,
 }
 
 impl DeadLetterBox {
@@ -100,22 +105,40 @@ impl DeadLetterBox {
             return Ok(None);
         }
         let fetched = self.own.lane.fetch(&self.queue, SubscriptionKey::default(), false).await?;
-        self.looked_at = match fetched {
-            Some(_) => self.looked_at.saturating_add(1),
+        self.looked_at = match &fetched {
+            Some(fetched) => {
+                self.taken.insert((fetched.key, fetched.tag));
+                self.looked_at.saturating_add(1)
+            }
             None => self.waiting,
         };
         Ok(fetched)
     }
 
     /// It is gone from here.
-    pub fn remove(&mut self, key: SubscriptionKey, tag: u64) {
+    pub fn remove(&mut self, key: SubscriptionKey, tag: DeliveryTag) {
+        self.taken.remove(&(key, tag));
         let outcome = Settlement::Accept;
         self.own.lane.settle(&[Settled { key, first: tag, count: 1, outcome, word: None }]);
         self.own.lane.flush();
     }
 
-    /// Puts the others back.
+    /// Puts the others back: nobody was given them.
     pub async fn close(mut self) -> Result<(), Refused> {
+        let mut runs: Vec<Settled> = Vec::new();
+        for (key, tag) in std::mem::take(&mut self.taken) {
+            match runs.last_mut() {
+                Some(run) if run.key == key && run.first.saturating_add(run.count.into()) == tag => {
+                    run.count = run.count.saturating_add(1);
+                }
+                _ => {
+                    runs.push(Settled { key, first: tag, count: 1, outcome: Settlement::Undo, word: None });
+                }
+            }
+        }
+        self.own.lane.settle(&runs);
+        self.own.lane.flush();
+        // Answered when that is done.
         self.own.lane.recover(true).await?;
         self.own.lane.flush();
         Ok(())
@@ -267,6 +290,6 @@ impl Hub {
             own = OwnLane::open(&**self.backend(&keeper.backend)?, vhost).await?;
         }
         let (address, queue) = (address.clone(), Arc::clone(kept_in));
-        Ok(DeadLetterBox { own, address, queue, waiting, looked_at: 0 })
+        Ok(DeadLetterBox { own, address, queue, waiting, looked_at: 0, taken: BTreeSet::new() })
     }
 }

@@ -14,6 +14,7 @@ use super::*;
 use crate::ledger::{EmbeddedLedger, Watched};
 use crate::routes::{Filter, Pattern, Route};
 
+mod exclusive;
 mod fed;
 mod left;
 mod reload;

@@ -93,8 +93,16 @@ impl Filter {
         &self.0
     }
 
+    /// The filter as all are written here that match the same addresses.
+    pub fn canonical(&self) -> &str {
+        if &*self.0 == "+/#" { "#" } else { &self.0 }
+    }
+
     /// How a subscription's `filter` (without `$share/…/`) stands to this match.
     pub fn relation(&self, filter: &str) -> Relation {
+        if begin_differently(&self.0, filter) {
+            return Relation::Disjoint;
+        }
         let (route, filter) = (levels(&self.0), levels(filter));
         match (covers(&filter, &route), covers(&route, &filter)) {
             (true, true) => Relation::Equal,
@@ -163,6 +171,16 @@ impl fmt::Display for Filter {
 /// The levels of a filter. An address has at least one level, so `#` alone says what `+/#` says.
 fn levels(filter: &str) -> Vec<&str> {
     if filter == "#" { vec!["+", "#"] } else { filter.split('/').collect() }
+}
+
+/// Whether the first levels tell that no address is matched by both: so it is with most of many routes.
+fn begin_differently(one: &str, other: &str) -> bool {
+    let (one, other) = (first_literal(one), first_literal(other));
+    one.is_some() && other.is_some() && one != other
+}
+
+fn first_literal(filter: &str) -> Option<&str> {
+    filter.split('/').next().filter(|level| !matches!(*level, "+" | "#"))
 }
 
 /// Leading wildcards do not match addresses that begin with `$` [MQTT-4.7.2-1].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use linkspan_contract::Terms;
 
-use super::{Exclusive, Filter, Others, Pattern, Relation};
+use super::{Exclusive, Filter, Others, Pattern};
 
 /// One `[[route]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,11 +118,6 @@ impl Route {
             drain: false,
             spool: None,
         }
-    }
-
-    /// Whether both are for the same addresses of the same vhost, which is an error.
-    pub fn is_equal_to(&self, other: &Route) -> bool {
-        self.vhost == other.vhost && self.filter.relation(other.filter.as_str()) == Relation::Equal
     }
 
     /// What it says of its queues, for people.

@@ -4,7 +4,7 @@ use super::Filter;
 
 /// Values under filters; a look-up finds the most specific filter that matches an address.
 #[derive(Debug, Clone)]
-pub(super) struct Tree<T> {
+pub(crate) struct Tree<T> {
     root: Node<T>,
 }
 
@@ -35,7 +35,7 @@ impl<T> Default for Tree<T> {
 
 impl<T> Tree<T> {
     /// Puts `value` under `filter`; what was there before comes back.
-    pub(super) fn insert(&mut self, filter: &Filter, value: T) -> Option<T> {
+    pub(crate) fn insert(&mut self, filter: &Filter, value: T) -> Option<T> {
         let mut node = &mut self.root;
         for level in filter.as_str().split('/') {
             node = match level {
@@ -48,7 +48,7 @@ impl<T> Tree<T> {
     }
 
     /// The value of the most specific filter that matches `address` (levels separated by `/`). Allocates nothing.
-    pub(super) fn find(&self, address: &[u8]) -> Option<&T> {
+    pub(crate) fn find(&self, address: &[u8]) -> Option<&T> {
         // No filter begins with `$`, and leading wildcards do not match it [MQTT-4.7.2-1].
         if address.first() == Some(&b'$') {
             return None;

@@ -307,6 +307,10 @@ async fn dead_letters_are_listed_shown_and_moved_back_to_where_they_died() {
     }
     let found = until(&server, "/v1/queues/orders-failed", |found| found["unsettled"] == 0).await;
     assert_eq!(found["ready"], 4, "nothing was taken away");
+    let options = BasicGetOptions::default();
+    let unseen = amqp.channel.basic_get("orders-failed".into(), options).await.unwrap().expect("the first");
+    assert!(!unseen.delivery.redelivered, "who looks at it is given nothing");
+    unseen.delivery.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
 
     let replayed = post(&server, "/v1/queues/stock/replay?limit=2").await;
     assert_eq!(replayed, json!({ "replayed": 2, "expired": 0, "stopped": null }));

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lapin::options::BasicGetOptions;
+use futures_lite::StreamExt;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use linkspan::ledger::LEASE;
 use linkspan_integration_tests::amqp::{Amqp, text};
 use linkspan_integration_tests::mqtt5::Mqtt5;
@@ -27,9 +29,13 @@ struct Instance {
 
 impl Instance {
     fn start(name: &str, ledger: &str, mosquitto: &Mosquitto, jobs: &str) -> Self {
+        Self::with_route(name, ledger, mosquitto, &work(jobs, jobs, "mosquitto"))
+    }
+
+    fn with_route(name: &str, ledger: &str, mosquitto: &Mosquitto, route: &str) -> Self {
         let (folder, name) = (Folder::new(), unique(name));
         let top = format!("ledger = \"{ledger}\"\ninstance = \"{name}\"\n");
-        let all = format!("{top}{}{}", mosquitto_at(mosquitto.url()), work(jobs, jobs, "mosquitto"));
+        let all = format!("{top}{}{route}", mosquitto_at(mosquitto.url()));
         folder.write("linkspan.toml", &all);
         let process = Self::process(&folder);
         Self { name, folder, process }
@@ -62,6 +68,21 @@ impl Instance {
         let client = Amqp::connect(self.amqp()).await;
         let got = client.channel.basic_get(jobs.into(), BasicGetOptions { no_ack: true }).await;
         got.map(|job| job.map(|job| text(&job.delivery.data))).map_err(|error| error.to_string())
+    }
+
+    /// The number under which another consumer has the queue alone here; it does one job.
+    async fn holds(&mut self, jobs: &str) -> i64 {
+        let client = Amqp::connect(self.amqp()).await;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = client.channel.basic_consume(jobs.into(), "".into(), options, arguments).await;
+        let mut consumer = consumer.expect("it may stand by");
+        let job = soon("a job", consumer.next()).await.expect("the consumer lives").expect("a delivery");
+        let headers = job.properties.headers().clone().expect("headers");
+        job.ack(BasicAckOptions::default()).await.expect("the channel lives");
+        match headers.inner().get("linkspan-fence") {
+            Some(AMQPValue::LongLongInt(fence)) => *fence,
+            other => panic!("no fence: {other:?}"),
+        }
     }
 
     /// All jobs of these numbers, each at least once.
@@ -137,6 +158,41 @@ async fn one_has_a_work_queue_and_when_it_is_killed_another_takes_over_within_th
     assert!(after < LEASE / 2, "taken over after {after:?}");
     order(&mut device, &jobs, 120..130).await;
     one.works(&jobs, 120..130).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holders_of_an_exclusive_queue_have_greater_fences_wherever_it_goes_and_when_it_comes_back() {
+    let mosquitto = Mosquitto::shared().await;
+    let (postgres, database) = ledger().await;
+    let url = postgres.url_of(&database, postgres.address());
+    let bids = unique("bids");
+    let route = format!(
+        "[[route]]\nmatch = \"{bids}\"\npattern = \"exclusive-consumer\"\nqueue = \"{bids}\"\nothers = \"standby\"\n\
+         backend = \"mosquitto\"\n"
+    );
+    let mut device = Mqtt5::connect(mosquitto.address(), &unique("device")).await;
+    let mut one = Instance::with_route("one", &url, mosquitto, &route);
+    one.feeds();
+    let mut two = Instance::with_route("two", &url, mosquitto, &route);
+    two.yields_to(&one);
+    let mut fences = Vec::new();
+    order(&mut device, &bids, 0..2).await;
+    for _ in 0..2 {
+        fences.push(one.holds(&bids).await);
+    }
+    one.process.signal("TERM");
+    two.feeds();
+    order(&mut device, &bids, 2..4).await;
+    for _ in 0..2 {
+        fences.push(two.holds(&bids).await);
+    }
+    one.again();
+    one.yields_to(&two);
+    two.process.signal("KILL");
+    one.feeds();
+    order(&mut device, &bids, 4..5).await;
+    fences.push(one.holds(&bids).await);
+    assert!(fences.is_sorted_by(|one, next| one < next), "{fences:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -133,10 +133,32 @@ async fn dead_letters_are_listed_and_moved_back_on_any_back_end() {
             let replays = headers.inner().get("linkspan-dead-replays");
             assert_eq!(replays, Some(&AMQPValue::LongLongInt(1)), "{backend}: {headers:?}");
             assert!(headers.inner().contains_key("linkspan-dead-reason"), "{backend}: {headers:?}");
-            message.delivery.ack(Default::default()).await.unwrap();
+            message.delivery.nack(BasicNackOptions { requeue: false, multiple: false }).await.unwrap();
+        }
+        let again = soon("they are there again", async {
+            loop {
+                let list = asked(&server, &path).await;
+                if list["letters"].as_array().is_some_and(|letters| letters.len() == 3) {
+                    return list;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        let counts: Vec<_> = again["letters"].as_array().unwrap().iter().map(|it| &it["count"]).collect();
+        // Of what was carried through an MQTT broker only texts are left.
+        let twice = if backend == "mosquitto" { 1 } else { 2 };
+        assert_eq!(counts, [1, twice, twice], "{backend}: what died twice says so: {again}");
+        if backend == "mosquitto" {
+            let failed = format!("{run}-failed-{backend}");
+            let options = BasicGetOptions::default();
+            let unseen = client.channel.basic_get(failed.as_str().into(), options).await.unwrap();
+            let unseen = unseen.expect("the first").delivery;
+            assert!(!unseen.redelivered, "who looks at it is given nothing");
+            unseen.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
         }
         let purged = told(&server, &format!("{path}/purge")).await;
-        assert_eq!(purged["purged"], 1, "{backend}");
+        assert_eq!(purged["purged"], 3, "{backend}");
         assert_eq!(asked(&server, &path).await["waiting"], 0, "{backend}");
     }
     server.stop().await;

@@ -283,6 +283,8 @@ impl Worker {
     }
 
     pub(super) async fn recover(&mut self, requeue: bool) -> Result<(), Refused> {
+        // The broker would have these back by that, and not know them any more.
+        self.undo().await;
         if !requeue {
             self.give_again();
             return Ok(());

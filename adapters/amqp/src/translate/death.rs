@@ -33,8 +33,9 @@ pub(crate) fn is_of_death(name: &str, value: &Value<'_>, headers: &[(Cow<'_, str
 /// What stands before the names of queues in which messages only waited for their time.
 const WAITED: &str = "linkspan.delay.";
 
-/// What stands before the names of what is told of deaths while a message waits for its time. The broker drops what comes
-/// back to a queue in which it has died, when nobody has rejected it since; these it does not look at.
+/// What stands before the names of what is told of deaths while a message waits for its time, or was replayed. The broker
+/// drops what comes back to a queue in which it has died, when nobody has rejected it since; and RabbitMQ 4 forgets what a
+/// message tells when that dies again. These it does not look at.
 const ASIDE: &str = "linkspan-";
 
 /// What of a list of deaths stands in headers of its own, too.
@@ -46,7 +47,7 @@ fn is_history(name: &str) -> bool {
     name == DEATHS || fact(name) == Some(true)
 }
 
-/// The name under which a header travels while its message waits, when the broker must not see what it tells.
+/// The name under which a header travels when the broker must not see what it tells.
 pub(super) fn aside(name: &str) -> Option<String> {
     is_history(name).then(|| format!("{ASIDE}{name}"))
 }
@@ -56,7 +57,7 @@ pub(super) fn put_aside(name: &str) -> Option<&str> {
     name.strip_prefix(ASIDE).filter(|name| is_history(name))
 }
 
-/// Has a message tell again what was put aside while it waited, behind the deaths that it has died since.
+/// Has a message tell again what was put aside, behind the deaths that it has died since.
 pub(super) fn remember<'a>(headers: &mut Headers<'a>, aside: Headers<'a>) {
     for (name, value) in aside {
         match (headers.iter_mut().find(|(other, _)| *other == name), value) {

@@ -409,6 +409,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_replayed_and_died_again_tells_of_both_deaths_though_the_broker_forgets_the_first() {
+        let text = |text: &'static str| Value::Text(text.into());
+        let death = |time| {
+            let fields = [
+                ("count", Value::I64(1)),
+                ("reason", text("rejected")),
+                ("queue", text("jobs")),
+                ("time", Value::Timestamp(time)),
+            ];
+            let fields = fields.map(|(name, value)| (name.into(), value));
+            ("x-death".into(), Value::Array(vec![Value::Table(fields.into())]))
+        };
+        let mut replayed = vec![death(7)];
+        linkspan_contract::death::replay(&mut replayed);
+        let sent =
+            there(&Properties { headers: replayed, ..Properties::default() }, Message::default()).unwrap();
+        assert_eq!(back(sent.clone(), false).1.header("linkspan-dead-count"), Some(&Value::I64(1)));
+        let again = Properties { headers: vec![death(9)], ..Properties::default() };
+        let again = there(&again, Message::default()).unwrap().headers().clone().unwrap();
+        let mut headers = sent.headers().clone().unwrap();
+        assert!(!headers.inner().contains_key("x-death"), "the broker would forget it");
+        for (name, value) in again.inner() {
+            headers.insert(name.clone(), value.clone());
+        }
+        let (_, told) = back(sent.with_headers(headers), false);
+        for (name, value) in [("count", 2), ("replays", 1), ("time", 7)] {
+            assert_eq!(told.header(&format!("linkspan-dead-{name}")), Some(&Value::I64(value)), "{name}");
+        }
+    }
+
+    #[test]
     fn an_expiry_is_clamped_and_runs_on() {
         let head = Message { flags: Flags::EXPIRES, expiry: 0x0FFF_FFFF_F000, ..Message::default() };
         let sent = there(&Properties::default(), head).unwrap();

@@ -2,6 +2,7 @@
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
+use linkspan_contract::death::replays;
 use linkspan_contract::{Batch, Flags, Message, Millis, Properties, Refused, Terms, Value};
 
 use super::death::{aside, is_of_death};
@@ -198,9 +199,10 @@ fn fields(from: &Properties<'_>, native: bool, is_delayed: bool, to: &mut FieldT
     let passes = |name: &str, value: &Value<'_>| {
         native || !header::is_guarded(name) || is_of_death(name, value, &from.headers)
     };
+    let puts_aside = is_delayed || replays(&from.headers) > 0;
     for (name, value) in &from.headers {
         if passes(name, value) {
-            let aside = aside(name).filter(|_| is_delayed);
+            let aside = aside(name).filter(|_| puts_aside);
             to.insert(name_of(aside.as_deref().unwrap_or(name))?, outward(value)?);
         } else {
             to.insert(name_of(&format!("{}{name}", header::ESCAPE))?, outward(value)?);

@@ -227,7 +227,7 @@ mod tests {
         let key = "#.a.".repeat(60) + "#";
         tree.insert(&Pattern::from_binding(key.as_bytes()), 1);
         assert_eq!(found(&tree, &"a/".repeat(120)), [1]);
-        assert_eq!(found(&tree, "a/a"), []);
+        assert!(found(&tree, "a/a").is_empty());
     }
 
     #[test]

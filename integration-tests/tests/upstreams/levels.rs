@@ -1,5 +1,6 @@
 //! Priority queues at RabbitMQ with a queue there for each of their levels.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_lite::StreamExt;
@@ -14,7 +15,7 @@ use linkspan_integration_tests::amqp::{Amqp, text};
 use linkspan_integration_tests::http;
 use linkspan_integration_tests::process::Folder;
 use linkspan_integration_tests::upstreams::unique;
-use linkspan_integration_tests::{RabbitMq, Server, soon, within};
+use linkspan_integration_tests::{Cable, RabbitMq, Server, soon, within};
 use serde_json::Value;
 
 use crate::LULL;
@@ -295,5 +296,78 @@ async fn what_lies_in_a_level_that_its_route_has_no_more_is_not_forgotten() {
     };
     soon("all levels", drained).await;
     assert_eq!(all, ["4", "4", "2", "0"]);
+    server.stop().await;
+}
+
+/// So many messages of each level, in turn.
+async fn publish_many(client: &Amqp, queue: &str, each: u32) {
+    for number in 0..5 * each {
+        let level = u8::try_from(number % 5).unwrap();
+        let confirm = client.publish_as("amq.topic", queue, &number.to_string(), of_level(level)).await;
+        assert!(confirm.is_ack(), "{number}: {confirm:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_instances_share_each_level_and_each_gives_out_the_highest_first() {
+    for way in WAYS {
+        let queue = unique("tickets");
+        let (one, other) = (server(&tickets(&queue, way)).await, server(&tickets(&queue, way)).await);
+        let client = Amqp::confirming(one.amqp()).await;
+        publish_many(&client, &queue, 60).await;
+        let mut all = Vec::new();
+        let mut working = Vec::new();
+        for server in [&one, &other] {
+            let client = Amqp::connect(server.amqp()).await;
+            let mut worker = worker(&client, &queue).await;
+            working.push(tokio::spawn(async move {
+                let mut came: Vec<u32> = Vec::new();
+                while let Some(delivery) = within(Duration::from_secs(2), worker.next()).await {
+                    let delivery = delivery.expect("the consumer goes on").expect("a delivery");
+                    came.push(text(&delivery.data).parse().unwrap());
+                    accept(&delivery).await;
+                }
+                drop(client);
+                came
+            }));
+        }
+        for working in working {
+            let came = working.await.unwrap();
+            assert!(came.is_sorted_by_key(|number| (5 - number % 5, *number)), "{way}: {came:?}");
+            assert!(!came.is_empty(), "{way}: each has a part");
+            all.extend(came);
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..300).collect::<Vec<_>>(), "{way}: each once");
+        one.stop().await;
+        other.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_any_level_is_lost_with_a_link() {
+    let rabbitmq = RabbitMq::shared().await;
+    let cable = Cable::to(rabbitmq.address()).await;
+    let queue = unique("tickets");
+    let by_cable = rabbit_at(&rabbitmq.url_by(cable.address()));
+    let server = Server::start(&format!("{by_cable}{}{}", home_is("rabbit"), tickets(&queue, WAYS[0]))).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    publish_many(&client, &queue, 40).await;
+    let other = Amqp::connect(server.amqp()).await;
+    let mut worker = worker(&other, &queue).await;
+    let mut left: BTreeSet<u32> = (0..200).collect();
+    for round in 0.. {
+        if round == 50 || round == 120 {
+            cable.cut().await;
+            cable.heal().await;
+        }
+        let delivery = next(&mut worker).await;
+        left.remove(&text(&delivery.data).parse().unwrap());
+        accept(&delivery).await;
+        if left.is_empty() {
+            break;
+        }
+    }
+    ready(&server, &queue, 0).await;
     server.stop().await;
 }

@@ -172,7 +172,6 @@ impl Worker {
         }
         if look.asks {
             self.plan.desk.answer(&Ok(()));
-            return (None, None);
         }
         if look.asks_at.is_some_and(|at| at <= now) && has > 0 {
             return (Some(Turn::Ask), None);
@@ -181,7 +180,9 @@ impl Worker {
             let end = since.saturating_add(if look.window == 0 { look.linger() } else { TOO_MUCH });
             return ((end <= now).then_some(Turn::Narrow), Some(end));
         }
-        let Some(since) = self.resting.filter(|_| look.window == 0) else { return (None, None) };
+        let Some(since) = self.resting.filter(|_| look.window == 0 && !look.asks) else {
+            return (None, None);
+        };
         if look.is_in_hand || (look.waiting > 0 && !look.counts) {
             return (None, None);
         }

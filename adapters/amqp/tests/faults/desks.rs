@@ -1,9 +1,8 @@
-//! Desks whose queue goes, or whose windows change while messages are taken one by one.
+//! Desks whose queue goes, and what lies longer there than the broker lets it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lapin::options::QueueDeleteOptions;
 use linkspan_contract::conformance::letters::Letters;
@@ -48,73 +47,6 @@ async fn who_works_at_a_desk_hears_that_its_queue_is_gone_and_the_next_queue_has
     stage.close().await;
 }
 
-/// Takes messages one by one and accepts them, until then or until there is none.
-async fn take<'s>(mut client: Peer<'s>, queue: &str, end: Instant) -> (Peer<'s>, Vec<String>) {
-    let mut taken = Vec::new();
-    while Instant::now() < end {
-        let Some(one) = client.fetch(queue, key(9), false).await.expect("a queue is asked") else { break };
-        taken.push(String::from_utf8(one.message.payload().expect("in memory").to_vec()).unwrap());
-        client.settle(9, one.tag, 1, Settlement::Accept);
-    }
-    (client, taken)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_taken_one_by_one_while_a_desk_gives_much_back_is_nobody_elses() {
-    const COUNT: u32 = 20_000;
-    let linked = Linked::new().await;
-    let stage = Stage::new(&linked, "narrowed").await;
-    let (jobs, terms) = (stage.name("jobs"), retried());
-    let mut publisher = stage.client().await;
-    declare(&mut publisher, &jobs, &terms).await;
-    let target = publisher.to_queue(&jobs);
-    publisher.confirm(&Letters::confirmed(target, 0..COUNT)).await;
-    let mut little = stage.client().await;
-    // It is given some, and settles nothing: the desk stays.
-    little.consume(&jobs, 1, 1).await;
-    let kept = little.expect(1).await;
-    let end = Instant::now() + Duration::from_secs(14);
-    let crowd = async {
-        while Instant::now() < end {
-            let mut much = stage.client().await;
-            much.consume(&jobs, 1, 64).await;
-            sleep(Duration::from_millis(50)).await;
-            much.unsubscribe(key(1)).await.expect("a subscription ends");
-            drop(much);
-            sleep(Duration::from_millis(2500)).await;
-        }
-    };
-    let (one, two, three, four) =
-        (stage.client().await, stage.client().await, stage.client().await, stage.client().await);
-    let (one, two, three, four, ()) = tokio::join!(
-        take(one, &jobs, end),
-        take(two, &jobs, end),
-        take(three, &jobs, end),
-        take(four, &jobs, end),
-        crowd
-    );
-    let mut all = kept.into_iter().map(|it| it.payload).collect::<Vec<_>>();
-    for (_client, taken) in [one, two, three, four] {
-        all.extend(taken);
-    }
-    let (mut rest, mut left) = (stage.client().await, Vec::new());
-    let gather = async {
-        while all.len() + left.len() < COUNT as usize {
-            let some;
-            (rest, some) = take(rest, &jobs, Instant::now() + Duration::from_secs(3600)).await;
-            left.extend(some);
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    soon("the rest", gather).await;
-    all.append(&mut left);
-    little.settle(1, 1, 1, Settlement::Accept);
-    let each: BTreeSet<_> = all.iter().collect();
-    assert_eq!((all.len(), each.len()), (COUNT as usize, COUNT as usize), "each once");
-    publisher.delete_queue(&jobs, false, false).await.expect("the queue is deleted");
-    stage.close().await;
-}
-
 /// A clock whose time is what a test says.
 #[derive(Default)]
 struct Hands(AtomicU64);
@@ -130,19 +62,22 @@ const LONGEST: Millis = 1_500_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_beyond_25_minutes_passes_after_them_at_a_desk_and_without_one() {
-    for terms in [Arc::new(Terms::default()), retried()] {
+    let plain = Arc::new(Terms::default());
+    for (terms, extends) in [(&plain, false), (&plain, true), (&retried(), false), (&retried(), true)] {
         let hands = Arc::new(Hands(AtomicU64::new(1)));
         let linked = Linked::at(RabbitMq::shared().await, Arc::clone(&hands) as _, |_| {}).await;
         let stage = Stage::new(&linked, "long").await;
         let jobs = stage.name("jobs");
         let mut client = stage.client().await;
-        declare(&mut client, &jobs, &terms).await;
+        declare(&mut client, &jobs, terms).await;
         let target = client.to_queue(&jobs);
         client.confirm(&Letters::confirmed(target, [0])).await;
         let how = Subscribe { ack_timeout: Some(10 * LONGEST), ..Subscribe::new(Settle::ByConsumer) };
         client.subscribe_how(Source::Queue(&jobs), 1, &how, 2).await;
         let given = client.expect_numbers([0]).await;
-        client.settle(1, given[0].tag, 1, Settlement::Extend(10 * LONGEST));
+        if extends {
+            client.settle(1, given[0].tag, 1, Settlement::Extend(10 * LONGEST));
+        }
         hands.0.fetch_add(LONGEST - 10, Ordering::SeqCst);
         client.resume();
         client.expect_nothing().await;

@@ -1,13 +1,19 @@
 //! Queues that remember what they have taken, while the ledger is away, and what they have not taken.
 
 use std::num::NonZeroU64;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::QueueDeleteOptions;
+use linkspan_contract::conformance::heard::Heard;
 use linkspan_contract::conformance::letters::{Letter, Letters};
-use linkspan_contract::conformance::stage::{Peer, Stage, queue_spec};
-use linkspan_contract::{Attribute, Deduplicate, Flags, Outcome, QueueSpec, Terms};
+use linkspan_contract::conformance::recorder::Recorder;
+use linkspan_contract::conformance::stage::{Peer, Stage, key, queue_spec};
+use linkspan_contract::{
+    Attribute, Backend, Client, Deduplicate, Destination, Flags, Outcome, QueueSpec, Settle, Source,
+    Subscribe, Terms,
+};
 use linkspan_integration_tests::amqp::Amqp;
 use linkspan_integration_tests::{RabbitMq, soon};
 use tokio::time::{sleep, timeout};
@@ -77,29 +83,45 @@ async fn a_lane_goes_on_while_its_commit_waits_for_the_ledger() {
     let linked = Linked::new().await;
     let stage = Stage::new(&linked, "commits").await;
     let (orders, jobs, terms) = (stage.name("orders"), stage.name("jobs"), Arc::new(once()));
-    let (mut client, mut other) = (stage.client().await, stage.client().await);
-    declare(&mut client, &orders, &terms).await;
-    client.queue(&jobs, &[]).await;
-    client.begin().await.expect("a transaction begins");
-    client.consume(&jobs, 1, 0).await;
-    let target = client.to_queue(&orders);
-    linked.ledger.go(true);
-    client.publish(&Letters::numbered(target, [1]));
-    let waited = timeout(Duration::from_millis(500), client.commit()).await;
-    assert!(waited.is_err(), "nobody is told before it is written down: {waited:?}");
-    let to_jobs = other.to_queue(&jobs);
-    other.confirm(&Letters::confirmed(to_jobs, 7..9)).await;
-    client.expect_numbers(7..9).await;
-    client.publish(&Letters::numbered(target, [2]));
-    let back = async {
-        sleep(Duration::from_millis(300)).await;
-        linked.ledger.go(false);
+    let mut other = stage.client().await;
+    declare(&mut other, &orders, &terms).await;
+    other.queue(&jobs, &[]).await;
+    let (recorder, heard) = (Arc::new(Recorder::default()), Arc::new(Heard::default()));
+    let client = Client {
+        number: 1 << 40,
+        identifier: "commits".into(),
+        user: "guest".into(),
+        vhost: "/".into(),
+        session: None,
     };
-    let (committed, ()) = soon("it is written down", async { tokio::join!(client.commit(), back) }).await;
-    committed.expect("the ledger is back");
+    let mut connection = linked.backend.connect(&client, recorder.clone()).await.expect("a client connects");
+    let mut lane = connection.lane(heard.clone(), heard.clone()).await.expect("a lane opens");
+    lane.begin().await.expect("a transaction begins");
+    let how = Subscribe::new(Settle::ByConsumer);
+    lane.subscribe(&Source::Queue(&jobs), key(1), &how, None).await.expect("a subscription is made");
+    lane.start(key(1));
+    let target = lane.target(&Destination::Queue { name: &orders, more: &[] });
+    linked.ledger.go(true);
+    lane.publish(&Letters::numbered(target, [1]).batch());
+    {
+        let mut committing = pin!(lane.commit());
+        let early = timeout(Duration::from_millis(500), &mut committing).await;
+        assert!(early.is_err(), "nobody is told before it is written down: {early:?}");
+        let to_jobs = other.to_queue(&jobs);
+        other.confirm(&Letters::confirmed(to_jobs, [7])).await;
+        assert_eq!(recorder.expect(1, Duration::from_secs(10)).await[0].payload, "7");
+        linked.ledger.go(false);
+        soon("it is written down", committing).await.expect("the ledger is back");
+    }
+    linked.ledger.go(true);
+    lane.publish(&Letters::numbered(target, [2]).batch());
+    let given_up = timeout(Duration::from_millis(500), lane.commit()).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    linked.ledger.go(false);
     let target = other.to_queue(&orders);
     assert_eq!(other.confirm(&Letters::confirmed(target, 1..=3)).await, []);
     assert_eq!(declare(&mut other, &orders, &terms).await, 3, "two of them were known");
+    drop(lane);
     for queue in [&orders, &jobs] {
         other.delete_queue(queue, false, false).await.expect("the queue is deleted");
     }

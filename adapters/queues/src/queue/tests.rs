@@ -927,6 +927,31 @@ fn what_a_fetch_passes_over_goes_to_who_can_take_it() {
 }
 
 #[test]
+fn what_a_fetch_passes_over_is_not_brought_in_again_for_it() {
+    let window = Some(crate::Window { messages: 1, bytes: 1 << 20 });
+    let mut queue = Queue::with_journal(0, Limits { keyed: true, window, ..Limits::default() }, Keeps);
+    let (two, _) = windowed(2, 1);
+    for consumer in [settling(1), two] {
+        let id = consumer.id;
+        queue.add_consumer(consumer).unwrap();
+        queue.set_paused(id, false);
+    }
+    let mut all = Vec::new();
+    for (body, key) in [("a1", 1), ("b1", 2), ("b2", 2)] {
+        queue.push(0, Offer { key, ..offer(body) }, &mut Vec::new());
+        queue.dispatch(0, &mut all);
+    }
+    let all: Vec<_> = all.iter().map(|got| (got.consumer, got.message.body)).collect();
+    assert_eq!(all, [(1, "a1"), (2, "b1")], "the window is full with what waits for others of its key");
+    queue.push(0, Offer { key: 1, ..offer("a2") }, &mut Vec::new());
+    assert_eq!(queue.fetch(0, 8, 8, false), None, "it is for who has the other one");
+    assert_eq!(queue.due(), None, "a journal has nothing to bring in: who asks again would find the same");
+    let mut got = Vec::new();
+    queue.dispatch(0, &mut got);
+    assert_eq!((got[0].consumer, got[0].message.body), (1, "a2"));
+}
+
+#[test]
 fn what_waits_for_others_of_its_key_expires() {
     let mut queue = queue(Limits { keyed: true, message_ttl: Some(50), ..Limits::default() });
     let (one, _) = windowed(1, 1);

@@ -55,22 +55,26 @@ impl Hub {
                 return Err(error);
             }
         };
-        let mut later = Vec::new();
+        let (mut later, mut made) = (Vec::new(), Vec::new());
         for owned in work_queues(&routes) {
             match self.make_queue(&routes, &owned).await {
-                Ok(()) => {}
+                Ok(()) => made.push(owned),
                 Err(error) if error.is_away() => {
                     let Owned { route, queue } = &owned;
                     tracing::warn!(%queue, backend = %route.backend, "the queue is made when its back end is back");
                     later.push(Unmade { owned, told: true });
                 }
                 Err(error) => {
+                    // What went wrong half way may have made some of it.
+                    made.push(owned);
+                    self.make_again(&old, &made).await;
                     self.go_on_draining();
                     return Err(error);
                 }
             }
         }
         if let Err(error) = self.make_spools(&routes).await {
+            self.make_again(&old, &made).await;
             self.go_on_draining();
             return Err(error);
         }
@@ -97,6 +101,21 @@ impl Hub {
         self.wind_up(&estate).await;
         self.write_down().await;
         Ok(())
+    }
+
+    /// The routes in force stay: what their back ends know of queues that were made for others is to be theirs again.
+    async fn make_again(&self, old: &Routes, made: &[Owned]) {
+        for owned in work_queues(old) {
+            let is_changed = |made: &Owned| {
+                let (is, was) = (&made.route, &owned.route);
+                made.queue == owned.queue && is.vhost == was.vhost && is.backend == was.backend && is != was
+            };
+            if made.iter().any(is_changed)
+                && let Err(error) = self.make_queue(old, &owned).await
+            {
+                tracing::warn!(%error, "a queue stays as the routes wanted it that are not in force");
+            }
+        }
     }
 
     /// Gives back ends a moment to be reached, all of them the same one; those that routes cannot do without have to be.

@@ -152,7 +152,8 @@ fn remedy(held: Option<&str>) -> String {
              holds {held}: run Linkspan with the route as it was until they are consumed, or give up what it holds (on an \
              embedded back end: `linkspan store delete-queue <path> <queue>`; on RabbitMQ, which does not tell what consumers \
              have in hand, when they are stopped and `rabbitmqctl list_queues name messages` says 0: `rabbitmqctl \
-             delete_queue <queue>`), or give the route another queue"
+             delete_queue <queue>`, and where each of its levels has a queue the same for every \
+             `linkspan.level.<queue>.<level>`), or give the route another queue"
         ),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use linkspan_contract::{BackendError, Health, QueueSpec, Refused, Value};
+use linkspan_contract::{BackendError, Health, QueueCounts, QueueSpec, Refused, Value};
 use tokio::time::timeout;
 
 use super::Hub;
@@ -168,7 +168,12 @@ impl Hub {
         // What was refused may have cost the lane.
         let mut own = self.lane_on(&route.backend, &route.vhost).await?;
         let passive = QueueSpec { passive: true, ..QueueSpec::new(queue) };
-        let counts = own.lane.declare_queue(&passive).await.map_err(&failed)?;
+        let counts = match own.lane.declare_queue(&passive).await {
+            Ok(counts) => counts,
+            // Some of what it is made of is there still.
+            Err(why) if why.is_missing() => QueueCounts::new(&**queue, 0, 0),
+            Err(why) => return Err(failed(why)),
+        };
         let is_known = counts.unsettled.is_some();
         if !is_known || own.lane.delete_queue(queue, true, true).await.is_err() {
             return Err(otherwise(Some(held(counts.messages, counts.unsettled))));

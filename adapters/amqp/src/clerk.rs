@@ -98,7 +98,7 @@ impl Clerk {
         self.owners.check(name.as_str(), self.client)?;
         let levels = match spec.terms {
             Some(_) => self.levels_of(&name, spec).await?,
-            None => self.work_queues.known_levels(name.as_str()).await,
+            None => self.levels_there(&name).await?,
         };
         let options = options::QueueDeclareOptions {
             passive: spec.passive,
@@ -124,18 +124,32 @@ impl Clerk {
             }
         }
         let told = told?;
+        let before = spec.terms.and_then(|_| self.work_queues.levels(name.as_str()));
         if let (Some(levels), Some(_), Some(store)) = (&levels, spec.terms, self.work_queues.store()) {
-            store.note(name.as_str(), levels.highest()).await?;
+            // What is there is not forgotten before it is deleted.
+            let most = levels.highest().max(highest_of(before.as_deref()));
+            store.note(name.as_str(), most).await?;
         }
         let mut upper: u64 = 0;
         for name in levels.iter().flat_map(|levels| levels.queues()).skip(1) {
-            let told = self.declare(&Queue { name: name.clone(), ..queue.clone() }).await?;
-            upper = upper.saturating_add(told.message_count().into());
+            let queue = Queue { name: name.clone(), ..queue.clone() };
+            match self.declare(&queue).await {
+                Ok(told) => upper = upper.saturating_add(told.message_count().into()),
+                Err(why) if spec.passive && why.is_missing() => continue,
+                Err(why) => return Err(why),
+            }
+            if !spec.passive {
+                self.declared.add_queue(queue);
+            }
         }
         if !spec.passive {
             self.declared.add_queue(queue);
             if let Some(terms) = spec.terms {
-                self.work_queues.note(name.as_str(), terms, kind(spec), levels);
+                self.work_queues.note(name.as_str(), terms, kind(spec), levels.clone());
+            }
+            if let Some(before) = before {
+                // Nothing more is published to those that go.
+                self.delete_surplus(&before, levels.as_deref(), is_quorum(spec)).await?;
             }
             if spec.exclusive {
                 self.owners.queues.lock().insert(name.to_string(), self.client);
@@ -160,7 +174,7 @@ impl Clerk {
     /// The queues that a route's queue is to have for its levels, where it is to have some.
     ///
     /// # Errors
-    /// When it has another number of them at the broker.
+    /// When it has other ones, and messages or consumers in the way.
     async fn levels_of(
         &self,
         name: &ShortString,
@@ -169,27 +183,103 @@ impl Clerk {
         self.work_queues.recall().await?;
         let levels = Levels::of(spec, is_quorum(spec))?.map(Arc::new);
         let Some(before) = self.work_queues.levels(name.as_str()) else { return Ok(levels) };
-        let is_same = levels.as_ref().is_some_and(|levels| levels.highest() == before.highest());
-        if is_same {
+        let (highest, mut held) = (highest_of(levels.as_deref()), Vec::new());
+        if highest == before.highest() {
             return Ok(levels);
         }
-        let options = options::QueueDeclareOptions { passive: true, ..Default::default() };
-        let highest = before.queue(before.highest()).clone();
-        match self.declare(&Queue { name: highest, options, arguments: FieldTable::default() }).await {
-            Err(why) if why.is_missing() => {
-                if let (None, Some(store)) = (&levels, self.work_queues.store()) {
-                    store.forget(name.as_str()).await?;
-                }
-                Ok(levels)
+        // What lies in a level that is no more nobody is given; and who works at those of before does not know of new ones.
+        let grows = highest > before.highest();
+        for queue in before.above(if grows { 0 } else { highest }) {
+            if let Some((messages, consumers)) = self.counts_of(queue).await?
+                && (consumers > 0 || messages > 0 && !grows)
+            {
+                held.push(format!("'{queue}' has {messages} messages and {consumers} consumers"));
             }
+        }
+        if held.is_empty() {
+            return Ok(levels);
+        }
+        Err(Refused::Inequivalent {
+            what: What::Queue,
+            name: name.to_string(),
+            argument: "x-max-priority".into(),
+            received: levels.map_or_else(|| "none".into(), |levels| levels.highest().to_string()),
+            current: format!("{}, by a queue for each level, of which {}", before.highest(), held.join(", ")),
+        })
+    }
+
+    /// Deletes the queues of levels that there are no more, which were empty a moment ago, and has the ledger forget them. Those
+    /// of quorum queues stay: RabbitMQ does not delete them on the condition that they are empty still.
+    async fn delete_surplus(
+        &self,
+        before: &Levels,
+        now: Option<&Levels>,
+        is_quorum: bool,
+    ) -> Result<(), Refused> {
+        let options = options::QueueDeleteOptions { if_unused: true, if_empty: true, nowait: false };
+        let highest = highest_of(now);
+        for queue in before.above(highest).filter(|_| !is_quorum) {
+            self.upstream.request(async |it| it.queue_delete(queue.clone(), options).await).await?;
+        }
+        let name = before.queue(0).as_str();
+        match self.work_queues.store() {
+            Some(store) if highest == 0 => store.forget(name).await,
+            Some(store) if highest < before.highest() => store.note(name, highest).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// How many messages and consumers a queue has at the broker, if it is there.
+    async fn counts_of(&self, queue: &ShortString) -> Result<Option<(u32, u32)>, Refused> {
+        let options = options::QueueDeclareOptions { passive: true, ..Default::default() };
+        let asked = Queue { name: queue.clone(), options, arguments: FieldTable::default() };
+        match self.declare(&asked).await {
+            Ok(told) => Ok(Some((told.message_count(), told.consumer_count()))),
+            Err(why) if why.is_missing() => Ok(None),
             Err(why) => Err(why),
-            Ok(_) => Err(Refused::Inequivalent {
-                what: What::Queue,
-                name: name.to_string(),
-                argument: "x-max-priority".into(),
-                received: levels.map_or_else(|| "none".into(), |levels| levels.highest().to_string()),
-                current: format!("{}, by a queue for each level", before.highest()),
-            }),
+        }
+    }
+
+    /// The queues that a queue has for its levels about which no route says anything now.
+    async fn levels_there(&self, name: &ShortString) -> Result<Option<Arc<Levels>>, Refused> {
+        let Some(levels) = self.work_queues.known_levels(name.as_str()).await else { return Ok(None) };
+        if self.work_queues.has_route(name.as_str()) || self.counts_of(name).await?.is_some() {
+            return Ok(Some(levels));
+        }
+        self.forget_gone(name.as_str()).await?;
+        Ok(self.work_queues.levels(name.as_str()))
+    }
+
+    /// A queue is not there: if no route has it, it is forgotten with its levels, unless one of these has messages.
+    ///
+    /// # Errors
+    /// What the broker says, or the ledger.
+    async fn forget_gone(&self, name: &str) -> Result<(), Refused> {
+        let Some(levels) = self.work_queues.levels(name) else {
+            self.work_queues.has_none(name);
+            return Ok(());
+        };
+        if self.work_queues.has_route(name) {
+            return Ok(());
+        }
+        for queue in levels.above(0) {
+            if self.counts_of(queue).await?.is_some_and(|(messages, _)| messages > 0) {
+                return Ok(());
+            }
+        }
+        if let Some(store) = self.work_queues.store() {
+            store.forget(name).await?;
+        }
+        self.work_queues.forget(name);
+        Ok(())
+    }
+
+    /// Has a queue forgotten of which the broker said that there is none.
+    pub(crate) async fn note_missing<T>(&self, queue: &str, said: &Result<T, Refused>) {
+        if let Err(Refused::NotFound { .. }) = said
+            && let Err(why) = self.forget_gone(queue).await
+        {
+            tracing::debug!(queue, %why, "the levels of a queue that is gone are known still");
         }
     }
 
@@ -209,27 +299,56 @@ impl Clerk {
         if_empty: bool,
     ) -> Result<u64, Refused> {
         let options = options::QueueDeleteOptions { if_unused, if_empty, nowait: false };
+        let parts = self.parts(name).await?;
+        if parts.len() > 1 && (if_unused || if_empty) {
+            self.check_parts(name, &parts, if_unused, if_empty).await?;
+        }
         let mut count: u64 = 0;
         // The one that has its name goes last: as long as it is there the queue is.
-        for part in self.parts(name).await?.into_iter().rev() {
-            let deleted = self.upstream.request(async |it| it.queue_delete(part, options).await).await?;
+        for part in parts.iter().rev() {
+            let deleted =
+                self.upstream.request(async |it| it.queue_delete(part.clone(), options).await).await?;
             count = count.saturating_add(deleted.into());
+            self.declared.remove_queue(part.as_str());
         }
         if let Some(store) = self.work_queues.store().filter(|_| self.work_queues.levels(name).is_some()) {
             store.forget(name).await?;
         }
-        self.declared.remove_queue(name);
         self.owners.queues.lock().remove(name);
         self.work_queues.forget(name);
         Ok(count)
+    }
+
+    /// Whether all of a queue may go: nothing of it is to go before that is known.
+    async fn check_parts(
+        &self,
+        name: &str,
+        parts: &[ShortString],
+        if_unused: bool,
+        if_empty: bool,
+    ) -> Result<(), Refused> {
+        for part in parts {
+            let Some((messages, consumers)) = self.counts_of(part).await? else { continue };
+            if if_unused && consumers > 0 {
+                return Err(Refused::InUse { what: What::Queue, name: name.to_owned() });
+            }
+            if if_empty && messages > 0 {
+                return Err(Refused::NotEmpty(name.to_owned()));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn purge_queue(&self, name: &str) -> Result<u64, Refused> {
         let options = options::QueuePurgeOptions::default();
         let mut count: u64 = 0;
         for part in self.parts(name).await? {
-            let purged = self.upstream.request(async |it| it.queue_purge(part, options).await).await?;
-            count = count.saturating_add(purged.into());
+            let asked = part.clone();
+            match self.upstream.request(async |it| it.queue_purge(asked, options).await).await {
+                Ok(purged) => count = count.saturating_add(purged.into()),
+                Err(why) if why.is_missing() && part.as_str() != name => {}
+                Err(why) => return Err(why),
+            }
         }
         let here = self.work_queues.desk_there(name).map_or(0, |desk| desk.purge());
         Ok(here.saturating_add(count))
@@ -273,8 +392,17 @@ fn arguments(fields: &[(&str, Value<'_>)]) -> Result<FieldTable, Refused> {
     table(fields.iter().map(|(name, value)| (*name, value)))
 }
 
+/// The highest level; none has the lowest alone.
+fn highest_of(levels: Option<&Levels>) -> u8 {
+    levels.map_or(0, Levels::highest)
+}
+
 /// Deletes queues of a client that has left.
-pub(crate) async fn delete_left(upstream: Arc<Upstream>, queues: Vec<ShortString>) {
+pub(crate) async fn delete_left(
+    upstream: Arc<Upstream>,
+    work_queues: Arc<WorkQueues>,
+    queues: Vec<ShortString>,
+) {
     for queue in queues {
         let options = options::QueueDeleteOptions::default();
         let asked = queue.clone();
@@ -282,6 +410,7 @@ pub(crate) async fn delete_left(upstream: Arc<Upstream>, queues: Vec<ShortString
             // When its connection is lost the broker deletes it by itself.
             tracing::debug!(%queue, %why, "the queue of a client that has left was not deleted");
         }
+        work_queues.has_none(queue.as_str());
     }
 }
 

@@ -129,6 +129,15 @@ impl Scope {
         channels.push(Arc::downgrade(consumers));
     }
 
+    /// The desk of a queue, where it has one, or who asks is `several`.
+    ///
+    /// # Errors
+    /// When the queue is another client's alone.
+    pub(crate) async fn desk(&self, queue: &str, several: bool) -> Result<Option<Arc<Desk>>, Refused> {
+        self.fleet.owners.check(queue, self.client.number)?;
+        Ok(self.fleet.desk(queue, several).await)
+    }
+
     /// Notes that a lane works at a desk, to be told of another sink; or that it does no more.
     pub(crate) fn note_desk(&self, desk: &Arc<Desk>, lane: LaneId, works: bool) {
         let mut desks = self.desks.lock();
@@ -179,7 +188,8 @@ impl Connection for AmqpConnection {
 
     async fn close(self: Box<Self>) {
         let queues = self.scope.clerk.declared.exclusive();
-        delete_left(Arc::clone(&self.scope.consuming), queues).await;
+        let work_queues = Arc::clone(&self.scope.clerk.work_queues);
+        delete_left(Arc::clone(&self.scope.consuming), work_queues, queues).await;
         let Some(inbox) = &self.scope.inbox else { return };
         self.scope.fate.send_replace(Fate::Over);
         // Its lanes let go of what they share with others first.
@@ -209,11 +219,12 @@ impl Drop for AmqpConnection {
             return;
         }
         let (upstream, owners, client) = (Arc::clone(consuming), Arc::clone(&clerk.owners), clerk.client);
+        let work_queues = Arc::clone(&clerk.work_queues);
         for queue in &queues {
             clerk.declared.remove_queue(queue.as_str());
         }
         afterwards(async move {
-            delete_left(upstream, queues).await;
+            delete_left(upstream, work_queues, queues).await;
             owners.leave(client);
         });
     }

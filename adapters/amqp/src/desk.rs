@@ -234,7 +234,8 @@ impl Desk {
         if let Some(fetched) = self.with(|state, now| state.take(now, lane, &id, key, settled)) {
             return Ok(Some(fetched));
         }
-        if self.levels.is_some() || self.state.lock().terms.ordering_key.is_some() {
+        let is_fed = self.is_fed(&self.state.lock().terms);
+        if is_fed {
             return fetching::coordinator::wait_for_one(self, lane, id, key, settled).await;
         }
         self.ready().await?;
@@ -279,7 +280,7 @@ impl Desk {
 
     /// Removes what nobody has in hand, and tells how much that was.
     pub(crate) fn purge(&self) -> u64 {
-        self.with(|state, _| state.work.purge())
+        self.with(|state, _| state.purge())
     }
 
     /// Adds what lies here and nobody has in hand to what the broker counts, and those who work here in the place of the
@@ -305,7 +306,8 @@ impl Desk {
     ) -> Option<Arrival> {
         let letter = Letter { topic_exchange: self.topic_exchange.as_str(), unescape: false, now };
         // What the broker counts there is how often it lay at a desk.
-        let most = if is_sent_much(terms, self.kind) { 1 } else { u32::MAX };
+        let is_counted_here = is_sent_much(terms, self.kind) || counts(terms, self.kind);
+        let most = if is_counted_here { 1 } else { u32::MAX };
         let (loan, attempt) = (delivery.delivery_tag, attempt(delivery).min(most));
         let expiry = delivery.properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
         let message = Arrived::one(delivery, &letter)?;
@@ -324,9 +326,18 @@ impl Desk {
         });
     }
 
-    /// There is a channel.
-    fn open(&self, channel: &Arc<Channel>) {
-        self.state.lock().open(channel);
+    /// There is a channel; so many messages its queues have that are lent to nobody.
+    fn open(&self, channel: &Arc<Channel>, ready: Vec<u32>) {
+        let mut state = self.state.lock();
+        state.open(channel);
+        if self.is_fed(&state.terms) {
+            (0..).zip(ready).for_each(|(level, ready)| state.learn(level, ready));
+        }
+    }
+
+    /// Whether who takes messages one by one is given what the desk's own consumers have brought, and nothing else.
+    fn is_fed(&self, terms: &Terms) -> bool {
+        self.levels.is_some() || terms.ordering_key.is_some()
     }
 
     /// The desk has so many consumers at each of its queues at the broker, which lends so many messages of each.
@@ -352,7 +363,10 @@ impl Desk {
     /// The broker has so many messages of each of these levels that it has lent to nobody; what it had lent has come.
     fn learn(&self, ready: impl Iterator<Item = (u8, u32)>) {
         self.with(|state, now| {
-            ready.for_each(|(level, ready)| state.work.told(now, level, ready));
+            for (level, ready) in ready {
+                state.learn(level, ready);
+                state.work.told(now, level, ready);
+            }
             state.work.hand_out(now);
         });
     }

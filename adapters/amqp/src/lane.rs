@@ -229,13 +229,10 @@ impl Lane for AmqpLane {
                 return Ok(());
             }
             Source::Group { group, filter } => self.join(group, filter, key, how, credit).await?,
-            Source::Queue(queue) => match self.scope.fleet.desk(queue, how.several).await {
+            Source::Queue(queue) => match self.scope.desk(queue, how.several).await? {
                 Some(desk) => {
-                    self.scope.fleet.owners.check(queue, self.scope.client.number)?;
                     let entered = self.desks().enter(desk, key, how, credit).await;
-                    if let Err(Refused::NotFound { .. }) = entered {
-                        self.scope.fleet.work_queues.has_none(queue);
-                    }
+                    self.scope.clerk.note_missing(queue, &entered).await;
                     entered?;
                     if let Some(consumers) = &self.consumers {
                         Arc::clone(consumers).ask(|reply| Command::Unsubscribe(key, reply)).await?;
@@ -303,10 +300,11 @@ impl Lane for AmqpLane {
         settled: bool,
     ) -> Result<Option<Fetched>, Refused> {
         self.in_order().await?;
-        self.scope.fleet.owners.check(queue, self.scope.client.number)?;
-        if let Some(desk) = self.scope.fleet.desk(queue, false).await {
+        if let Some(desk) = self.scope.desk(queue, false).await? {
             let last = self.taken;
-            return self.desks().fetch(desk, key, settled, last).await;
+            let fetched = self.desks().fetch(desk, key, settled, last).await;
+            self.scope.clerk.note_missing(queue, &fetched).await;
+            return fetched;
         }
         let queue = short("the queue", queue.as_bytes())?;
         let fetch =

@@ -64,6 +64,11 @@ impl Levels {
         std::iter::once(&self.queue).chain(&self.upper)
     }
 
+    /// Those of the levels above this one.
+    pub(crate) fn above(&self, level: u8) -> impl Iterator<Item = &ShortString> {
+        self.upper.iter().skip(level.into())
+    }
+
     /// The highest level.
     pub(crate) fn highest(&self) -> u8 {
         u8::try_from(self.upper.len()).unwrap_or(u8::MAX)
@@ -97,6 +102,8 @@ mod tests {
         assert_eq!((levels.highest(), levels.queues().count()), (9, 10));
         assert_eq!(levels.queue(0), &queue);
         assert_eq!(levels.queue(9).as_str(), "linkspan.level.tickets%2eeu.9");
+        assert_eq!(levels.above(7).collect::<Vec<_>>(), [levels.queue(8), levels.queue(9)]);
+        assert_eq!((levels.above(0).count(), levels.above(9).count()), (9, 0));
         assert_eq!(levels.queue(200), levels.queue(9), "what is above the highest counts as that");
         assert_eq!(whole(levels.queue(9).as_str()).as_deref(), Some("tickets.eu"));
         for other in

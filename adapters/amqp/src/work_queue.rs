@@ -28,6 +28,8 @@ struct WorkQueue {
     repeats: Option<Arc<Repeats>>,
     /// A route has declared it.
     is_of_route: bool,
+    /// One has it now, as far as this instance knows.
+    has_route: bool,
     /// Where its messages are worked, as soon as somebody has worked one here under terms that the broker does not know.
     desk: Option<Arc<Desk>>,
 }
@@ -36,7 +38,15 @@ impl WorkQueue {
     /// One that no route has declared.
     fn of_nobody() -> Self {
         let kind = Kind { is_quorum: false, single_active: false, has_levels: false };
-        Self { terms: Arc::default(), kind, levels: None, repeats: None, is_of_route: false, desk: None }
+        Self {
+            terms: Arc::default(),
+            kind,
+            levels: None,
+            repeats: None,
+            is_of_route: false,
+            has_route: false,
+            desk: None,
+        }
     }
 }
 
@@ -167,7 +177,7 @@ impl WorkQueues {
         match queues.get_mut(name) {
             Some(queue) => {
                 queue.kind = kind;
-                queue.is_of_route = true;
+                (queue.is_of_route, queue.has_route) = (true, true);
                 if queue.terms == *terms && queue.levels == levels {
                     return;
                 }
@@ -185,7 +195,8 @@ impl WorkQueues {
             None if **terms == Terms::default() && !kind.single_active => return,
             None => {
                 let (terms, repeats) = (Arc::clone(terms), self.repeats_of(name, terms, None));
-                let queue = WorkQueue { terms, kind, levels, repeats, is_of_route: true, desk: None };
+                let (is_of_route, has_route) = (true, true);
+                let queue = WorkQueue { terms, kind, levels, repeats, is_of_route, has_route, desk: None };
                 queues.insert(name.into(), queue);
             }
         }
@@ -197,6 +208,7 @@ impl WorkQueues {
         let known = self.queues.read().get(name).map(|queue| (queue.kind, queue.levels.clone()));
         if let Some((kind, levels)) = known {
             self.note(name, &Arc::default(), kind, levels);
+            self.queues.write().get_mut(name).into_iter().for_each(|queue| queue.has_route = false);
         }
     }
 
@@ -246,6 +258,27 @@ impl WorkQueues {
             queues.remove(name);
             self.edition.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Nobody works at the desk: it is forgotten, if no route has or had its queue and nobody is about to come. Then true.
+    pub(crate) fn lose_idle_desk(&self, name: &str, desk: &Arc<Desk>) -> bool {
+        let mut queues = self.queues.write();
+        let is_it = |queue: &WorkQueue| {
+            let own = queue.desk.as_ref().is_some_and(|it| Arc::ptr_eq(it, desk));
+            // Who is given the desk is so while this is locked. There is one here, and the task's.
+            own && !queue.is_of_route && Arc::strong_count(desk) <= 2
+        };
+        let is_idle = queues.get(name).is_some_and(is_it);
+        if is_idle {
+            queues.remove(name);
+            self.edition.fetch_add(1, Ordering::Release);
+        }
+        is_idle
+    }
+
+    /// Whether a route has the queue of that name, as far as this instance knows.
+    pub(crate) fn has_route(&self, name: &str) -> bool {
+        self.queues.read().get(name).is_some_and(|queue| queue.has_route)
     }
 
     /// There is no such queue at the broker: it is forgotten, unless a route has it.
@@ -323,6 +356,12 @@ mod tests {
         );
         queues.lose_desk("leased", &leased);
         assert!(queues.terms("leased").is_none() && queues.edition() > edition);
+        let idle = made("idle");
+        let (task, guest) = (Arc::clone(&idle), Arc::clone(&idle));
+        drop(idle);
+        assert!(!queues.lose_idle_desk("idle", &task), "somebody is about to come");
+        drop(guest);
+        assert!(queues.lose_idle_desk("idle", &task) && queues.desk_there("idle").is_none());
         assert_eq!((Arc::strong_count(&jobs), Arc::strong_count(&leased)), (1, 1), "nothing holds them");
     }
 }

@@ -10,8 +10,9 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use linkspan_integration_tests::amqp::{Amqp, text};
+use linkspan_integration_tests::process::Folder;
 use linkspan_integration_tests::upstreams::unique;
-use linkspan_integration_tests::{RabbitMq, Server, soon};
+use linkspan_integration_tests::{RabbitMq, Server, soon, within};
 
 use crate::back_ends::{home_is, rabbit_at, work};
 
@@ -110,5 +111,46 @@ async fn what_comes_back_to_a_quorum_queue_without_max_deliveries_has_its_place_
         delivery.ack(BasicAckOptions::default()).await.unwrap();
     }
     assert_eq!(again, all);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn having_been_at_desks_counts_as_one_delivery_whatever_rabbitmq_has_counted() {
+    let jobs = unique("counted");
+    let terms = "queue-type = \"quorum\"\nmax-deliveries = 3\nretry = { delay = \"10ms\" }\n";
+    let route = format!("{}{terms}", work(&jobs, &jobs, "rabbit"));
+    let config = format!("{}{}{route}", rabbit_at(RabbitMq::shared().await.url()), home_is("rabbit"));
+    let folder = Folder::new();
+    let consume = async |client: &Amqp, prefetch: u16| {
+        client.channel.basic_qos(prefetch, BasicQosOptions::default()).await.unwrap();
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        client.channel.basic_consume(jobs.as_str().into(), "w".into(), options, arguments).await.unwrap()
+    };
+    for round in 0..3 {
+        let server = Server::start_in(&folder, &config).await;
+        let client = Amqp::confirming(server.amqp()).await;
+        if round == 0 {
+            for number in 0..4 {
+                let persistent = BasicProperties::default().with_delivery_mode(2);
+                client.publish_as("amq.topic", &jobs, &number.to_string(), persistent).await;
+            }
+        }
+        // The desk has four, and the worker three of them.
+        let mut worker = consume(&client, 3).await;
+        for _ in 0..3 {
+            soon("a message", worker.next()).await.unwrap().unwrap();
+        }
+        server.stop().await;
+    }
+    let server = Server::start_in(&folder, &config).await;
+    let client = Amqp::connect(server.amqp()).await;
+    let mut worker = consume(&client, 10).await;
+    let mut of_last = 0;
+    while let Some(Some(delivery)) = within(Duration::from_secs(2), worker.next()).await {
+        let delivery = delivery.unwrap();
+        of_last += u32::from(text(&delivery.data) == "3");
+        delivery.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
+    }
+    assert_eq!(of_last, 2, "nobody was given it before");
     server.stop().await;
 }

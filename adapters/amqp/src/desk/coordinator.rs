@@ -6,8 +6,9 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use lapin::Error;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use linkspan_contract::{Clock, Ended, Millis, Outcome, Refused};
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -104,7 +105,10 @@ impl Worker {
                 Turn::Ask => self.ask().await,
                 Turn::Words => self.tell_words().await,
                 Turn::Close => self.close().await,
-                Turn::Rest if self.plan.desk.give_up() => self.close().await,
+                Turn::Rest if self.plan.desk.give_up() => {
+                    self.close().await;
+                    self.retire();
+                }
                 // Somebody was given something meanwhile.
                 Turn::Rest => self.resting = None,
                 Turn::Over => break,
@@ -112,6 +116,15 @@ impl Worker {
         }
         self.close().await;
         self.plan.desk.retire();
+    }
+
+    /// Lets a desk go that no route's queue needs: nobody tells it when the queue is deleted.
+    fn retire(&self) {
+        let desk = &self.plan.desk;
+        let work_queues = self.plan.work_queues.upgrade();
+        if work_queues.is_some_and(|it| it.lose_idle_desk(desk.queue.as_str(), desk)) {
+            desk.close();
+        }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
@@ -144,7 +157,10 @@ impl Worker {
                 continue;
             }
             let asks_at = look.asks_at.filter(|_| self.link.is_some());
-            let Some(at) = at.into_iter().chain(look.next).chain(asks_at).min() else { return Poll::Pending };
+            let grows_at = self.link.as_ref().filter(|link| link.makes_room(&look));
+            let grows_at = grows_at.map(|_| now.saturating_add(AGAIN));
+            let soonest = at.into_iter().chain(look.next).chain(asks_at).chain(grows_at).min();
+            let Some(at) = soonest else { return Poll::Pending };
             let wait = Duration::from_millis(at.saturating_sub(now).max(1));
             self.alarm.as_mut().reset(Instant::now() + wait);
             if self.alarm.as_mut().poll(cx).is_pending() {
@@ -161,12 +177,18 @@ impl Worker {
         if look.is_overdue {
             return (Some(Turn::Close), None);
         }
+        if let Some(again) = link.unmarked {
+            if look.asks {
+                self.plan.desk.answer(&Ok(()));
+            }
+            return ((again <= now || !look.is_in_hand).then_some(Turn::Narrow), Some(again));
+        }
         let (wanted, has) = (look.wanted(), link.window());
         if wanted > has && (has == 0 || !look.is_alone) {
             let more = u16::try_from(wanted - has).unwrap_or(u16::MAX);
             return (Some(Turn::Widen(more, look.is_exclusive)), None);
         }
-        if wanted > has && !look.has_others_stand_by {
+        if link.makes_room(look) && self.plan.upstream.publishing().is_some() {
             // The broker's one consumer makes room for one with a greater window; nobody else is given anything meanwhile.
             return (Some(Turn::Narrow), None);
         }
@@ -245,21 +267,18 @@ impl Worker {
         let open = async {
             let channel = live.connection.create_channel().await?;
             // Who has a window of nothing yet is told all the same when there is no such queue.
-            for (_, queue) in queues {
-                let is_there = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-                channel.queue_declare(queue, is_there, FieldTable::default()).await?;
-            }
-            Ok(channel)
+            let ready = ready_in(&channel, queues.iter().map(|(_, queue)| queue)).await?;
+            Ok((channel, ready))
         };
         let opened = tokio::select! {
             opened = open => opened,
             () = upstream.gone(live.generation) => Err(lost()),
         };
         match opened {
-            Ok(channel) => {
+            Ok((channel, ready)) => {
                 let channel = Arc::new(channel);
-                self.plan.desk.open(&channel);
-                self.link = Some(Link { live, channel, streams: Vec::new() });
+                self.plan.desk.open(&channel, ready);
+                self.link = Some(Link { live, channel, streams: Vec::new(), unmarked: None });
             }
             Err(error) => {
                 self.plan.desk.answer(&Err(refused(&error, &upstream.backend)));
@@ -310,19 +329,18 @@ impl Worker {
     async fn widen(&mut self, more: u16, exclusive: bool) {
         let Some(link) = &mut self.link else { return };
         let queues = self.plan.desk.queues();
-        let serial = &mut self.serial;
+        let first = self.serial;
+        self.serial = first.saturating_add(queues.len() as u64);
         let (channel, upstream) = (Arc::clone(&link.channel), Arc::clone(&self.plan.upstream));
         let consume = async {
             channel.basic_qos(more, BasicQosOptions { global: false }).await?;
             let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
-            let mut streams = Vec::new();
-            for (level, queue) in queues {
-                *serial += 1;
+            let streams = (first..).zip(queues).map(async |(serial, (level, queue))| {
                 let tag = ShortString::try_new(format!("linkspan-desk-{serial}")).unwrap_or_default();
                 let consumer = channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
-                streams.push(Intake { consumer, window: more, level });
-            }
-            Ok(streams)
+                lapin::Result::Ok(Intake { consumer, window: more, level })
+            });
+            try_join_all(streams).await
         };
         let streams = tokio::select! {
             streams = consume => streams,
@@ -355,9 +373,10 @@ impl Worker {
                 Some(getting) => Some(getting.write().await),
                 None => None,
             };
-            for Intake { consumer, .. } in &link.streams {
-                link.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
-            }
+            let cancelled = link.streams.iter().map(async |Intake { consumer, .. }| {
+                link.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await
+            });
+            try_join_all(cancelled).await?;
             Ok((quiet, number_reached(&self.plan.upstream, &link.channel).await?))
         };
         let reached = tokio::select! {
@@ -367,11 +386,17 @@ impl Worker {
         let came = poll_fn(|cx| Poll::Ready(link.take_rest(cx))).await;
         match reached {
             Ok((_quiet, Some(reached))) => {
+                link.unmarked = None;
                 self.plan.desk.arrive(came);
                 self.plan.desk.give_back(reached);
             }
-            // What was on its way may be in nobody's hands: with the channel it goes back.
-            Ok((_, None)) => self.close().await,
+            // What was on its way may be in nobody's hands: with the channel it goes back,
+            Ok((_, None)) if self.plan.desk.give_up() => self.close().await,
+            // but not what somebody has.
+            Ok((_, None)) => {
+                link.unmarked = Some(self.plan.clock.now().saturating_add(AGAIN));
+                self.plan.desk.arrive(came);
+            }
             Err(error) => self.lost(&error),
         }
     }

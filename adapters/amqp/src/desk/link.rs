@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use lapin::message::Delivery;
 use lapin::{Channel, ConnectionState, Consumer, Error, ErrorKind};
+use linkspan_contract::Millis;
 
+use super::look::Look;
 use crate::upstream::Live;
 
 /// The channel, and the broker's consumers on it with their windows.
@@ -15,6 +17,8 @@ pub(super) struct Link {
     pub(super) live: Arc<Live>,
     pub(super) channel: Arc<Channel>,
     pub(super) streams: Vec<Intake>,
+    /// They were cancelled, and it is not known what the broker had sent by then; it is asked again at this time.
+    pub(super) unmarked: Option<Millis>,
 }
 
 /// A consumer at the broker.
@@ -41,6 +45,13 @@ impl Link {
     /// How many messages the broker lends by them at once, of each queue.
     pub(super) fn window(&self) -> u32 {
         self.of_one().fold(0, |all, stream| all.saturating_add(stream.window.into()))
+    }
+
+    /// Whether the broker's one consumer is to make room for one with a greater window.
+    pub(super) fn makes_room(&self, look: &Look) -> bool {
+        let has = self.window();
+        let is_alone = look.is_alone && !look.has_others_stand_by;
+        self.unmarked.is_none() && is_alone && has > 0 && look.wanted() > has
     }
 
     /// The consumers from one of the queues, as many as from each.

@@ -15,6 +15,9 @@ const MOST_WAITING: usize = 4096;
 /// Messages by which it makes more room for these at least.
 const ROOM: usize = 32;
 
+/// The same where one consumer tolerates no other, and all goes back before there can be more room.
+const ROOM_ALONE: usize = 128;
+
 /// Milliseconds that a desk keeps what it has when nobody works there, where somebody may come back to a seat, or others stand by.
 const LINGER: Millis = 1000;
 
@@ -124,11 +127,13 @@ impl Look {
             return MOST;
         }
         let waiting = match self.waiting {
+            some if self.is_exclusive => some.next_power_of_two().clamp(ROOM_ALONE, MOST_WAITING),
             0 => 0,
             some => some.next_power_of_two().clamp(ROOM, MOST_WAITING),
         };
         // More of each level than all can have in hand: so something of it lies here as long as the broker may have more.
         let (window, times, most) = match self.has_levels {
+            true if self.is_exclusive => (self.window, 2, 2 * MOST),
             true => (self.window.saturating_add(self.in_hand), 2, 2 * MOST),
             false => (self.window, 1, MOST),
         };
@@ -138,5 +143,53 @@ impl Look {
             .saturating_mul(times)
             .min(most)
             .saturating_add(u32::try_from(waiting).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A desk whose workers may have ten messages in hand.
+    const LOOK: Look = Look {
+        window: 10,
+        waiting: 0,
+        has_spare: false,
+        is_alone: false,
+        has_others_stand_by: false,
+        is_keyed: false,
+        is_overdue: false,
+        counts: false,
+        is_exclusive: false,
+        is_attended: true,
+        asks: false,
+        has_words: false,
+        in_hand: 0,
+        is_in_hand: false,
+        is_untried: true,
+        over: false,
+        has_levels: false,
+        asks_at: None,
+        next: None,
+    };
+
+    #[test]
+    fn a_desk_has_what_its_workers_may_have_in_hand_and_room_for_what_waits() {
+        assert_eq!((LOOK.wanted(), Look { waiting: 40, ..LOOK }.wanted()), (16, 16 + 64));
+        let of_levels = Look { has_levels: true, ..LOOK };
+        assert_eq!((of_levels.wanted(), Look { in_hand: 10, ..of_levels }.wanted()), (32, 64));
+        assert_eq!(Look { has_others_stand_by: true, ..LOOK }.wanted(), MOST);
+    }
+
+    #[test]
+    fn what_one_consumer_wants_who_tolerates_no_other_seldom_changes() {
+        for has_levels in [false, true] {
+            let alone = Look { is_exclusive: true, is_alone: true, has_levels, ..LOOK };
+            let wanted = alone.wanted();
+            for (in_hand, waiting) in [(1, 0), (10, 0), (10, 1), (0, 128)] {
+                assert_eq!(Look { in_hand, waiting, ..alone }.wanted(), wanted, "{in_hand}, {waiting}");
+            }
+            assert!(Look { waiting: 129, ..alone }.wanted() > wanted);
+        }
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) getting: Arc<RwLock<()>>,
     /// Consumers that it has at the broker.
     pub(super) streams: u32,
+    /// How many messages the broker had of each level, or of all, when it said so last, without those that have come.
+    behind: Vec<u32>,
     marks: Marks,
     /// Until then somebody waits for a message, who takes them one by one.
     pub(super) asked_until: Millis,
@@ -55,6 +57,7 @@ impl State {
             channel: None,
             getting: Arc::default(),
             streams: 0,
+            behind: Vec::new(),
             marks: Marks::default(),
             asked_until: 0,
             asking: Vec::new(),
@@ -78,7 +81,19 @@ impl State {
         self.marks = Marks::default();
     }
 
+    /// The broker has so many messages of a level, or of all, that it has lent to nobody.
+    pub(super) fn learn(&mut self, level: u8, ready: u32) {
+        let at = usize::from(level);
+        if self.behind.len() <= at {
+            self.behind.resize(at + 1, 0);
+        }
+        self.behind.iter_mut().skip(at).take(1).for_each(|behind| *behind = ready);
+    }
+
     pub(super) fn arrive(&mut self, now: Millis, arrival: Arrival) {
+        if let Some(behind) = self.behind.get_mut(usize::from(arrival.level.unwrap_or(0))) {
+            *behind = behind.saturating_sub(1);
+        }
         self.marks.open(arrival.loan);
         self.work.arrive(now, &self.terms, arrival);
     }
@@ -139,8 +154,15 @@ impl State {
         let tag = if settled { 0 } else { taken.tag.saturating_add(fetching.base) };
         fetching.last = fetching.last.max(tag);
         let (age, attempt) = (taken.age, taken.message.attempts);
-        let remaining = self.work.len();
+        let behind = self.behind.iter().fold(0_u64, |all, behind| all.saturating_add((*behind).into()));
+        let remaining = self.work.len().saturating_add(behind);
         Some(Fetched { message: taken.message.body, key, tag, age, attempt, remaining })
+    }
+
+    /// Removes what nobody has in hand, here and at the broker, and tells how much of it was here.
+    pub(super) fn purge(&mut self) -> u64 {
+        self.behind.clear();
+        self.work.purge()
     }
 
     /// A lane that took messages one by one is gone.
@@ -162,6 +184,7 @@ impl State {
     pub(super) fn forget(&mut self) {
         self.channel = None;
         self.streams = 0;
+        self.behind.clear();
         self.work.close_levels();
         self.marks = Marks::default();
         for fetching in self.fetching.values_mut() {

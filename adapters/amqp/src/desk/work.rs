@@ -72,7 +72,7 @@ pub(super) struct Arrival {
     pub(super) attempt: u32,
     /// Its own expiry in milliseconds, from now at most.
     pub(super) expiry: Option<Millis>,
-    /// Its level, where that has a queue of its own.
+    /// The level from whose queue it comes, where each has one.
     pub(super) level: Option<u8>,
 }
 
@@ -123,8 +123,9 @@ impl Work {
         let expiry = expiry.into_iter().chain(terms.expiry).min();
         // It was not given out for the last time by those who knew.
         let attempts = self.engine.limits().delivery_limit.map_or(attempt, |limit| attempt.min(limit));
-        let priority = level.unwrap_or_else(|| terms.priority(&batch, &head));
-        self.lend(loan, now, priority);
+        // The lowest level's queue has what a client's own binding leads there, whatever its level.
+        let priority = level.filter(|level| *level > 0).unwrap_or_else(|| terms.priority(&batch, &head));
+        self.lend(loan, now, level.unwrap_or(priority));
         let queued = Queued {
             position: loan,
             size: message.batch.size(message.at),
@@ -419,7 +420,9 @@ mod tests {
 
     use bytes::Bytes;
     use linkspan_contract::neutral::Draft;
-    use linkspan_contract::{Batch, Body, Credit, Message, Pick, Properties, Retry, Settle, SubscriptionKey};
+    use linkspan_contract::{
+        Batch, Body, Credit, Message, Pick, Priorities, Properties, Retry, Settle, SubscriptionKey,
+    };
     use parking_lot::Mutex;
 
     use super::*;
@@ -551,6 +554,35 @@ mod tests {
         assert_eq!(given(&client), [(3, 0)]);
         next(&mut work, 3);
         assert_eq!(accepted, [3, 4, 1].map(Word::Accept));
+    }
+
+    #[test]
+    fn what_others_put_into_the_lowest_levels_queue_has_the_level_that_it_says() {
+        let client = Arc::new(Client::default());
+        let limits = Limits { max_priority: 1, ..Limits::default() };
+        let mut work = Work::new(0, limits).with_levels(Some(1));
+        assert!(work.enter(1, seat(1, &client, 1)));
+        work.start(0, 1);
+        work.open_levels(4);
+        let priorities = Priorities { highest: 1, weighted: false, from: None, otherwise: 1, apart: None };
+        let says = Terms { priorities: Some(priorities), ..Terms::default() };
+        for terms in [&Terms::default(), &says] {
+            let loan = work.engine.len() + 1;
+            work.arrive(0, terms, Arrival { level: Some(0), ..arrival(loan) });
+        }
+        work.hand_out(0);
+        work.settle(0, 1, 1, 1, &Settlement::Accept);
+        assert_eq!(work.words(), [Word::Accept(2)]);
+    }
+
+    #[test]
+    fn what_the_broker_has_back_of_a_level_that_nobody_is_given_does_not_stay_here_too() {
+        let mut work = Work::new(0, Limits::default());
+        come(&mut work, 0, 1..=2);
+        work.tick(LONGEST);
+        assert_eq!((work.words().len(), work.len()), (2, 0));
+        come(&mut work, LONGEST, 3..=4);
+        assert_eq!(work.len(), 2);
     }
 
     #[test]

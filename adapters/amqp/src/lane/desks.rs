@@ -117,10 +117,27 @@ impl Desks {
     pub(super) fn leave(&mut self, key: SubscriptionKey) -> bool {
         let Some(seated) = self.seats.get_mut(&key).filter(|seated| !seated.is_over) else { return false };
         seated.is_over = true;
-        if seated.desk.leave(seated.id) {
-            self.seats.remove(&key);
+        if seated.desk.leave(seated.id)
+            && let Some(seated) = self.seats.remove(&key)
+        {
+            self.forget(&seated.desk);
         }
         true
+    }
+
+    /// Lets a desk go at which the lane has nothing any more.
+    fn forget(&mut self, desk: &Arc<Desk>) {
+        let is_it = |other: &Arc<Desk>| Arc::ptr_eq(other, desk);
+        let has_taken =
+            |taken: &Taken| taken.places.values().any(|(other, _)| other.as_ref().is_some_and(is_it));
+        let is_used = self.seats.values().any(|seated| is_it(&seated.desk))
+            || self.said.iter().any(|(other, ..)| is_it(other))
+            || self.taken.as_ref().is_some_and(has_taken);
+        if !is_used {
+            desk.leave_all(self.lane);
+            self.scope.note_desk(desk, self.lane, false);
+            self.all.retain(|other| !is_it(other));
+        }
     }
 
     pub(super) fn resume(&self) {

@@ -61,7 +61,8 @@ impl Work {
     pub(in crate::desk) fn ask(&mut self) -> Vec<u8> {
         let levels: Vec<u8> = self.unclear().collect();
         if let Some(inflow) = &mut self.inflow {
-            inflow.ask(&levels);
+            let loans = self.engine.journal();
+            levels.iter().for_each(|level| inflow.ask(*level, loans.lent(*level)));
         }
         levels
     }
@@ -82,7 +83,6 @@ impl Work {
     /// True when there is nothing, here or at the broker, that could be given out.
     pub(in crate::desk) fn is_known_empty(&self) -> bool {
         let Some(inflow) = &self.inflow else { return false };
-        let is_awaited = |level| inflow.is_awaited(level, self.engine.journal().lent(level), 0);
-        self.engine.is_empty() && !(0..=self.engine.limits().max_priority).any(is_awaited)
+        self.engine.is_empty() && !(0..=self.engine.limits().max_priority).any(|it| inflow.may_have(it))
     }
 }

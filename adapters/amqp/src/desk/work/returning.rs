@@ -26,6 +26,14 @@ impl Work {
                 self.stale.insert(loan);
             }
         }
+        // Each comes again: of a level whose turn does not come there would be ever more here.
+        if !self.stale.is_empty() {
+            let stale = &self.stale;
+            let gone = self.engine.withdraw(|message| stale.contains(&message.position));
+            for message in gone {
+                self.stale.remove(&message.position);
+            }
+        }
         self.engine.tick(now);
         self.hand_out(now);
     }

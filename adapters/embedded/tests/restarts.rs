@@ -17,8 +17,8 @@ use linkspan_contract::neutral::NEUTRAL;
 use linkspan_contract::terms::DELAY;
 use linkspan_contract::topology::Argument;
 use linkspan_contract::{
-    Attribute, Backend, Client, Deduplicate, Flags, QueueSpec, SessionTerms, Settle, Settlement, Source,
-    Subscribe, SystemClock, Terms, Value,
+    Attribute, Backend, Client, Deduplicate, Flags, Overflow, QueueSpec, SessionTerms, Settle, Settlement,
+    Source, Subscribe, SystemClock, Terms, Value,
 };
 use linkspan_embedded::{Budget, Embedded, EmbeddedOptions, OnDisk, OpenError, SyncMode};
 use tempfile::TempDir;
@@ -490,6 +490,48 @@ async fn what_is_ready_is_given_out_although_very_much_that_waits_stands_before_
     client.consume("q", 1, 0).await;
     client.expect_numbers([MANY]).await;
     client.expect_nothing().await;
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_its_oldest_also_while_they_wait_for_others_of_their_key_in_the_log_alone() {
+    const MANY: u32 = 5000;
+    const MOST: u32 = 2000;
+    let kept = Kept::new();
+    let stage = Stage::new(&kept, "full of one key").await;
+    let mut client = stage.client().await;
+    client.queue("dead", &[]).await;
+    let dead = [
+        ("x-dead-letter-exchange", Value::Text("".into())),
+        ("x-dead-letter-routing-key", Value::Text("dead".into())),
+    ];
+    let terms = Terms {
+        ordering_key: Some(Attribute::Property("key".into())),
+        max_length: NonZeroU64::new(MOST.into()),
+        overflow: Overflow::DropHead,
+        ..Terms::default()
+    };
+    declare(&mut client, "q", &dead, terms).await;
+    let target = client.to_queue("q");
+    let letter = |number| Letter::numbered(target, number).confirmed().header("key", Value::I64(1));
+    client.consume("q", 1, 1).await;
+    assert!(client.confirm(&Letters::from_iter([letter(0)])).await.is_empty());
+    let first = client.expect_numbers([0]).await;
+    let mut other = stage.client().await;
+    other.consume("q", 1, 0).await;
+    for from in (1..=MANY).step_by(500) {
+        assert!(client.confirm(&(from..from + 500).map(letter).collect()).await.is_empty());
+    }
+    let passive = QueueSpec { passive: true, ..queue_spec("q", &[]) };
+    let counts = client.declare_queue(&passive).await.expect("it is there");
+    assert_eq!(counts.messages, u64::from(MOST));
+    client.consume("dead", 2, 0).await;
+    client.expect_numbers(1..=MANY - MOST).await;
+    other.expect_nothing().await;
+    client.unsubscribe(key(1)).await.expect("a consumer is cancelled");
+    first.iter().for_each(|first| client.accept(first));
+    other.expect_numbers(MANY - MOST + 1..=MANY).await;
+    drop((client, other));
     stage.close().await;
 }
 

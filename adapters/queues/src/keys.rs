@@ -238,6 +238,12 @@ impl<B> Keys<B> {
         self.take(key, |parked| parked.remove(&(Reverse(priority), position)))
     }
 
+    /// Whether of the parked one of a key that stands there only a journal has the message.
+    pub(crate) fn is_stub(&self, key: Key, priority: u8, position: Position) -> bool {
+        let parked = self.keys.get(&key).and_then(|of| of.parked.get(&(Reverse(priority), position)));
+        matches!(parked, Some(Parked::Stub { .. }))
+    }
+
     fn take(
         &mut self,
         key: Key,

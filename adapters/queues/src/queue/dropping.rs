@@ -13,17 +13,19 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         while self.limits.overflow == Overflow::DropHead && self.exceeds(0, 0) && self.drop_one() {}
     }
 
-    /// Lets go what would be given out next if nobody had others of its key; false when that has to be brought in first.
+    /// Lets go what would be given out next if nobody had others of its key; false when that, or one that was to go before it,
+    /// has to be brought in first.
     fn drop_one(&mut self) -> bool {
         let Some(level) = self.level_to_drop() else { return false };
-        if let Some(parked) = self.take_first_parked(level) {
+        let others_go_first = !self.delayed.doomed().is_empty();
+        if let Some(parked) = self.take_first_parked(level, others_go_first) {
             match parked {
                 Parked::Whole(message) => self.bury(message, DeadReason::MaxLength),
                 Parked::Stub { stub, .. } => self.delayed.doom(stub),
             }
             return true;
         }
-        if self.first_here(level).is_none() {
+        if others_go_first || self.first_here(level).is_none() {
             return false;
         }
         let Some(message) = self.ready.pop_of(level) else { return false };
@@ -42,14 +44,16 @@ impl<B: Clone, J: Journal<B>> Queue<B, J> {
         }
     }
 
-    /// What waits for others of its key, when nothing of its level stands before it.
-    fn take_first_parked(&mut self, level: usize) -> Option<Parked<B>> {
+    /// What waits for others of its key, when nothing of its level stands before it, and perhaps only a stub.
+    fn take_first_parked(&mut self, level: usize, only_stub: bool) -> Option<Parked<B>> {
         let keys = self.keys.as_mut()?;
         let priority = u8::try_from(level).ok()?;
         let (position, key) = keys.first_of(priority)?;
         let ready = self.ready.first_of(level).map(|first| first.position);
         let mut others = ready.into_iter().chain(self.delayed.due_of(priority));
-        if others.all(|other| position < other) { keys.take_at(key, priority, position) } else { None }
+        let is_first = others.all(|other| position < other);
+        let may_go = !only_stub || keys.is_stub(key, priority, position);
+        if is_first && may_go { keys.take_at(key, priority, position) } else { None }
     }
 
     /// What was pushed a moment ago, if nobody has it yet.

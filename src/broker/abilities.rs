@@ -6,7 +6,7 @@ use std::sync::Arc;
 use linkspan_contract::{Capabilities, Support};
 
 use crate::config::{Backend, Config, ConfigError, Culprit};
-use crate::routes::{Pattern, Route};
+use crate::routes::{Pattern, QueueType, Route};
 
 /// What a back end of this kind can do.
 fn of(backend: &Backend) -> &'static Capabilities {
@@ -20,8 +20,21 @@ fn of(backend: &Backend) -> &'static Capabilities {
 /// No broker's own way of letting one consumer alone has a fence, and standing by, and refusal.
 const BY_LEASE: Support = Support::Emulated("one consumer at a time by a lease in Linkspan's ledger");
 
+/// One queue of RabbitMQ's does not do what its route asks for.
+const IN_ONE: Support = Support::Absent(
+    "a quorum queue of RabbitMQ's has no levels, and a classic one always gives its highest level first; without this key \
+     each level is a queue there",
+);
+
+/// Several queues of RabbitMQ's do not either.
+const IN_SEVERAL: Support = Support::Absent(
+    "of each queue RabbitMQ makes one Linkspan the only consumer, which may be another one for each level, and messages of \
+     one key would go to several consumers",
+);
+
 /// The features that a route needs, with the key that asks for each.
-fn needed(route: &Route, can: &Capabilities) -> Vec<(&'static str, &'static str, Support)> {
+fn needed(route: &Route, backend: &Backend) -> Vec<(&'static str, &'static str, Support)> {
+    let can = of(backend);
     let pattern = match route.pattern {
         Pattern::PublishSubscribe => can.publish_subscribe,
         Pattern::CompetingConsumers => can.competing_consumers,
@@ -38,12 +51,19 @@ fn needed(route: &Route, can: &Capabilities) -> Vec<(&'static str, &'static str,
     let terms = &*route.terms;
     let is_weighted = terms.priorities.as_ref().is_some_and(|priorities| priorities.weighted);
     let stands_apart = terms.priorities.as_ref().is_some_and(|priorities| priorities.apart == Some(true));
+    let is_quorum = route.queue_type == Some(QueueType::Quorum);
+    let at_rabbitmq = terms.priorities.as_ref().filter(|_| matches!(backend, Backend::Amqp(_)));
+    let is_beyond_one = at_rabbitmq.is_some_and(|it| it.apart == Some(false) && (it.weighted || is_quorum));
+    let has_levels = at_rabbitmq.is_some_and(|it| linkspan_amqp::are_apart(it, is_quorum));
+    let has_keys = terms.ordering_key.is_some();
     let said = [
+        (is_beyond_one, "as", "such levels in one queue", IN_ONE),
+        (has_levels && has_keys, "ordering-key", "order by keys with a queue for each level", IN_SEVERAL),
         (terms.ack_timeout.is_some(), "ack-timeout", "deadlines", can.ack_timeout),
         (terms.max_deliveries.is_some(), "max-deliveries", "limit of deliveries", can.max_deliveries),
         (terms.retry.is_some(), "retry", "waits between deliveries", can.retry),
         (terms.deduplicate.is_some(), "deduplicate", "deduplication", can.deduplicate),
-        (terms.ordering_key.is_some(), "ordering-key", "order by keys", can.ordering_key),
+        (has_keys, "ordering-key", "order by keys", can.ordering_key),
         (terms.delay.is_some(), "delay", "delayed messages", can.delay),
         (terms.expiry.is_some(), "expiry", "expiry", can.expiry),
         (terms.max_length.is_some(), "max-length", "bounded queues", can.max_length),
@@ -57,8 +77,8 @@ fn needed(route: &Route, can: &Capabilities) -> Vec<(&'static str, &'static str,
 /// The routes that their back ends cannot carry, and which key asks for that.
 pub fn refused(config: &Config) -> Vec<ConfigError> {
     let of_route = |route: &Arc<Route>| {
-        let can = config.backends.get(&route.backend).map(of);
-        let needed = can.map_or_else(Vec::new, |can| needed(route, can));
+        let backend = config.backends.get(&route.backend);
+        let needed = backend.map_or_else(Vec::new, |backend| needed(route, backend));
         let refused = needed.into_iter().filter_map(|(key, what, support)| match support {
             Support::Absent(why) => {
                 let culprit = Culprit::Route(&route.vhost, route.filter.as_str(), key);
@@ -81,7 +101,7 @@ pub fn described(config: &Config) -> String {
     for route in &config.routes {
         let Some(backend) = config.backends.get(&route.backend) else { continue };
         let _ = writeln!(text, "  {} on {}", route.filter, route.backend);
-        for (_, what, support) in needed(route, of(backend)) {
+        for (_, what, support) in needed(route, backend) {
             line(&mut text, what, &support);
         }
     }
@@ -143,6 +163,34 @@ mod tests {
         assert!(text.contains("  rabbit: amqp, amqp://h\n"), "no password is shown: {text}");
         assert!(text.contains("    AMQP exchanges       refused ("), "{text}");
         assert!(text.contains("    AMQP transactions    native\n"), "{text}");
+    }
+
+    #[test]
+    fn one_queue_of_rabbitmqs_does_not_do_for_all_levels_and_several_not_for_keys() {
+        for (more, refused_key) in [
+            ("order = \"weighted\"", None),
+            ("queue-type = \"quorum\"", None),
+            ("as = \"queue-per-level\"", None),
+            ("ordering-key = \"level:1\"", None),
+            ("as = \"native\"\norder = \"weighted\"", Some("as")),
+            ("as = \"native\"\nqueue-type = \"quorum\"", Some("as")),
+            ("order = \"weighted\"\nordering-key = \"level:1\"", Some("ordering-key")),
+        ] {
+            let toml = format!(
+                "[backends.rabbit]\nkind = \"amqp\"\nurl = \"amqp://h\"\n[vhosts.\"/\"]\nbackend = \"rabbit\"\n[[route]]\n\
+                 match = \"tickets\"\npattern = \"priority-queue\"\nqueue = \"tickets\"\n{more}\n"
+            );
+            let config = Config::parse(Some(("x.toml", &toml)), []).unwrap();
+            let refused: Vec<_> = refused(&config).iter().map(ToString::to_string).collect();
+            match refused_key {
+                None => assert_eq!(refused, [""; 0], "{more}"),
+                Some(key) => assert!(
+                    refused.len() == 1
+                        && refused[0].contains(&format!("route[0].{key}: back end `rabbit` has no ")),
+                    "{more}: {refused:?}"
+                ),
+            }
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Levels {
 
 /// Whether each level has a queue: where the route says so, or says nothing and one queue of the broker's, which gives its
 /// highest level first and, as a quorum queue, knows no such levels, would not do.
-pub(crate) fn are_apart(priorities: &Priorities, is_quorum: bool) -> bool {
+pub fn are_apart(priorities: &Priorities, is_quorum: bool) -> bool {
     priorities.apart.unwrap_or(priorities.weighted || is_quorum)
 }
 

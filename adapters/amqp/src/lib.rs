@@ -78,5 +78,6 @@ mod watch;
 mod work_queue;
 
 pub use amqp::{AmqpBackend, CAPABILITIES, OpenError};
+pub use levels::are_apart;
 pub use options::{AmqpOptions, Node, Tls, UrlError};
 pub use probe::{Probe, ProbeError, probe};

@@ -98,7 +98,10 @@ impl Desks {
             closed: false,
         };
         self.note(&desk);
-        desk.enter(id, seat).await?;
+        if let Err(why) = desk.enter(id, seat).await {
+            self.forget(&desk);
+            return Err(why);
+        }
         let before = self.seats.insert(key, Seated { desk, id, is_over: false });
         if let Some(before) = before.filter(|before| before.id != id) {
             before.desk.leave(before.id);

@@ -1,5 +1,7 @@
 //! The publishing side of a lane: finds out who gets what, once per run of messages with one target.
 
+mod turns;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use linkspan_queues::log::Lsn;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use self::turns::route_one;
 use crate::again::Again;
 use crate::brake::Brakes;
 use crate::inward::Inward;
@@ -21,7 +24,6 @@ use crate::retained::{self, Bodies, Note};
 use crate::scratch::{NO_LIST, Scratch};
 use crate::slots::{FOUND, Slots};
 use crate::subscription::Subscription;
-use crate::topology::Routes;
 use crate::vhost::Vhost;
 
 /// A lane's targets, and the sessions and queues that they lead to.
@@ -287,35 +289,6 @@ impl Publisher {
         start
     }
 
-    /// Waits for its turn at each queue that drops what comes again, of those that messages from this place on go to. Yields
-    /// where those messages go that find their way by their headers, one by one.
-    #[cold]
-    fn take_turns(&mut self, batch: &Batch<'_>, start: u32, again: &mut Again) -> VecDeque<Routes> {
-        let (mut queues, mut own, mut last) = (Vec::new(), VecDeque::new(), None);
-        for (place, message) in (start..).zip(batch.messages.get(start as usize..).unwrap_or_default()) {
-            let target = message.target;
-            if last != Some(target) {
-                self.renew(target);
-            }
-            let Some(Target { goal, plan }) = self.targets.get(target.0 as usize) else { break };
-            match &plan.way {
-                Way::Common if last == Some(target) => {}
-                Way::Common => queues.extend(plan.repeats.iter().map(|(_, repeats)| Arc::clone(repeats))),
-                Way::Own => {
-                    let routes = route_one(&self.vhost, goal, batch, place);
-                    queues.extend(routes.queues.iter().filter_map(|queue| queue.repeats()));
-                    own.push_back(routes);
-                }
-                Way::Closed(_) => break,
-            }
-            last = Some(target);
-        }
-        if !queues.is_empty() {
-            again.be_alone(queues);
-        }
-        own
-    }
-
     /// When the topology has changed, sessions and queues are numbered anew: what is gone is let go.
     fn begin(&mut self) {
         let epoch = self.vhost.epoch();
@@ -421,11 +394,6 @@ fn whose<'s>(
 
 fn unknown(target: TargetId) -> Refused {
     Refused::Precondition(format!("target {} was never given out by this lane, or was forgotten", target.0))
-}
-
-fn route_one(vhost: &Vhost, goal: &Goal, batch: &Batch<'_>, place: u32) -> Routes {
-    let properties = batch.message(place).and_then(|message| batch.properties(message).ok());
-    goal.lend(|to| vhost.route(to, Some(&properties.unwrap_or_default()))).unwrap_or_default()
 }
 
 fn unroutable(batch: &Batch<'_>, places: Range<u32>, published: &mut Published) {

@@ -83,3 +83,20 @@ async fn a_level_whose_queue_was_deleted_at_rabbitmq_counts_as_empty() {
     assert_eq!(purged["purged"], 1, "{purged}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_would_give_each_level_a_queue_is_refused_where_one_queue_has_them_all() {
+    let queue = unique("tickets");
+    let server = Server::start(&configuration(&tickets(&queue, "")).await).await;
+    let client = Amqp::confirming(server.amqp()).await;
+    let other = Amqp::connect(server.amqp()).await;
+    let mut worker = worker(&other, &queue).await;
+    publish(&client, &queue, &[4]).await;
+    assert_eq!(worked(&mut worker, 1).await, ["4"]);
+    let apart = configuration(&tickets(&queue, "as = \"queue-per-level\"")).await;
+    let refused = server.broker().reload(server.config(&apart)).await;
+    assert!(refused.expect_err("it is another kind of queue").to_string().contains("x-max-priority"));
+    publish(&client, &queue, &[4, 0]).await;
+    assert_eq!(worked(&mut worker, 2).await, ["4", "0"]);
+    server.stop().await;
+}

@@ -26,6 +26,20 @@ async fn told(server: &Server, path: &str) -> Value {
     serde_json::from_str(&answer.body).unwrap()
 }
 
+/// Dead letters as they are listed, as soon as there are so many.
+async fn letters(server: &Server, path: &str, count: usize) -> Value {
+    let gather = async {
+        loop {
+            let list = asked(server, path).await;
+            if list["letters"].as_array().is_some_and(|letters| letters.len() == count) {
+                return list;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("all dead letters", gather).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_queue_gives_nothing_out_on_any_back_end() {
     let (rabbitmq, mosquitto) = (RabbitMq::shared().await, Mosquitto::shared().await);
@@ -103,16 +117,7 @@ async fn dead_letters_are_listed_and_moved_back_on_any_back_end() {
             message.delivery.nack(BasicNackOptions { requeue: false, multiple: false }).await.unwrap();
         }
         let path = format!("/v1/queues/{jobs}/dead-letters");
-        let list = soon("all are there", async {
-            loop {
-                let list = asked(&server, &path).await;
-                if list["letters"].as_array().is_some_and(|letters| letters.len() == 3) {
-                    return list;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        let list = letters(&server, &path, 3).await;
         let first = &list["letters"][0];
         assert_eq!(
             (&first["reason"], &first["count"]),
@@ -135,16 +140,7 @@ async fn dead_letters_are_listed_and_moved_back_on_any_back_end() {
             assert!(headers.inner().contains_key("linkspan-dead-reason"), "{backend}: {headers:?}");
             message.delivery.nack(BasicNackOptions { requeue: false, multiple: false }).await.unwrap();
         }
-        let again = soon("they are there again", async {
-            loop {
-                let list = asked(&server, &path).await;
-                if list["letters"].as_array().is_some_and(|letters| letters.len() == 3) {
-                    return list;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        let again = letters(&server, &path, 3).await;
         let counts: Vec<_> = again["letters"].as_array().unwrap().iter().map(|it| &it["count"]).collect();
         // Of what was carried through an MQTT broker only texts are left.
         let twice = if backend == "mosquitto" { 1 } else { 2 };
